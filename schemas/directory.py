@@ -1,0 +1,114 @@
+"""Conversation *directory*: who lives where. ConfigActor keeps it, every actor has a copy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.life import Queue, State
+from schemas.message import Message, Record
+
+Role = Literal["aggregated", "prefill", "decode", "encode"]
+
+
+class ModelCard(Record, frozen=True):
+    """All that a gateway or router needs to know of one engine.
+
+    `num_blocks` is per data-parallel rank, `block_size` and `context_length` in tokens.
+    `default_sampling` is the model's generation_config where it differs from the neutral defaults;
+    the engine applies it, the card shows it.
+    `tokenizer` is a directory that gateways can read, or "" for the built-in byte tokenizer.
+    """
+
+    model: str
+    served_names: list[str]
+    engine: str
+    engine_version: str
+    context_length: int
+    block_size: int
+    num_blocks: int
+    max_num_seqs: int
+    max_batched_tokens: int
+    ranks: int
+    role: Role
+    tokenizer: str
+    chat_template: str | None = None
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    text_mode: bool = False
+    vocab_size: int = 0
+    eos_token_ids: list[int] = []
+    max_logprobs: int = 20
+    default_sampling: dict[str, float | int] = {}
+    tasks: tuple[str, ...] = ("generate",)
+
+
+class Entry(Record, frozen=True):
+    """One actor of the directory.
+
+    `mailbox` and `outbox` are ZMQ endpoints. `uptime` in seconds at the last renewal.
+    """
+
+    actor: str
+    incarnation: int
+    mailbox: str
+    outbox: str
+    state: State
+    pid: int
+    host: str
+    uptime: float = 0.0
+    queues: list[Queue] = []
+    card: ModelCard | None = None
+
+
+class Register(Message, frozen=True):
+    """Ask to ConfigActor at the start of a life. Answered by `Registered`, or refused as `stale`."""
+
+    entry: Entry
+
+
+class Registered(Message, frozen=True):
+    """`lease` in seconds: an entry that is not renewed within it is removed."""
+
+    epoch: int
+    lease: float
+    entries: list[Entry]
+
+
+class Renew(Message, frozen=True):
+    """Tell to ConfigActor once a second, and at every change: the entry as it is now."""
+
+    entry: Entry
+
+
+class Deregister(Message, frozen=True):
+    """Tell to ConfigActor: this life ends in order."""
+
+    actor: str
+    incarnation: int
+
+
+class ListEntries(Message, frozen=True):
+    """Ask to ConfigActor. Answered by `Entries`."""
+
+
+class Entries(Message, frozen=True):
+    """Published on topic `directory` every second and as the answer to `ListEntries`: the whole."""
+
+    epoch: int
+    entries: list[Entry]
+
+
+class EntryChanged(Message, frozen=True):
+    """Published on topic `directory`: new, or changed in state, endpoints or card."""
+
+    epoch: int
+    entry: Entry
+
+
+class EntryRemoved(Message, frozen=True):
+    """Published on topic `directory`."""
+
+    epoch: int
+    actor: str
+    incarnation: int
+    reason: str

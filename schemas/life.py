@@ -1,0 +1,69 @@
+"""Conversation *life*: what an actor is, how it is, and that it ended."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.message import Message, Record
+
+State = Literal["starting", "ready", "draining", "stopped", "failed"]
+
+
+class Queue(Record, frozen=True):
+    """One bounded queue: what is in it, how much may be, and what was dropped since the start."""
+
+    name: str
+    depth: int
+    limit: int
+    dropped: int
+
+
+class Heartbeat(Message, frozen=True):
+    """Published on topic `life` once a second, and at every change of state.
+
+    `sequences` holds the last sequence number of every topic of this outbox, so that a subscriber
+    also notices that the *last* message of a topic was lost.
+    """
+
+    state: State
+    sequences: dict[str, int]
+    queues: list[Queue]
+    detail: str = ""
+
+
+class Died(Message, frozen=True):
+    """Published on topic `life` by who saw it (the supervisor): this life is over."""
+
+    actor: str
+    incarnation: int
+    reason: str
+
+
+class Describe(Message, frozen=True):
+    """Ask to any actor. Answered by `Description`."""
+
+
+class Description(Message, frozen=True):
+    """What an actor says of itself. `uptime` in seconds; `counters` since its start."""
+
+    actor: str
+    incarnation: int
+    state: State
+    pid: int
+    uptime: float
+    config_version: int
+    queues: list[Queue]
+    counters: dict[str, int]
+    facts: dict[str, str]
+
+
+class Drain(Message, frozen=True):
+    """Ask to any actor: take no new work, finish what runs, stop. Answered by `Draining`."""
+
+    timeout: float = 30.0
+
+
+class Draining(Message, frozen=True):
+    """The actor stops after its `pending` requests, or when the time of the `Drain` is over."""
+
+    pending: int

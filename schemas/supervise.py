@@ -1,0 +1,46 @@
+"""Conversation *supervise*: the command line asks the supervisor of a topology."""
+
+from __future__ import annotations
+
+from schemas.life import State
+from schemas.message import Message, Record
+
+
+class ListProcesses(Message, frozen=True):
+    """Ask to the supervisor. Answered by `Processes`."""
+
+
+class Process(Record, frozen=True):
+    """One actor's process. `uptime` in seconds, `restarts` within this run of the topology."""
+
+    actor: str
+    incarnation: int
+    state: State
+    pid: int
+    uptime: float
+    restarts: int
+    log: str
+    detail: str = ""
+
+
+class Processes(Message, frozen=True):
+    topology: str
+    pid: int
+    uptime: float
+    processes: list[Process]
+
+
+class Restart(Message, frozen=True):
+    """Ask to the supervisor: drain this actor, then start its next life. Answered by `Accepted`."""
+
+    actor: str
+
+
+class Shutdown(Message, frozen=True):
+    """Ask to the supervisor: drain and stop the whole topology. Answered by `Accepted`."""
+
+
+class Accepted(Message, frozen=True):
+    """It is being done; `detail` says what."""
+
+    detail: str = ""
