@@ -61,7 +61,7 @@ class Entry(Record, frozen=True):
 
 
 class Register(Message, frozen=True):
-    """Ask to ConfigActor at the start of a life. Answered by `Registered`, or refused as `stale`."""
+    """Ask to ConfigActor when a life starts. `Registered`, or refused `invalid` if life is over."""
 
     entry: Entry
 

@@ -6,7 +6,7 @@ from schemas.message import Message
 
 
 class Load(Message, frozen=True):
-    """Published on topic `load` at the start, then after steps that changed it, at most every 50 ms.
+    """Published on topic `load` at the start, then after changes, at most every 50 ms per rank.
 
     Blocks of KV cache; requests waiting and running; `tokens` generated and prefilled since the
     start of this life; `step` counts the steps that said something.

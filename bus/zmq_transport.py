@@ -1,0 +1,192 @@
+"""ZeroMQ under the runtime: plain sockets driven by the loop through their file descriptor.
+
+`zmq.asyncio` is not used: it makes a task and a future per message. A ZMQ descriptor is
+edge-triggered, so every read and every send is followed by reads until there is nothing left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import zmq
+
+from bus.envelope import MAX_ATTACHMENT, Frame
+from bus.transport import Dealer, OnFrames, OnRequest, Publisher, Router, Sent, Subscriber
+
+HIGH_WATER = 10_000
+"""Messages per peer in a socket, in each direction."""
+TURN = 256
+"""Messages read in one turn of the loop before others get theirs."""
+COPY_BELOW = 64 << 10
+"""Smaller frames are copied: cheaper than the bookkeeping of zero-copy (pyzmq's notes)."""
+
+
+class _Socket:
+    """A socket on the loop: `on_frames` for each message, `on_writable` when its state changed."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        loop: asyncio.AbstractEventLoop,
+        kind: int,
+        on_frames: Callable[[list[bytes]], None] | None,
+        on_writable: Callable[[], None] | None = None,
+    ) -> None:
+        self.socket = context.socket(kind)
+        self.socket.linger = 0
+        self.socket.sndhwm = self.socket.rcvhwm = HIGH_WATER
+        self.socket.maxmsgsize = MAX_ATTACHMENT
+        self._loop = loop
+        self._on_frames = on_frames
+        self._on_writable = on_writable
+        self._turn_asked = False
+        self._fd: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # stub says bytes
+
+    def watch(self) -> None:
+        self._loop.add_reader(self._fd, self._turn)
+        self._again()
+
+    def send(self, frames: Sequence[Frame]) -> Sent:
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK, copy=_small(frames))
+        except zmq.Again:
+            return Sent.FULL
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return Sent.NO_ROUTE
+            raise
+        finally:
+            # Sending may have swallowed the edge that announced a message.
+            if self._on_frames is not None and not self._turn_asked:
+                self._again()
+        return Sent.OK
+
+    def _again(self) -> None:
+        self._turn_asked = True
+        self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_asked = False
+        socket = self.socket
+        if socket.closed:
+            return
+        if self._on_writable is not None:
+            self._on_writable()
+        if self._on_frames is None:
+            socket.getsockopt(zmq.EVENTS)
+            return
+        receive, on_frames = socket.recv_multipart, self._on_frames
+        for _ in range(TURN):
+            try:
+                frames = receive(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            on_frames(frames)
+            if socket.closed:
+                return
+        self._again()
+
+    def close(self) -> None:
+        if not self.socket.closed:
+            self._loop.remove_reader(self._fd)
+            self.socket.close()
+
+
+class _ZmqRouter(_Socket):
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        loop: asyncio.AbstractEventLoop,
+        endpoint: str,
+        on_frames: OnRequest,
+    ) -> None:
+        super().__init__(context, loop, zmq.ROUTER, lambda f: on_frames(f[0], f[1:]))
+        self.socket.router_mandatory = True
+        self.socket.router_handover = True  # a peer that reconnects takes its identity back
+        self.endpoint = _bind(self.socket, endpoint)
+        self.watch()
+
+    def send(self, identity: bytes, frames: Sequence[Frame]) -> Sent:  # type: ignore[override]
+        return super().send([identity, *frames])
+
+
+class _ZmqPublisher(_Socket):
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        loop: asyncio.AbstractEventLoop,
+        endpoint: str,
+    ) -> None:
+        super().__init__(context, loop, zmq.PUB, None)
+        self.endpoint = _bind(self.socket, endpoint)
+
+    def send(self, frames: Sequence[Frame]) -> None:  # type: ignore[override]
+        super().send(frames)
+
+
+S = TypeVar("S", bound=_Socket)
+
+
+class ZmqTransport:
+    """`ipc://`, `tcp://` and `inproc://` endpoints on one ZMQ context."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._context = context or zmq.Context()
+        self._owns_context = context is None
+        self._sockets: list[_Socket] = []
+
+    def bind_router(self, endpoint: str, on_frames: OnRequest) -> Router:
+        return self._keep(_ZmqRouter(self._context, self._loop, endpoint, on_frames))
+
+    def connect_dealer(
+        self, endpoint: str, identity: bytes, on_frames: OnFrames, on_writable: Callable[[], None]
+    ) -> Dealer:
+        dealer = _Socket(self._context, self._loop, zmq.DEALER, on_frames, on_writable)
+        dealer.socket.routing_id = identity
+        dealer.socket.immediate = True  # never queue for a peer that is not there
+        dealer.socket.connect(endpoint)
+        dealer.watch()
+        return self._keep(dealer)
+
+    def bind_publisher(self, endpoint: str) -> Publisher:
+        return self._keep(_ZmqPublisher(self._context, self._loop, endpoint))
+
+    def connect_subscriber(
+        self, endpoint: str, topics: Sequence[str], on_frames: OnFrames
+    ) -> Subscriber:
+        subscriber = _Socket(self._context, self._loop, zmq.SUB, on_frames)
+        for topic in topics:
+            subscriber.socket.subscribe(topic.encode())
+        subscriber.socket.connect(endpoint)
+        subscriber.watch()
+        return self._keep(subscriber)
+
+    def close(self) -> None:
+        for socket in self._sockets:
+            socket.close()
+        if self._owns_context:
+            self._context.term()
+
+    def _keep(self, socket: S) -> S:
+        self._sockets = [s for s in self._sockets if not s.socket.closed]
+        self._sockets.append(socket)
+        return socket
+
+
+def _bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
+    """Bind, and say where: a `tcp://host:0` gets its port from the system."""
+    socket.bind(endpoint)
+    endpoint_bound = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(endpoint_bound, bytes)
+    return endpoint_bound.decode().rstrip("\0")
+
+
+def _small(frames: Sequence[Frame]) -> bool:
+    return all(len(frame) < COPY_BELOW for frame in frames)
