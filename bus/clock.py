@@ -79,6 +79,6 @@ class VirtualClock:
             call()
             done += 1
             if done > limit:
-                raise RuntimeError(f"more than {limit} calls before {until}: something never pauses")
+                raise RuntimeError(f"over {limit} calls before {until}: something never pauses")
         self._now = max(self._now, until)
         return done

@@ -42,6 +42,7 @@ class _Socket:
         self._on_frames = on_frames
         self._on_writable = on_writable
         self._turn_asked = False
+        self._closed = False
         self._fd: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # stub says bytes
 
     def watch(self) -> None:
@@ -70,7 +71,7 @@ class _Socket:
     def _turn(self) -> None:
         self._turn_asked = False
         socket = self.socket
-        if socket.closed:
+        if self._closed:
             return
         if self._on_writable is not None:
             self._on_writable()
@@ -84,12 +85,13 @@ class _Socket:
             except zmq.Again:
                 return
             on_frames(frames)
-            if socket.closed:
+            if self._closed:
                 return
         self._again()
 
     def close(self) -> None:
-        if not self.socket.closed:
+        if not self._closed:
+            self._closed = True
             self._loop.remove_reader(self._fd)
             self.socket.close()
 
@@ -175,7 +177,7 @@ class ZmqTransport:
             self._context.term()
 
     def _keep(self, socket: S) -> S:
-        self._sockets = [s for s in self._sockets if not s.socket.closed]
+        self._sockets = [s for s in self._sockets if not s._closed]
         self._sockets.append(socket)
         return socket
 

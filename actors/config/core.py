@@ -1,0 +1,155 @@
+"""Who lives where, under leases and an epoch. Pure: every event carries the time."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, Registered
+from schemas.message import Message
+
+
+class Come(msgspec.Struct, frozen=True):
+    """An actor asks to be registered; `ask` identifies the ask for the answer."""
+
+    now: float
+    ask: int
+    entry: Entry
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    now: float
+    entry: Entry
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A life is over: it said so itself, or somebody saw it die."""
+
+    now: float
+    actor: str
+    incarnation: int
+    reason: str
+
+
+class Tick(msgspec.Struct, frozen=True):
+    now: float
+
+
+class Accept(msgspec.Struct, frozen=True):
+    ask: int
+    answer: Registered
+
+
+class Reject(msgspec.Struct, frozen=True):
+    ask: int
+    text: str
+
+
+class Announce(msgspec.Struct, frozen=True):
+    """Publish on topic `directory`."""
+
+    message: Message
+
+
+Event = Come | Renewed | Left | Tick
+Effect = Accept | Reject | Announce
+
+
+class Lease(msgspec.Struct):
+    """An entry, and when it ends unless it is renewed (seconds on the events' clock)."""
+
+    entry: Entry
+    until: float
+
+
+class State(msgspec.Struct):
+    epoch: int
+    lease: float
+    leases: dict[str, Lease] = {}
+    over: dict[str, int] = {}  # actor -> highest incarnation known to be over
+
+
+class ConfigCore:
+    """The directory that all copies follow.
+
+    It starts empty in every life, under a greater `epoch`. The highest incarnation of an actor
+    wins; a life that is over never comes back.
+    """
+
+    def __init__(self, epoch: int, lease: float) -> None:
+        self.state = State(epoch, lease)
+
+    def handle(self, event: Event) -> list[Effect]:
+        if isinstance(event, Come):
+            return self._come(event)
+        if isinstance(event, Renewed):
+            return self._renew(event)
+        if isinstance(event, Left):
+            return self._left(event.actor, event.incarnation, event.reason)
+        return self._tick(event.now)
+
+    def snapshot(self) -> bytes:
+        return msgspec.msgpack.encode(self.state)
+
+    def restore(self, data: bytes) -> None:
+        self.state = msgspec.msgpack.decode(data, type=State)
+
+    def entries(self) -> list[Entry]:
+        return [lease.entry for _, lease in sorted(self.state.leases.items())]
+
+    def _come(self, event: Come) -> list[Effect]:
+        entry = event.entry
+        if self._is_over(entry):
+            text = f"life {entry.incarnation} of {entry.actor} is over; a new one has a greater number"
+            return [Reject(event.ask, text)]
+        changes = self._put(entry, event.now)
+        answer = Registered(self.state.epoch, self.state.lease, self.entries())
+        return [Accept(event.ask, answer), *changes]
+
+    def _renew(self, event: Renewed) -> list[Effect]:
+        # A life that this epoch does not know registers again when it sees the next whole list.
+        known = self.state.leases.get(event.entry.actor)
+        if known is None or known.entry.incarnation != event.entry.incarnation:
+            return []
+        return self._put(event.entry, event.now)
+
+    def _put(self, entry: Entry, now: float) -> list[Effect]:
+        known = self.state.leases.get(entry.actor)
+        effects: list[Effect] = []
+        if known is not None and known.entry.incarnation < entry.incarnation:
+            effects += self._left(entry.actor, known.entry.incarnation, "a new life of it began")
+            known = None
+        self.state.leases[entry.actor] = Lease(entry, now + self.state.lease)
+        if known is None or _matters(known.entry, entry):
+            effects.append(Announce(EntryChanged(self.state.epoch, entry)))
+        return effects
+
+    def _left(self, actor: str, incarnation: int, reason: str) -> list[Effect]:
+        over = self.state.over
+        over[actor] = max(incarnation, over.get(actor, -1))
+        known = self.state.leases.get(actor)
+        if known is None or known.entry.incarnation > incarnation:
+            return []
+        del self.state.leases[actor]
+        return [
+            Announce(EntryRemoved(self.state.epoch, actor, known.entry.incarnation, reason)),
+        ]
+
+    def _tick(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for actor, lease in sorted(self.state.leases.items()):
+            if lease.until <= now:
+                reason = f"not heard of for {self.state.lease:g} s"
+                effects += self._left(actor, lease.entry.incarnation, reason)
+        effects.append(Announce(Entries(self.state.epoch, self.entries())))
+        return effects
+
+    def _is_over(self, entry: Entry) -> bool:
+        known = self.state.leases.get(entry.actor)
+        if known is not None and entry.incarnation < known.entry.incarnation:
+            return True
+        return entry.incarnation <= self.state.over.get(entry.actor, -1)
+
+
+def _matters(a: Entry, b: Entry) -> bool:
+    """Queue depths and uptime change with every renewal; the whole list brings those."""
+    return (a.state, a.mailbox, a.outbox, a.card) != (b.state, b.mailbox, b.outbox, b.card)

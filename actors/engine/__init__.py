@@ -1,0 +1,1 @@
+"""EngineActor: one engine, on the GPU or CPU, behind the bus."""

@@ -1,0 +1,200 @@
+"""The shell of EngineActor: one engine, `vllm` or `sim`, behind the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from actors.engine.backend import Backend, InvalidRequest
+from actors.engine.core import (
+    Abort,
+    Asked,
+    Draining,
+    Effect,
+    EndLife,
+    EngineCore,
+    EngineDied,
+    Event,
+    Loaded,
+    PeerLost,
+    Refuse,
+    Rejected,
+    Send,
+    Stepped,
+    Submit,
+    Withdrawn,
+)
+from actors.engine.load import LoadGate
+from bus.actor import Actor, Incoming
+from bus.clock import Timer
+from schemas.directory import ModelCard
+from schemas.generate import Delta, Generate
+from schemas.life import Queue
+from schemas.load import Load
+from schemas.message import Message
+
+BEAT = 1.0
+"""Seconds between reports of an unchanged load, for who joined late."""
+
+
+class EngineActor(Actor):
+    """Owns one engine. Tokens go to gateways in one message per gateway and engine step."""
+
+    kind: ClassVar[str] = "engine"
+    accepts: ClassVar[tuple[type[Message], ...]] = (Generate,)
+
+    def __init__(self) -> None:
+        self.core = EngineCore()
+        self.card: ModelCard | None = None
+        self._backend: Backend | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._streams: dict[tuple[str, int], Incoming] = {}
+        self._gate = LoadGate()
+        self._gate_timer: Timer | None = None
+        self._load_dirty = False
+
+    # --- hooks of the runtime ---
+
+    def on_start(self, options: dict[str, Any]) -> None:
+        self._backend = make_backend(options)
+        self._loading = asyncio.ensure_future(self._load())
+
+    def on_message(self, incoming: Incoming) -> None:
+        message = incoming.message
+        assert isinstance(message, Generate)
+        peer, stream = incoming.identity.decode(), incoming.header.correlation
+        self._streams[peer, stream] = incoming
+        self._handle(Asked(peer, stream, message))
+
+    def on_cancel(self, incoming: Incoming) -> None:
+        key = incoming.identity.decode(), incoming.header.correlation
+        if self._streams.pop(key, None) is not None:
+            self._handle(Withdrawn(*key))
+
+    def on_drain(self, timeout: float) -> None:
+        self._handle(Draining())
+
+    def pending(self) -> int:
+        return len(self._streams)
+
+    def queues(self) -> list[Queue]:
+        # The engine's own waiting queue is bounded by the open streams of the mailbox.
+        waiting = sum(load.waiting for load in self._gate.all())
+        return [Queue("waiting", waiting, 65_536, 0)]
+
+    def facts(self) -> dict[str, str]:
+        facts = {"phase": self.core.state.phase}
+        if self.card is not None:
+            facts["model"] = self.card.model
+            facts["engine"] = f"{self.card.engine} {self.card.engine_version}"
+        for load in self._gate.all():
+            facts[f"rank {load.rank}"] = (
+                f"{load.running} running, {load.waiting} waiting, "
+                f"{load.blocks_used} of {load.blocks_total} blocks, step {load.step}"
+            )
+        return facts
+
+    async def on_stop(self) -> None:
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        if self._backend is not None:
+            await self._backend.stop()
+
+    # --- the backend's sink ---
+
+    def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
+        self._handle(Stepped(deltas))
+
+    def load(self, load: Load) -> None:
+        self._gate.put(load)
+        if self._gate_timer is None:
+            self._publish_load()
+
+    def dead(self, reason: str) -> None:
+        self._handle(EngineDied(reason))
+
+    # --- carrying out ---
+
+    async def _load(self) -> None:
+        assert self._backend is not None
+        try:
+            self.card = await self._backend.start(self)
+        except Exception as error:  # whatever the engine's own code raises is why it cannot start
+            self.rt.log.exception("the engine did not start")
+            self.rt.fail(f"the engine did not start: {error}")
+            return
+        self._handle(Loaded(list(self.card.served_names), self.card.ranks))
+        self.rt.ready(self.card)
+        self._beat()
+
+    def _handle(self, event: Event) -> None:
+        self._run(self.core.handle(event))
+
+    def _run(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(effect)
+            elif isinstance(effect, Submit):
+                self._submit(effect)
+            elif isinstance(effect, Abort):
+                assert self._backend is not None
+                self._backend.abort(effect.keys)
+            elif isinstance(effect, Refuse):
+                if incoming := self._streams.pop((effect.peer, effect.stream), None):
+                    incoming.refuse(effect.code, effect.text)
+            elif isinstance(effect, EndLife):
+                self.rt.fail(effect.reason)
+
+    def _send(self, effect: Send) -> None:
+        sent = self.rt.batch(effect.peer.encode(), effect.step)
+        for stream in effect.ended:
+            if incoming := self._streams.pop((effect.peer, stream), None):
+                self.rt.ended(incoming)
+        if not sent:
+            self.rt.note("gateway_unreachable", effect.peer)
+            self._lose(effect.peer)
+
+    def _lose(self, peer: str) -> None:
+        """Nothing reaches this gateway: stop its requests; it learns by sequence, or is dead."""
+        for key in [key for key in self._streams if key[0] == peer]:
+            self.rt.ended(self._streams.pop(key))
+        self._handle(PeerLost(peer))
+
+    def _submit(self, effect: Submit) -> None:
+        assert self._backend is not None
+        try:
+            self._backend.submit(effect.key, effect.stream, effect.request)
+        except InvalidRequest as error:
+            self._handle(Rejected(effect.key, str(error)))
+
+    def _publish_load(self) -> None:
+        self._gate_timer = None
+        now = self.rt.clock.now()
+        for load in self._gate.take(now):
+            self.rt.publish("load", load)
+        wait = self._gate.wait(now)
+        if wait is not None:
+            self._gate_timer = self.rt.clock.call_later(wait, self._publish_load)
+
+    def _beat(self) -> None:
+        if self.rt.state in ("ready", "draining"):
+            for load in self._gate.all():
+                self.rt.publish("load", load)
+            self.rt.clock.call_later(BEAT, self._beat)
+
+
+def make_backend(options: dict[str, Any]) -> Backend:
+    """The engine that `options["backend"]` names; the other options are its own."""
+    own = {name: value for name, value in options.items() if name != "backend"}
+    backend = options.get("backend", "vllm")
+    if backend == "sim":
+        from actors.engine.sim.backend import SimBackend  # never loads torch or vllm
+
+        return SimBackend(own)
+    if backend == "vllm":
+        from actors.engine.vllm.backend import VllmBackend  # seconds: imports vllm and torch
+
+        return VllmBackend(own)
+    raise ValueError(f"backend {backend!r}: it must be 'vllm' or 'sim'")

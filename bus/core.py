@@ -1,0 +1,23 @@
+"""The shape of every core: a state machine that decides, and does nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+Event = TypeVar("Event", contravariant=True)
+Effect = TypeVar("Effect")
+
+
+class Core(Protocol[Event, Effect]):
+    """No sockets, clock, randomness or threads: all that it knows of the world are its events.
+
+    Same events in the same order, from the same snapshot: same effects, on any machine.
+    """
+
+    def handle(self, event: Event) -> list[Effect]: ...
+
+    def snapshot(self) -> bytes:
+        """The whole state, msgpack."""
+
+    def restore(self, data: bytes) -> None:
+        """Become what `snapshot` saw. Raises `msgspec.ValidationError` on anything else."""
