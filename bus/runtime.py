@@ -106,6 +106,7 @@ class Runtime:
         self.directory = Directory()
         self.state: State = "starting"
         self.detail = ""
+        self.failed = False
         self.card: ModelCard | None = None
         self.counters: Counter[str] = Counter()
         self.log = structlog.get_logger().bind(
@@ -172,7 +173,7 @@ class Runtime:
         """End this life: every open ask is refused, the directory told, the sockets closed."""
         if self.state == "stopped":
             return
-        if self.state != "failed":
+        if not self.failed:
             self.set_state("stopped")
         for incoming in list(self._open.values()):
             incoming.refuse("died", f"{self.identity.actor} stopped")
@@ -188,7 +189,7 @@ class Runtime:
 
     def fail(self, reason: str) -> None:
         """This life cannot go on; the supervisor decides about the next one."""
-        self.log.error("failed", reason=reason)
+        self.failed = True
         self.set_state("failed", reason)
         if self._closing is None:
             self._closing = asyncio.ensure_future(self.stop())

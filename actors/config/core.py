@@ -99,7 +99,7 @@ class ConfigCore:
     def _come(self, event: Come) -> list[Effect]:
         entry = event.entry
         if self._is_over(entry):
-            text = f"life {entry.incarnation} of {entry.actor} is over; a new one has a greater number"
+            text = f"life {entry.incarnation} of {entry.actor} is over; a new one has a greater one"
             return [Reject(event.ask, text)]
         changes = self._put(entry, event.now)
         answer = Registered(self.state.epoch, self.state.lease, self.entries())

@@ -52,7 +52,6 @@ class EngineActor(Actor):
         self._streams: dict[tuple[str, int], Incoming] = {}
         self._gate = LoadGate()
         self._gate_timer: Timer | None = None
-        self._load_dirty = False
 
     # --- hooks of the runtime ---
 
@@ -84,7 +83,7 @@ class EngineActor(Actor):
         return [Queue("waiting", waiting, 65_536, 0)]
 
     def facts(self) -> dict[str, str]:
-        facts = {"phase": self.core.state.phase}
+        facts: dict[str, str] = {"phase": self.core.state.phase}
         if self.card is not None:
             facts["model"] = self.card.model
             facts["engine"] = f"{self.card.engine} {self.card.engine_version}"

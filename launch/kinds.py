@@ -1,0 +1,25 @@
+"""Which class is behind which kind of actor. Imported only when one is made: some are heavy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from bus.actor import Actor
+
+_CLASSES = {
+    "config": ("actors.config.actor", "ConfigActor"),
+    "engine": ("actors.engine.actor", "EngineActor"),
+    "gateway": ("actors.gateway.actor", "GatewayActor"),
+    "router": ("actors.router.actor", "RouterActor"),
+}
+
+
+def make_actor(actor: str) -> Actor:
+    """A new actor for the id `kind/name`. Raises `ValueError` for an unknown kind."""
+    kind = actor.split("/")[0]
+    if kind not in _CLASSES:
+        raise ValueError(f"actor {actor!r}: the kind must be one of {', '.join(_CLASSES)}")
+    module, name = _CLASSES[kind]
+    made = getattr(import_module(module), name)()
+    assert isinstance(made, Actor)
+    return made

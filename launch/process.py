@@ -1,0 +1,99 @@
+"""One actor as a process: `python -m launch.process engine/0 INCARNATION RUN_DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from bus.clock import LoopClock
+from bus.runtime import CONFIG, Identity, Runtime
+from bus.zmq_transport import ZmqTransport
+from launch.addresses import ipc_addresses
+from launch.kinds import make_actor
+from launch.logs import configure_logging
+from launch.rundir import RunDir
+from launch.supervisor.processes import LAST_WORDS
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+DRAIN = 30.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m launch.process")
+    parser.add_argument("actor")
+    parser.add_argument("incarnation", type=int)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--log-level", default="info")
+    arguments = parser.parse_args(argv)
+    identity = Identity(arguments.actor, arguments.incarnation)
+    configure_logging(
+        level=arguments.log_level,
+        fmt="json",
+        actor=identity.actor,
+        incarnation=identity.incarnation,
+    )
+    end_with_parent()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        reason = runner.run(live(identity, RunDir(arguments.run_dir)))
+    if reason:
+        say_last_words(reason)
+    return 1 if reason else 0
+
+
+async def live(identity: Identity, run_dir: RunDir) -> str:
+    """One life, from the first socket to the last. Returns why it failed, or ""."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    runtime = Runtime(
+        make_actor(identity.actor),
+        identity,
+        ipc_addresses(run_dir, identity),
+        ZmqTransport(loop),
+        LoopClock(loop),
+        options=config_options(run_dir) if identity.actor == CONFIG else None,
+        host=socket.gethostname(),
+        on_stopped=stopped.set,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, runtime.drain, DRAIN)
+    runtime.start()
+    await stopped.wait()
+    return runtime.detail if runtime.failed else ""
+
+
+def config_options(run_dir: RunDir) -> dict[str, Any]:
+    """ConfigActor cannot ask anybody: the supervisor left its options in the run directory."""
+    options: dict[str, Any] = msgspec.json.decode((run_dir.path / "config.json").read_bytes())
+    return options
+
+
+def end_with_parent() -> None:
+    """SIGTERM when the supervisor dies, however it dies: no actor outlives its topology."""
+    parent = os.environ.get("CALLBOARD_SUPERVISOR_PID")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if parent is not None and os.getppid() != int(parent):
+        sys.exit("the supervisor died while this actor was being started")
+
+
+def say_last_words(reason: str) -> None:
+    """Tell the supervisor why; without one (started by hand) say it on stderr."""
+    descriptor = os.environ.get(LAST_WORDS)
+    if descriptor is None:
+        print(reason, file=sys.stderr)
+        return
+    os.write(int(descriptor), reason.encode()[:4096])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""The shell of the supervisor: processes, signals, and the asks of the command line."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from bus.actor import Actor, Incoming
+from launch.rundir import RunDir
+from launch.supervisor.core import (
+    Announce,
+    Begin,
+    Drain,
+    Effect,
+    Event,
+    Exited,
+    Finish,
+    Kill,
+    Ready,
+    RestartAsked,
+    Seen,
+    ShutdownAsked,
+    Spawn,
+    Spawned,
+    SupervisorCore,
+    Tick,
+)
+from launch.supervisor.processes import ActorProcess, reap_adopted
+from schemas import life
+from schemas.directory import Entry
+from schemas.life import Died, Heartbeat
+from schemas.message import Message
+from schemas.supervise import (
+    Accepted,
+    ListProcesses,
+    Process,
+    Processes,
+    Restart,
+    Shutdown,
+)
+
+TICK = 0.05
+
+
+class SupervisorActor(Actor):
+    """Starts, watches, restarts and ends the actors of one topology on this machine."""
+
+    kind: ClassVar[str] = "supervisor"
+    accepts: ClassVar[tuple[type[Message], ...]] = (ListProcesses, Restart, Shutdown)
+    listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        kind: ("life",) for kind in ("config", "engine", "gateway", "router")
+    }
+
+    def __init__(
+        self,
+        name: str,
+        actors: list[str],
+        run_dir: RunDir,
+        *,
+        log_level: str,
+        environment: Mapping[str, str],
+        on_change: Callable[[SupervisorCore], None],
+        on_finish: Callable[[str], None],
+    ) -> None:
+        self.core = SupervisorCore()
+        self._name = name
+        self._actors = actors
+        self._run_dir = run_dir
+        self._log_level = log_level
+        self._environment = {**environment, "CALLBOARD_SUPERVISOR_PID": str(os.getpid())}
+        self._on_change = on_change
+        self._on_finish = on_finish
+        self._processes: dict[str, ActorProcess] = {}
+        self._finished = False
+
+    # --- hooks of the runtime ---
+
+    def on_start(self, options: dict[str, Any]) -> None:
+        self.rt.ready()
+        self._handle(Begin(self._now(), self._now_ms(), self._actors))
+        self._tick()
+
+    def on_message(self, incoming: Incoming) -> None:
+        message = incoming.message
+        if isinstance(message, ListProcesses):
+            incoming.answer(self._list())
+        elif isinstance(message, Shutdown):
+            incoming.answer(Accepted("every actor drains and stops"))
+            self.shut_down()
+        elif isinstance(message, Restart):
+            known = self.core.state.processes.get(message.actor)
+            if known is None:
+                names = ", ".join(self.core.state.processes)
+                text = f"no actor {message.actor!r} here; there are {names}"
+                incoming.refuse("not_found", text, "actor")
+            elif known.phase != "running" or self.core.state.stopping:
+                text = f"{message.actor} is {known.phase} now; try again when it runs"
+                incoming.refuse("not_ready", text, "actor")
+            else:
+                self._handle(RestartAsked(message.actor, self._now()))
+                incoming.answer(Accepted(f"{message.actor} drains, then starts its next life"))
+
+    def on_event(self, sender: str, topic: str, message: Message) -> None:
+        if isinstance(message, Heartbeat) and (entry := self.rt.directory.find(sender)):
+            self._seen(sender, entry.incarnation, message.state, message.detail)
+
+    def on_entry(self, entry: Entry) -> None:
+        self._seen(entry.actor, entry.incarnation, entry.state, "")
+
+    # --- for run_topology ---
+
+    def shut_down(self) -> None:
+        """Drain and stop everything; `on_finish` follows."""
+        self._handle(ShutdownAsked(self._now()))
+
+    # --- carrying out ---
+
+    def _seen(self, actor: str, incarnation: int, state: life.State, detail: str) -> None:
+        self._handle(Seen(actor, incarnation, state, detail, self._now()))
+
+    def _handle(self, event: Event) -> None:
+        self._run(self.core.handle(event))
+        if not isinstance(event, Tick):
+            self._on_change(self.core)
+
+    def _run(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Spawn):
+                self._spawn(effect)
+            elif isinstance(effect, Drain):
+                self._drain(effect)
+            elif isinstance(effect, Kill):
+                self.rt.log.warning("killed", target=effect.actor, pid=effect.pid)
+                self._processes[effect.actor].kill()
+            elif isinstance(effect, Announce):
+                died = Died(effect.actor, effect.incarnation, effect.reason)
+                self.rt.publish("life", died)
+                self.rt.learn(died)
+            elif isinstance(effect, Ready):
+                self.rt.log.info("the topology serves")
+            elif isinstance(effect, Finish):
+                self._finished = True
+                self._on_finish(effect.reason)
+
+    def _spawn(self, effect: Spawn) -> None:
+        arguments = [
+            "-m",
+            "launch.process",
+            effect.actor,
+            str(effect.incarnation),
+            str(self._run_dir.path),
+            "--log-level",
+            self._log_level,
+        ]
+        process = ActorProcess(
+            arguments,
+            log=self._log(effect.actor),
+            environment=self._environment,
+            on_exit=lambda cause: self._exited(effect, cause),
+        )
+        self._processes[effect.actor] = process
+        self.rt.log.info("started", target=effect.actor, pid=process.pid)
+        self._handle(Spawned(effect.actor, effect.incarnation, process.pid, self._now()))
+
+    def _exited(self, effect: Spawn, cause: str) -> None:
+        self.rt.log.info("ended", target=effect.actor, cause=cause)
+        now, now_ms = self._now(), self._now_ms()
+        self._handle(Exited(effect.actor, effect.incarnation, cause, now, now_ms))
+
+    def _drain(self, effect: Drain) -> None:
+        """By message where the actor is on the bus, by SIGTERM where it is not yet."""
+        process = self._processes[effect.actor]
+        entry = self.rt.directory.find(effect.actor)
+        if entry is None or entry.incarnation != effect.incarnation:
+            process.terminate()
+            return
+
+        def done(answer: Message) -> None:
+            if not isinstance(answer, life.Draining):
+                process.terminate()
+
+        self.rt.ask(effect.actor, life.Drain(effect.timeout), done, timeout=2.0)
+
+    def _list(self) -> Processes:
+        now = self._now()
+        processes = [
+            Process(
+                p.actor,
+                p.incarnation,
+                p.state,
+                p.pid,
+                now - p.spawned_at if p.pid else 0.0,
+                p.restarts,
+                str(self._log(p.actor)),
+                p.detail,
+            )
+            for p in self.core.state.processes.values()
+        ]
+        return Processes(self._name, os.getpid(), self.rt.uptime, processes)
+
+    def _log(self, actor: str) -> Path:
+        return self._run_dir.log_file(actor)
+
+    def _tick(self) -> None:
+        if self._finished:
+            return
+        reap_adopted([process.pid for process in self._processes.values()])
+        self._handle(Tick(self._now(), self._now_ms()))
+        self.rt.clock.call_later(TICK, self._tick)
+
+    def _now(self) -> float:
+        return self.rt.clock.now()
+
+    def _now_ms(self) -> int:
+        return time.time_ns() // 1_000_000

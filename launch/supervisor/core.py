@@ -1,0 +1,286 @@
+"""What the supervisor decides: who is started, stopped and restarted, and when to give up. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from schemas.life import State as LifeState
+
+Phase = Literal["waiting", "running", "stopping", "exited"]
+
+RESTARTS = 5
+"""Unexpected ends of one actor within `WINDOW`; one more and the whole gives up."""
+WINDOW = 60.0
+FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
+"""Seconds before a restart: doubled with every restart within the window."""
+STOP_ORDER = ("gateway", "router", "engine")
+"""Kinds are drained in this order: what feeds others goes before what it feeds. Config is last."""
+LIFE: tuple[LifeState, ...] = ("starting", "ready", "draining", "stopped", "failed")
+"""A life goes through its states in this order."""
+GRACE = 5.0
+"""Seconds after the end of a drain until a process that is still there is killed."""
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """The actors of the topology, in the order of their start."""
+
+    now: float
+    now_ms: int
+    actors: list[str]
+
+
+class Spawned(msgspec.Struct, frozen=True):
+    actor: str
+    incarnation: int
+    pid: int
+    now: float
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """A process ended. `cause` says how, for a person ("exit code 1", "killed by SIGKILL")."""
+
+    actor: str
+    incarnation: int
+    cause: str
+    now: float
+    now_ms: int
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What an actor says of its own state."""
+
+    actor: str
+    incarnation: int
+    state: LifeState
+    detail: str
+    now: float
+
+
+class RestartAsked(msgspec.Struct, frozen=True):
+    actor: str
+    now: float
+
+
+class ShutdownAsked(msgspec.Struct, frozen=True):
+    now: float
+
+
+class Tick(msgspec.Struct, frozen=True):
+    now: float
+    now_ms: int
+
+
+class Spawn(msgspec.Struct, frozen=True):
+    actor: str
+    incarnation: int
+
+
+class Drain(msgspec.Struct, frozen=True):
+    actor: str
+    incarnation: int
+    pid: int
+    timeout: float
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """End this process and all that it started, now."""
+
+    actor: str
+    pid: int
+
+
+class Announce(msgspec.Struct, frozen=True):
+    """Publish that this life is over."""
+
+    actor: str
+    incarnation: int
+    reason: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Every actor has been ready once: the topology serves."""
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """All processes are gone. `reason` is empty after an orderly shutdown."""
+
+    reason: str
+
+
+Event = Begin | Spawned | Exited | Seen | RestartAsked | ShutdownAsked | Tick
+Effect = Spawn | Drain | Kill | Announce | Ready | Finish
+
+
+class Process(msgspec.Struct):
+    """One actor and its present life."""
+
+    actor: str
+    incarnation: int = 0
+    phase: Phase = "waiting"
+    start_at: float = 0.0
+    pid: int = 0
+    spawned_at: float = 0.0
+    state: LifeState = "starting"
+    detail: str = ""
+    was_ready: bool = False
+    ends: list[float] = []  # times of unexpected ends within the window
+    restarts: int = 0
+    kill_at: float | None = None
+    restart_asked: bool = False
+
+    @property
+    def kind(self) -> str:
+        return self.actor.split("/")[0]
+
+
+class State(msgspec.Struct):
+    processes: dict[str, Process] = {}
+    drain_timeout: float = 30.0
+    stopping: bool = False
+    said_ready: bool = False
+    reason: str = ""
+    finished: bool = False
+
+
+class SupervisorCore:
+    """One-for-one restarts with back-off and a limit; an actor that never got ready is not retried.
+
+    Giving up on one actor stops the whole topology, with the reason: whoever started it can act.
+    """
+
+    def __init__(self, drain_timeout: float = 30.0) -> None:
+        self.state = State(drain_timeout=drain_timeout)
+
+    def handle(self, event: Event) -> list[Effect]:
+        if isinstance(event, Begin):
+            for actor in event.actors:
+                self.state.processes[actor] = Process(actor, start_at=event.now)
+            return self._start_due(event.now, event.now_ms)
+        if isinstance(event, Spawned):
+            process = self.state.processes[event.actor]
+            process.pid, process.spawned_at = event.pid, event.now
+            return []
+        if isinstance(event, Seen):
+            return self._seen(event)
+        if isinstance(event, Exited):
+            return self._exited(event)
+        if isinstance(event, RestartAsked):
+            return self._restart(event.actor, event.now)
+        if isinstance(event, ShutdownAsked):
+            return self._shut_down(event.now, "")
+        return self._tick(event)
+
+    def snapshot(self) -> bytes:
+        return msgspec.msgpack.encode(self.state)
+
+    def restore(self, data: bytes) -> None:
+        self.state = msgspec.msgpack.decode(data, type=State)
+
+    # --- starting ---
+
+    def _start_due(self, now: float, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for process in self.state.processes.values():
+            if process.phase == "waiting" and process.start_at <= now and not self.state.stopping:
+                # Greater than every earlier life, on whatever clock that one was numbered.
+                process.incarnation = max(process.incarnation + 1, now_ms)
+                process.phase, process.state, process.detail = "running", "starting", ""
+                process.kill_at = None
+                effects.append(Spawn(process.actor, process.incarnation))
+        return effects
+
+    def _seen(self, event: Seen) -> list[Effect]:
+        process = self.state.processes.get(event.actor)
+        if process is None or process.incarnation != event.incarnation:
+            return []
+        if process.phase in ("waiting", "exited"):
+            return []
+        if LIFE.index(event.state) < LIFE.index(process.state):
+            return []  # news come by two ways, heartbeat and directory: the slower one is old
+        process.state, process.detail = event.state, event.detail or process.detail
+        if event.state == "ready":
+            process.was_ready = True
+            everyone = all(p.was_ready for p in self.state.processes.values())
+            if everyone and not self.state.said_ready:
+                self.state.said_ready = True
+                return [Ready()]
+        return []
+
+    # --- ending ---
+
+    def _exited(self, event: Exited) -> list[Effect]:
+        process = self.state.processes.get(event.actor)
+        if process is None or process.incarnation != event.incarnation:
+            return []
+        if process.phase not in ("running", "stopping"):
+            return []
+        reason = process.detail if process.state == "failed" and process.detail else event.cause
+        effects: list[Effect] = [Announce(process.actor, process.incarnation, reason)]
+        wanted = process.phase == "stopping"
+        process.kill_at, process.pid, process.state = None, 0, "stopped"
+        if self.state.stopping:
+            process.phase = "exited"
+            return effects + self._next_to_stop(event.now)
+        if wanted and process.restart_asked:
+            process.restart_asked = False
+            process.restarts += 1
+            process.phase, process.start_at = "waiting", event.now
+            return effects + self._start_due(event.now, event.now_ms)
+        process.detail = reason
+        if not process.was_ready:
+            process.phase = "exited"
+            return effects + self._shut_down(event.now, f"{process.actor} did not start: {reason}")
+        process.ends = [t for t in process.ends if t > event.now - WINDOW] + [event.now]
+        if len(process.ends) > RESTARTS:
+            process.phase = "exited"
+            text = f"{process.actor} ended {len(process.ends)} times within {WINDOW:g} s: {reason}"
+            return effects + self._shut_down(event.now, text)
+        delay = min(FIRST_DELAY * 2 ** (len(process.ends) - 1), LONGEST_DELAY)
+        process.restarts += 1
+        process.phase, process.start_at = "waiting", event.now + delay
+        return effects
+
+    def _restart(self, actor: str, now: float) -> list[Effect]:
+        process = self.state.processes.get(actor)
+        if process is None or process.phase != "running" or self.state.stopping:
+            return []
+        process.restart_asked = True
+        return [self._stop(process, now)]
+
+    def _stop(self, process: Process, now: float) -> Drain:
+        timeout = self.state.drain_timeout
+        process.phase, process.kill_at = "stopping", now + timeout + GRACE
+        return Drain(process.actor, process.incarnation, process.pid, timeout)
+
+    def _shut_down(self, now: float, reason: str) -> list[Effect]:
+        if self.state.stopping:
+            return []
+        self.state.stopping, self.state.reason = True, reason
+        for process in self.state.processes.values():
+            if process.phase == "waiting":
+                process.phase = "exited"
+        return self._next_to_stop(now)
+
+    def _next_to_stop(self, now: float) -> list[Effect]:
+        """Drain one kind after the other; Finish when nothing is left."""
+        alive = [p for p in self.state.processes.values() if p.phase != "exited"]
+        if not alive:
+            if self.state.finished:
+                return []
+            self.state.finished = True
+            return [Finish(self.state.reason)]
+        for kind in STOP_ORDER:
+            members = [p for p in alive if p.kind == kind]
+            if members:
+                return [self._stop(p, now) for p in members if p.phase == "running"]
+        return [self._stop(p, now) for p in alive if p.phase == "running"]
+
+    def _tick(self, event: Tick) -> list[Effect]:
+        effects = self._start_due(event.now, event.now_ms)
+        for process in self.state.processes.values():
+            if process.kill_at is not None and process.kill_at <= event.now and process.pid:
+                process.kill_at = None
+                effects.append(Kill(process.actor, process.pid))
+        return effects

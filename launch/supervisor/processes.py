@@ -1,0 +1,114 @@
+"""Processes of actors: start, notice their end at once, leave nothing of theirs behind."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import psutil
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+LAST_WORDS = "CALLBOARD_LAST_WORDS_FD"
+"""Environment variable: where an actor writes why it failed, for the supervisor."""
+
+
+def become_subreaper() -> None:
+    """Processes whose parent dies become our children, so that we can find and end them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+class ActorProcess:
+    """One life of an actor as a process in a session of its own.
+
+    `on_exit` gets a phrase for a person, once, on the loop, as soon as the kernel knows (pidfd).
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str],
+        on_exit: Callable[[str], None],
+    ) -> None:
+        # The last words of the actor: why it cannot go on. A pipe, so that none come after its end.
+        self._last_words, write_end = os.pipe()
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, **environment, LAST_WORDS: str(write_end)},
+                pass_fds=(write_end,),
+            )
+        os.close(write_end)
+        self.pid = self._process.pid
+        self._on_exit = on_exit
+        self._pidfd = os.pidfd_open(self.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
+
+    def _exited(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        code = self._process.wait()
+        end_session(self.pid)
+        os.set_blocking(self._last_words, False)
+        try:
+            said = os.read(self._last_words, 4096).decode(errors="replace")
+        except BlockingIOError:  # something outside its session still holds the pipe
+            said = ""
+        os.close(self._last_words)
+        self._on_exit(said or describe_exit(code))
+
+    def terminate(self) -> None:
+        """SIGTERM: drain, then stop."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to it and all of its session."""
+        end_session(self.pid)
+
+
+def end_session(session: int) -> None:
+    """SIGKILL every process of this session that is a descendant of ours, and reap those we can.
+
+    An actor leads its session, so these are the processes that it started. The session is ours
+    alone: a pid is not given out again while its session or process group lives.
+    """
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if os.getsid(process.pid) == session:
+                process.kill()
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+
+
+def reap_adopted(own: Collection[int]) -> int:
+    """Collect dead processes that were handed to us; `own` are those that others wait for."""
+    reaped = 0
+    while True:
+        try:
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return reaped
+        if dead is None or dead.si_pid in own:
+            return reaped  # its owner is about to collect it; the others have the next turn
+        os.waitpid(dead.si_pid, os.WNOHANG)
+        reaped += 1
+
+
+def describe_exit(code: int) -> str:
+    """A phrase for a return code as `subprocess` gives it."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"

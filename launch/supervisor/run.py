@@ -1,0 +1,120 @@
+"""Run a topology until it is stopped: `callboard serve` and `callboard up` end here."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import uvloop
+
+from bus.clock import LoopClock
+from bus.runtime import Identity, Runtime
+from bus.zmq_transport import ZmqTransport
+from launch.addresses import ipc_addresses
+from launch.rundir import RunDir
+from launch.supervisor.actor import SupervisorActor
+from launch.supervisor.core import SupervisorCore
+from launch.supervisor.processes import become_subreaper
+
+SUPERVISOR = "supervisor/0"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One actor's news. `seconds` since the topology was started."""
+
+    actor: str
+    state: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. `actors` maps ids to their options, in the order of their start."""
+
+    name: str
+    document: Mapping[str, Any]
+    actors: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, str]
+    """For the actors' processes: secrets travel here, never in arguments."""
+    log_level: str = "info"
+
+
+def run_topology(
+    plan: Plan,
+    run_dir: RunDir,
+    *,
+    on_progress: Callable[[Progress], None],
+    on_ready: Callable[[], None],
+) -> str:
+    """Blocks until every process of the topology is gone. Returns why it failed, or "".
+
+    `run_dir` is claimed by the caller, who also releases it. SIGINT and SIGTERM drain.
+    """
+    options = {"document": plan.document, "actors": plan.actors}
+    config = run_dir.path / "config.json"
+    config.touch(mode=0o600)
+    config.write_bytes(msgspec.json.encode(options))
+    become_subreaper()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_supervise(plan, run_dir, on_progress, on_ready))
+
+
+async def _supervise(
+    plan: Plan,
+    run_dir: RunDir,
+    on_progress: Callable[[Progress], None],
+    on_ready: Callable[[], None],
+) -> str:
+    loop = asyncio.get_running_loop()
+    finished: asyncio.Future[str] = loop.create_future()
+    started = loop.time()
+    said: dict[str, tuple[str, str]] = {}
+
+    def on_change(core: SupervisorCore) -> None:
+        for process in core.state.processes.values():
+            news = (process.state, process.detail)
+            if process.incarnation and said.get(process.actor) != news:
+                said[process.actor] = news
+                on_progress(Progress(process.actor, *news, loop.time() - started))
+        if core.state.said_ready and "" not in said:
+            said[""] = ("ready", "")
+            on_ready()
+
+    def on_finish(reason: str) -> None:
+        if not finished.done():
+            finished.set_result(reason)
+
+    actor = SupervisorActor(
+        plan.name,
+        list(plan.actors),
+        run_dir,
+        log_level=plan.log_level,
+        environment=plan.environment,
+        on_change=on_change,
+        on_finish=on_finish,
+    )
+    identity = Identity(SUPERVISOR, time.time_ns() // 1_000_000)
+    runtime = Runtime(
+        actor,
+        identity,
+        ipc_addresses(run_dir, identity),
+        ZmqTransport(loop),
+        LoopClock(loop),
+        options={},
+        host=socket.gethostname(),
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, actor.shut_down)
+    runtime.start()
+    try:
+        return await finished
+    finally:
+        await runtime.stop()
