@@ -24,11 +24,13 @@ class Prepared(Struct, frozen=True):
 class ParserStream:
     """Parses the output of one choice as it comes. Not thread-safe."""
 
-    def push(self, delta_text: str, delta_token_ids: list[int]) -> list[MessageDelta]:
+    def push(self, delta_text: str, delta_token_ids: Sequence[int]) -> list[MessageDelta]:
         """New pieces of the message, in order; often none."""
         raise NotImplementedError
 
-    def finish(self, delta_text: str = "", delta_token_ids: list[int] = []) -> list[MessageDelta]:
+    def finish(
+        self, delta_text: str = "", delta_token_ids: Sequence[int] = ()
+    ) -> list[MessageDelta]:
         """The last push and what the parsers held back. Nothing may be pushed afterwards."""
         raise NotImplementedError
 

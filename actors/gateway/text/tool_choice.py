@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from actors.gateway.text.message import MessageDelta, Parsed
@@ -26,10 +27,12 @@ class ForcedCalls:
     def __init__(self, request: dict[str, Any]) -> None:
         raise NotImplementedError
 
-    def push(self, delta_text: str, delta_token_ids: list[int]) -> list[MessageDelta]:
+    def push(self, delta_text: str, delta_token_ids: Sequence[int]) -> list[MessageDelta]:
         raise NotImplementedError
 
-    def finish(self, delta_text: str = "", delta_token_ids: list[int] = []) -> list[MessageDelta]:
+    def finish(
+        self, delta_text: str = "", delta_token_ids: Sequence[int] = ()
+    ) -> list[MessageDelta]:
         raise NotImplementedError
 
     @staticmethod
