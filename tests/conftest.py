@@ -1,0 +1,50 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester", "tests.leaks"]
+
+ROOT = Path(__file__).parent.parent
+MODEL = "CALLBOARD_TEST_MODEL"
+"""Environment variable: the directory of the small real model."""
+
+
+def pytest_configure() -> None:
+    made = ROOT / ".cache/models/SmolLM2-135M-Instruct"
+    if MODEL not in os.environ and (made / "config.json").is_file():
+        os.environ[MODEL] = str(made)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if MODEL in os.environ and importlib.util.find_spec("vllm"):
+        return
+    skip = pytest.mark.skip(reason="needs vLLM and the small model: `make test` has both")
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def run_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A base of run directories for this test alone; short, since socket paths have a limit."""
+    directory = Path(tempfile.mkdtemp(prefix="callboard-"))
+    monkeypatch.setenv("CALLBOARD_RUN_DIR", str(directory))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Path:
+    """The directory of the small real model."""
+    if MODEL not in os.environ:
+        pytest.skip("needs the small model: `make test` has it")
+    return Path(os.environ[MODEL]).absolute()
