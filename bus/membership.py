@@ -35,7 +35,7 @@ class Membership:
         if self._is_config:
             self._tick()
             return
-        self._rt.connect_config()
+        self._rt.follow_config()
         if self._register:
             self._ask_register()
             self._tick()

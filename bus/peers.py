@@ -15,10 +15,10 @@ OnPeer = Callable[[str, Sequence[Frame]], None]
 class _Peer:
     """One life of another actor: where to send, and what waits for it."""
 
-    def __init__(self, incarnation: int, dealer: Dealer, limit: int) -> None:
+    def __init__(self, incarnation: int, dealer: Dealer) -> None:
         self.incarnation = incarnation
         self.dealer = dealer
-        self.queue = Outgoing(dealer.send, limit)
+        self.queue = Outgoing(dealer.send)
 
 
 class Peers:
@@ -34,7 +34,7 @@ class Peers:
         self._peers: dict[str, _Peer] = {}
         self._followed: dict[str, tuple[int, tuple[str, ...], Subscriber]] = {}
 
-    def connect(self, actor: str, incarnation: int, endpoint: str, limit: int) -> None:
+    def connect(self, actor: str, incarnation: int, endpoint: str) -> None:
         """Connect, unless this life is connected already."""
         known = self._peers.get(actor)
         if known is not None:
@@ -47,7 +47,7 @@ class Peers:
             lambda frames: self._on_reply(actor, frames),
             lambda: self._flush(actor),
         )
-        self._peers[actor] = _Peer(incarnation, dealer, limit)
+        self._peers[actor] = _Peer(incarnation, dealer)
 
     def send(self, actor: str, frames: Sequence[Frame]) -> Sent:
         peer = self._peers.get(actor)

@@ -8,66 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from bus.actor import Actor, Incoming
-from bus.clock import Clock, Timer
-from bus.directory import Came, Change, Directory, Gone
-from bus.envelope import VERSION, Frame, FrameError, Header, Kind, decode, encode
+from bus.asking import Asking
+from bus.clock import Clock
+from bus.directory import Came, Change, Directory
+from bus.envelope import Kind
+from bus.identity import CONFIG, Addresses, Identity, kind_of
+from bus.ledger import Ledger
+from bus.listening import Listening
+from bus.mailbox import Mailbox
 from bus.membership import Membership
-from bus.outgoing import LIMIT, Outgoing
 from bus.peers import Peers
-from bus.pending import Done, Open, Pending
+from bus.pending import Done
 from bus.sequences import Seen
-from bus.sequences import Sent as Numbers
-from bus.transport import Sent, Transport
+from bus.transport import Transport
+from bus.wire import Wire
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, ModelCard, Registered
-from schemas.life import (
-    Describe,
-    Description,
-    Died,
-    Drain,
-    Draining,
-    Heartbeat,
-    Queue,
-    State,
-)
-from schemas.message import Message, tag_of
+from schemas.life import Describe, Description, Died, Drain, Draining, Heartbeat, Queue, State
+from schemas.message import Message
 from schemas.refusal import Code, Refusal
 
-MAX_OPEN = 65_536
-"""Asks and streams that may be open in one mailbox; more are refused as `overloaded`."""
-CONFIG = "config/0"
-SUPERVISOR = "supervisor/0"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who: `kind/name`, and which life of it."""
-
-    actor: str
-    incarnation: int
-
-    @property
-    def wire(self) -> bytes:
-        """The routing id under which mailboxes know us."""
-        return f"{self.actor}#{self.incarnation}".encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Endpoints to bind, and where ConfigActor is found."""
-
-    mailbox: str
-    outbox: str
-    config_mailbox: str
-    config_outbox: str
+__all__ = ["CONFIG", "Addresses", "Identity", "Refused", "Runtime"]
 
 
 class Refused(Exception):
@@ -82,8 +48,7 @@ class Runtime:
     """Everything that an actor may do. All calls on one loop; none blocks.
 
     `options` given: the actor starts at once with them (ConfigActor, the supervisor). Otherwise it
-    registers first and asks ConfigActor for them. `register=False` is for visitors, such as the
-    command line, that only ask.
+    registers first and asks ConfigActor for them. `register=False` is for visitors that only ask.
     """
 
     def __init__(
@@ -108,23 +73,33 @@ class Runtime:
         self.detail = ""
         self.failed = False
         self.card: ModelCard | None = None
-        self.counters: Counter[str] = Counter()
         self.log = structlog.get_logger().bind(
             actor=identity.actor, incarnation=identity.incarnation
         )
         self.host = host
         self.config_version = 0
+        self._ledger = Ledger(self.log)
+        self.counters, self.count, self.note = (
+            self._ledger.counters,
+            self._ledger.count,
+            self._ledger.note,
+        )
         self._options = options
         self._transport = transport
-        self._peers = Peers(transport, identity.wire, self._on_reply, self._on_published)
-        self._pending = Pending()
-        self._open: dict[tuple[str, int, int], Incoming] = {}
-        self._replies: dict[bytes, Outgoing] = {}
-        self._numbers = Numbers()
+        self._wire = Wire(identity)
         self._seen = Seen()
-        self._noted: set[str] = set()
-        self._deadline_timer: Timer | None = None
-        self._deadline_at = float("inf")
+        self._peers = Peers(transport, identity.wire, self._on_reply, self._on_published)
+        common = (self._wire, clock, self.directory, self._seen, self._ledger)
+        self._mailbox = Mailbox(*common, self._on_message, self._on_cancel)
+        self._asking = Asking(*common, self._peers, addresses, self._on_batch, self.guard)
+        self._listening = Listening(
+            identity.actor,
+            self.directory,
+            self._seen,
+            self._ledger,
+            self._on_event,
+            self._asking.lost_replies,
+        )
         self._drain_until: float | None = None
         self._on_stopped = on_stopped
         self._closing: asyncio.Task[None] | None = None
@@ -136,7 +111,7 @@ class Runtime:
 
     def start(self) -> None:
         """Bind, and begin to find the others. `Actor.on_start` follows."""
-        self._mailbox = self._transport.bind_router(self.addresses.mailbox, self._on_request)
+        self._mailbox_endpoint = self._mailbox.bind(self._transport, self.addresses.mailbox)
         self._outbox = self._transport.bind_publisher(self.addresses.outbox)
         self._membership.start()
         if self._options is not None:
@@ -175,9 +150,8 @@ class Runtime:
             return
         if not self.failed:
             self.set_state("stopped")
-        for incoming in list(self._open.values()):
-            incoming.refuse("died", f"{self.identity.actor} stopped")
-        self._pending.fail_all("cancelled", f"{self.identity.actor} stopped")
+        self._mailbox.close(f"{self.identity.actor} stopped")
+        self._asking.close(f"{self.identity.actor} stopped")
         try:
             await self.actor.on_stop()
         except Exception:  # the last hook must not keep the sockets open
@@ -208,10 +182,7 @@ class Runtime:
 
     def tell(self, to: str, message: Message) -> bool:
         """Send and forget. False (and counted) if it could not even be queued."""
-        sent = self._send(to, Kind.TELL, message, 0)
-        if sent is not Sent.OK:
-            self.note("tell_dropped", f"{tag_of(type(message))} to {to}: {sent.value}")
-        return sent is Sent.OK
+        return self._asking.tell(to, message)
 
     def ask(
         self,
@@ -227,7 +198,7 @@ class Runtime:
 
         `incarnation` is the life that is meant (0: the one that the directory knows).
         """
-        return self._request(Kind.ASK, to, message, done, None, timeout, incarnation, trace)
+        return self._asking.request(Kind.ASK, to, message, done, None, timeout, incarnation, trace)
 
     def stream(
         self,
@@ -245,7 +216,9 @@ class Runtime:
         Items come to `on_item`, or, where they name their streams themselves, to
         `Actor.on_batch`; then the actor calls `finish` for each stream whose end it saw.
         """
-        return self._request(Kind.STREAM, to, message, done, on_item, timeout, incarnation, trace)
+        return self._asking.request(
+            Kind.STREAM, to, message, done, on_item, timeout, incarnation, trace
+        )
 
     async def request(self, to: str, message: Message, timeout: float = 30.0) -> Message:
         """`ask`, awaited. Raises `Refused`."""
@@ -263,293 +236,61 @@ class Runtime:
 
     def finish(self, correlation: int) -> None:
         """A stream ended within a batch: its `done` is not called any more."""
-        self._pending.end(correlation)
+        self._asking.finish(correlation)
 
     def cancel(self, correlation: int) -> None:
         """Withdraw an ask or a stream. Its `done` is not called any more."""
-        entry = self._pending.end(correlation)
-        if entry is not None:
-            self._send(entry.to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
+        self._asking.cancel(correlation)
 
     def batch(self, identity: bytes, message: Message) -> bool:
         """An item for several streams of one peer at once. False: the peer cannot be reached."""
-        header = self._header(Kind.ITEM, message, 0, identity)
-        return self._reply(identity, encode(header, message))
+        return self._mailbox.batch(identity, message)
+
+    def ended(self, incoming: Incoming) -> None:
+        """A stream that we serve ended within a batch."""
+        self._mailbox.ended(incoming)
 
     def publish(self, topic: str, message: Message) -> None:
         """Send to whoever subscribed to `topic` of our outbox."""
-        header = self._header(Kind.EVENT, message, 0, topic)
-        self._outbox.send(encode(header, message, topic.encode()))
+        self._outbox.send(self._wire.frames(Kind.EVENT, message, topic, topic=topic.encode()))
 
-    def _request(
-        self,
-        kind: Kind,
-        to: str,
-        message: Message,
-        done: Done,
-        on_item: Callable[[Message], None] | None,
-        timeout: float | None,
-        incarnation: int,
-        trace: str | None,
-    ) -> int:
-        entry = self.directory.find(to)
-        if incarnation == 0 and entry is not None:
-            incarnation = entry.incarnation
-        deadline = None if timeout is None else self.clock.now() + timeout
-        opened = Open(to, incarnation, kind == Kind.STREAM, done, on_item, deadline)
-        correlation = self._pending.add(opened)
-        if entry is not None and entry.incarnation != incarnation:
-            refusal = Refusal("stale", f"{to} began a new life")
-        else:
-            sent = self._send(to, kind, message, correlation, timeout, incarnation, trace)
-            if sent is Sent.OK:
-                if deadline is not None:
-                    self._arm(deadline)
-                return correlation
-            refusal = (
-                Refusal("overloaded", f"too many messages wait for {to}")
-                if sent is Sent.FULL
-                else Refusal("unreachable", f"{to} is not in the directory")
-            )
-        self.clock.call_later(0, partial(self._end, correlation, refusal))
-        return correlation
+    # --- receiving ---
 
-    def _send(
-        self,
-        to: str,
-        kind: Kind,
-        message: Message | None,
-        correlation: int,
-        timeout: float | None = None,
-        incarnation: int = 0,
-        trace: str | None = None,
-    ) -> Sent:
-        entry = self.directory.find(to)
-        if to == CONFIG:
-            incarnation = 0  # any life of it will do, and it is reached before anything is known
-        elif entry is None:
-            return Sent.NO_ROUTE
-        else:
-            self._peers.connect(to, entry.incarnation, entry.mailbox, LIMIT)
-            incarnation = incarnation or entry.incarnation
-        header = self._header(kind, message, correlation, to, timeout, incarnation, trace)
-        return self._peers.send(to, encode(header, message))
+    def _on_reply(self, peer: str, frames: Any) -> None:
+        self._asking.on_reply(peer, frames)
 
-    def _header(
-        self,
-        kind: Kind,
-        message: Message | None,
-        correlation: int,
-        key: str | bytes,
-        timeout: float | None = None,
-        recipient: int = 0,
-        trace: str | None = None,
-    ) -> Header:
-        return Header(
-            VERSION,
-            kind,
-            "" if message is None else tag_of(type(message)),
-            self.identity.actor,
-            self.identity.incarnation,
-            recipient,
-            self._numbers.next(key),
-            correlation,
-            None if timeout is None else int(timeout * 1000),
-            trace,
-        )
+    def _on_published(self, publisher: str, frames: Any) -> None:
+        self._listening.on_published(publisher, frames)
 
-    # --- the mailbox: what others ask of us ---
-
-    def _on_request(self, identity: bytes, frames: Sequence[Frame]) -> None:
-        try:
-            header, message, attachments = decode(frames)
-        except FrameError as error:
-            self._refuse_frames(identity, error)
-            return
-        if header.recipient not in (0, self.identity.incarnation):
-            text = f"meant for life {header.recipient} of {self.identity.actor}"
-            self._refuse_frames(identity, FrameError("stale", text, header))
-            return
-        if self.directory.is_over(header.sender, header.incarnation):
-            self.note("from_the_dead", f"{header.tag} of an earlier life of {header.sender}")
-            return
-        life = (header.sender, header.incarnation)
-        if lost := self._seen.lost((*life, "requests"), header.sequence):
-            self.note("requests_lost", f"from {header.sender}", lost)
-        if message is None:
-            self._cancelled((header.sender, header.incarnation, header.correlation))
-            return
-        left = header.left
-        deadline = None if left is None else self.clock.now() + left / 1000
-        incoming = Incoming(identity, header, message, attachments, deadline, self._answer)
-        if incoming.open:
-            if len(self._open) >= MAX_OPEN:
-                incoming.refuse("overloaded", f"{MAX_OPEN} asks are open in {self.identity.actor}")
-                return
-            self._open[incoming.key] = incoming
-        self._dispatch(incoming)
-
-    def _dispatch(self, incoming: Incoming) -> None:
-        message = incoming.message
+    def _on_message(self, incoming: Incoming) -> None:
+        message, me = incoming.message, self.identity.actor
         if isinstance(message, Describe):
             incoming.answer(self.describe())
         elif isinstance(message, Drain):
             incoming.answer(Draining(self.actor.pending()))
             self.clock.call_later(0, lambda: self.drain(message.timeout))
         elif not isinstance(message, self.actor.accepts):
-            self.note("not_accepted", f"{incoming.header.tag} from {incoming.sender}")
-            incoming.refuse(
-                "unknown_tag", f"{self.identity.actor} does not take {incoming.header.tag}"
-            )
+            tag = incoming.header.tag
+            self.note("not_accepted", f"{tag} from {incoming.sender}")
+            incoming.refuse("unknown_tag", f"{me} does not take {tag}")
         elif not self.guard(self.actor.on_message, incoming):
-            incoming.refuse("internal", f"{self.identity.actor} failed; its log has the trace")
+            incoming.refuse("internal", f"{me} failed; its log has the trace")
 
-    def _refuse_frames(self, identity: bytes, error: FrameError) -> None:
-        self.note(error.code, f"{identity!r}: {error}")
-        header = error.header
-        if header is None or header.kind not in (Kind.ASK, Kind.STREAM):
-            return
-        refusal = Refusal(error.code, str(error))
-        kind = Kind.ANSWER if header.kind == Kind.ASK else Kind.END
-        answer = self._header(kind, refusal, header.correlation, identity)
-        self._reply(identity, encode(answer, refusal))
+    def _on_cancel(self, incoming: Incoming) -> None:
+        self.guard(self.actor.on_cancel, incoming)
 
-    def _answer(self, incoming: Incoming, kind: Kind, message: Message) -> None:
-        if kind != Kind.ITEM:
-            self._open.pop(incoming.key, None)
-        header = self._header(kind, message, incoming.header.correlation, incoming.identity)
-        if not self._reply(incoming.identity, encode(header, message)):
-            self.note("answer_dropped", f"{header.tag} to {incoming.sender}")
+    def _on_batch(self, sender: str, message: Message) -> None:
+        self.guard(self.actor.on_batch, sender, message)
 
-    def ended(self, incoming: Incoming) -> None:
-        """A stream that we serve ended within a batch."""
-        incoming.ended()
-        self._open.pop(incoming.key, None)
-
-    def _reply(self, identity: bytes, frames: Sequence[Frame]) -> bool:
-        queue = self._replies.get(identity)
-        if queue is None:
-            sent = self._mailbox.send(identity, frames)
-            if sent is not Sent.FULL:
-                return sent is Sent.OK
-            queue = Outgoing(lambda f: self._mailbox.send(identity, f))
-            self._replies[identity] = queue
-            self.clock.call_later(0.005, lambda: self._retry(identity))
-        return queue.push(frames) is Sent.OK
-
-    def _retry(self, identity: bytes) -> None:
-        queue = self._replies.get(identity)
-        if queue is None or self.state == "stopped":
-            return
-        queue.flush()
-        if len(queue):
-            self.clock.call_later(0.005, lambda: self._retry(identity))
-        else:
-            del self._replies[identity]
-
-    def _cancelled(self, key: tuple[str, int, int]) -> None:
-        incoming = self._open.pop(key, None)
-        if incoming is not None:
-            incoming.open = False
-            self.guard(self.actor.on_cancel, incoming)
-
-    # --- replies: what others answer us ---
-
-    def _on_reply(self, peer: str, frames: Sequence[Frame]) -> None:
-        try:
-            header, message, _ = decode(frames)
-        except FrameError as error:
-            self.note(error.code, f"{peer}: {error}")
-            if error.header is not None and error.header.kind in (Kind.ANSWER, Kind.END):
-                self._end(error.header.correlation, Refusal(error.code, str(error)))
-            return
-        if self.directory.is_over(header.sender, header.incarnation):
-            self.note("from_the_dead", f"{header.tag} of an earlier life of {header.sender}")
-            return
-        if self._seen.lost((header.sender, header.incarnation, "replies"), header.sequence):
-            self._lost_replies(header.sender, header.incarnation)
-        if message is None:
-            return
-        if header.kind == Kind.ITEM:
-            if header.correlation == 0:
-                self.guard(self.actor.on_batch, header.sender, message)
-            elif (entry := self._pending.get(header.correlation)) and entry.on_item:
-                self.guard(entry.on_item, message)
-        elif header.kind in (Kind.ANSWER, Kind.END):
-            self._end(header.correlation, message)
-        else:
-            self.note("bad_frame", f"{peer} sent kind {header.kind} as a reply")
-
-    def _lost_replies(self, sender: str, incarnation: int) -> None:
-        """Some reply to us is gone, nobody knows whose: no ask to this life may wait for ever."""
-        self.note("replies_lost", f"from {sender}")
-        text = f"replies of {sender} were lost"
-        self._pending.fail_peer(sender, incarnation, "unreachable", text)
-
-    def _end(self, correlation: int, message: Message) -> None:
-        entry = self._pending.end(correlation)
-        if entry is None:
-            self.counters["late_answers"] += 1
-        else:
-            self.guard(entry.done, message)
-
-    def _arm(self, deadline: float) -> None:
-        if deadline < self._deadline_at:
-            if self._deadline_timer is not None:
-                self._deadline_timer.cancel()
-            self._deadline_at = deadline
-            delay = deadline - self.clock.now()
-            self._deadline_timer = self.clock.call_later(delay, self._expire)
-
-    def _expire(self) -> None:
-        self._deadline_at = float("inf")
-        for correlation, entry in self._pending.expire(self.clock.now()):
-            self.counters["deadlines"] += 1
-            self._send(entry.to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
-            self.guard(entry.done, Refusal("deadline", f"{entry.to} did not answer in time"))
-        following = self._pending.next_deadline()
-        if following is not None and self.state != "stopped":
-            self._arm(following)
-
-    # --- events: what others publish ---
-
-    def _on_published(self, publisher: str, frames: Sequence[Frame]) -> None:
-        try:
-            header, message, _ = decode(frames)
-        except FrameError as error:
-            self.note(error.code, f"{publisher}: {error}")
-            return
-        if header.kind != Kind.EVENT or header.sender != publisher or message is None:
-            self.note("bad_frame", f"{publisher} published what is no event of its own")
-            return
-        if publisher != CONFIG and self.directory.is_over(publisher, header.incarnation):
-            self.note("from_the_dead", f"{header.tag} of an earlier life of {publisher}")
-            return
-        topic = bytes(frames[0]).decode(errors="replace")
-        life = (publisher, header.incarnation)
-        if lost := self._seen.lost((*life, topic), header.sequence):
-            self.note("events_lost", f"{topic} of {publisher}", lost)
-        if isinstance(message, Heartbeat):
-            self._compare(life, message.sequences)
+    def _on_event(self, publisher: str, topic: str, message: Message) -> None:
         if isinstance(message, Died | Entries | EntryChanged | EntryRemoved):
             self.learn(message)
-        if topic in self.actor.listens.get(publisher.split("/")[0], ()):
+        if topic in self.actor.listens.get(kind_of(publisher), ()):
             self.guard(self.actor.on_event, publisher, topic, message)
-
-    def _compare(self, life: tuple[str, int], sequences: dict[str, int]) -> None:
-        """A heartbeat says how far its topics are, and how far its replies to us."""
-        for topic, last in sequences.items():
-            if topic == f"@{self.identity.actor}":
-                if self._seen.behind((*life, "replies"), last):
-                    self._lost_replies(*life)
-            elif topic != "life" and (lost := self._seen.behind((*life, topic), last)):
-                self.note("events_lost", f"{topic} of {life[0]}", lost)
 
     # --- the directory ---
 
-    def learn(
-        self, message: Registered | Entries | EntryChanged | EntryRemoved | Died
-    ) -> None:
+    def learn(self, message: Registered | Entries | EntryChanged | EntryRemoved | Died) -> None:
         """Take news into our copy of the directory and act on what changed."""
         if isinstance(message, Entries):
             self._membership.check(message)
@@ -558,72 +299,50 @@ class Runtime:
 
     def _changed(self, change: Change) -> None:
         if isinstance(change, Came):
-            entry = change.entry
-            kind = entry.actor.split("/")[0]
-            topics = set(self.actor.listens.get(kind, ()))
-            if kind in ("engine", "supervisor") or topics:
-                topics.add("life")
-            if entry.actor != CONFIG and topics and entry.actor != self.identity.actor:
-                self._peers.follow(entry, topics)
-            self.guard(self.actor.on_entry, entry)
+            self._follow(change.entry)
+            self.guard(self.actor.on_entry, change.entry)
             return
-        assert isinstance(change, Gone)
-        reason = f"{change.actor} died: {change.reason}"
-        self._peers.drop(change.actor, change.incarnation)
-        self._seen.forget(change.actor)
-        self._forget_asker(change.actor, change.incarnation)
-        self._pending.fail_peer(change.actor, change.incarnation, "died", reason)
-        if change.actor == CONFIG:
-            self.connect_config()
-        self.guard(self.actor.on_gone, change.actor, change.incarnation, change.reason)
+        actor, incarnation = change.actor, change.incarnation
+        self._peers.drop(actor, incarnation)
+        self._seen.forget(actor)
+        self._mailbox.forget(actor, incarnation)
+        text = f"{actor} died: {change.reason}"
+        self._asking.fail_peer(actor, incarnation, "died", text)
+        if actor == CONFIG:
+            self.follow_config()
+        self.guard(self.actor.on_gone, actor, incarnation, change.reason)
 
-    def _forget_asker(self, actor: str, incarnation: int) -> None:
-        identity = Identity(actor, incarnation).wire
-        self._numbers.forget(identity)
-        self._replies.pop(identity, None)
-        for key in [k for k in self._open if k[0] == actor and k[1] <= incarnation]:
-            self._cancelled(key)
+    def _follow(self, entry: Entry) -> None:
+        if entry.actor in (CONFIG, self.identity.actor):
+            return
+        kind = kind_of(entry.actor)
+        topics = set(self.actor.listens.get(kind, ()))
+        if topics or kind in ("engine", "supervisor"):
+            topics.add("life")  # deaths that the supervisor sees, lost replies of engines
+        if topics:
+            self._peers.follow(entry, topics)
+
+    def follow_config(self) -> None:
+        """Subscribe to the one actor with a fixed address, whichever life of it is there."""
+        entry = Entry(CONFIG, 0, "", self.addresses.config_outbox, "ready", 0, "")
+        self._peers.follow(entry, ("directory", "life"))
 
     # --- what there is to see ---
 
-    def count(self, name: str, n: int = 1) -> None:
-        """A counter that `describe` shows."""
-        self.counters[name] += n
-
-    def note(self, name: str, text: str, n: int = 1) -> None:
-        """Count, and log the first of its kind."""
-        self.counters[name] += n
-        if name not in self._noted:
-            self._noted.add(name)
-            self.log.warning(name, detail=text, hint="logged once; `callboard describe` counts")
-
     def queues(self) -> list[Queue]:
         dropped = self.counters["tell_dropped"] + self.counters["answer_dropped"]
-        return [
-            Queue("open", len(self._open), MAX_OPEN, 0),
-            Queue("asked", len(self._pending), MAX_OPEN, 0),
-            Queue("outgoing", self._peers.depth() + self._reply_depth(), LIMIT, dropped),
-            *self.actor.queues(),
-        ]
-
-    def _reply_depth(self) -> int:
-        return sum(len(queue) for queue in self._replies.values())
+        mailbox = self._mailbox.queues(self._peers.depth(), dropped)
+        return [*mailbox, self._asking.queue(), *self.actor.queues()]
 
     def heartbeat(self) -> Heartbeat:
-        sequences: dict[str, int] = {}
-        for key, last in self._numbers.items():
-            if isinstance(key, bytes):
-                sequences[f"@{key.decode().rsplit('#', 1)[0]}"] = last
-            elif "/" not in str(key):
-                sequences[str(key)] = last
-        return Heartbeat(self.state, sequences, self.queues(), self.detail)
+        return Heartbeat(self.state, self._wire.last(), self.queues(), self.detail)
 
     def entry(self) -> Entry:
         """Ourselves, as the directory shall know us."""
         return Entry(
             self.identity.actor,
             self.identity.incarnation,
-            self._mailbox.endpoint,
+            self._mailbox_endpoint,
             self._outbox.endpoint,
             self.state,
             os.getpid(),
@@ -648,15 +367,10 @@ class Runtime:
 
     @property
     def uptime(self) -> float:
+        """Seconds since this life began."""
         return self.clock.now() - self._started_at
 
     # --- for Membership ---
-
-    def connect_config(self) -> None:
-        """The one actor with a fixed address: found before there is a directory."""
-        self._peers.connect(CONFIG, 0, self.addresses.config_mailbox, LIMIT)
-        entry = Entry(CONFIG, 0, "", self.addresses.config_outbox, "ready", 0, "")
-        self._peers.follow(entry, ("directory", "life"))
 
     @property
     def waits_for_options(self) -> bool:

@@ -70,9 +70,9 @@ class _Socket:
 
     def _turn(self) -> None:
         self._turn_asked = False
-        socket = self.socket
         if self._closed:
             return
+        socket = self.socket
         if self._on_writable is not None:
             self._on_writable()
         if self._on_frames is None:
@@ -85,7 +85,7 @@ class _Socket:
             except zmq.Again:
                 return
             on_frames(frames)
-            if self._closed:
+            if socket.closed:
                 return
         self._again()
 

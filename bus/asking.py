@@ -1,0 +1,199 @@
+"""What we ask of others: asks, streams and tells out, answers and items in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from bus.clock import Clock, Timer
+from bus.directory import Directory
+from bus.envelope import Frame, FrameError, Kind, decode
+from bus.identity import CONFIG, Addresses
+from bus.ledger import Ledger
+from bus.peers import Peers
+from bus.pending import Done, Open, Pending
+from bus.sequences import Seen
+from bus.transport import Sent
+from bus.wire import Wire
+from schemas.life import Queue
+from schemas.message import Message, tag_of
+from schemas.refusal import Code, Refusal
+
+MAX_ASKED = 65_536
+"""Asks and streams that one actor may have open; more end as `overloaded` at once."""
+
+
+class Asking:
+    """Every ask and stream ends once: answered, refused, expired, or with its peer's life."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        clock: Clock,
+        directory: Directory,
+        seen: Seen,
+        ledger: Ledger,
+        peers: Peers,
+        addresses: Addresses,
+        on_batch: Callable[[str, Message], None],
+        guard: Callable[..., bool],
+    ) -> None:
+        self._wire = wire
+        self._clock = clock
+        self._directory = directory
+        self._seen = seen
+        self._ledger = ledger
+        self._peers = peers
+        self._addresses = addresses
+        self._on_batch = on_batch
+        self._guard = guard
+        self._pending = Pending()
+        self._timer: Timer | None = None
+        self._timer_at = float("inf")
+
+    def tell(self, to: str, message: Message) -> bool:
+        sent = self._send(to, Kind.TELL, message)
+        if sent is not Sent.OK:
+            self._ledger.note("tell_dropped", f"{tag_of(type(message))} to {to}: {sent.value}")
+        return sent is Sent.OK
+
+    def request(
+        self,
+        kind: Kind,
+        to: str,
+        message: Message,
+        done: Done,
+        on_item: Callable[[Message], None] | None,
+        timeout: float | None,
+        incarnation: int,
+        trace: str | None,
+    ) -> int:
+        """Returns the correlation id. `done` is never called from inside this call."""
+        entry = self._directory.find(to)
+        if incarnation == 0 and entry is not None:
+            incarnation = entry.incarnation
+        deadline = None if timeout is None else self._clock.now() + timeout
+        full = len(self._pending) >= MAX_ASKED
+        stream = kind == Kind.STREAM
+        correlation = self._pending.add(Open(to, incarnation, stream, done, on_item, deadline))
+        if full:
+            refusal = Refusal("overloaded", f"{MAX_ASKED} asks are open already")
+        elif entry is not None and entry.incarnation != incarnation:
+            refusal = Refusal("stale", f"{to} began a new life")
+        else:
+            sent = self._send(to, kind, message, correlation, timeout, incarnation, trace)
+            if sent is Sent.OK:
+                if deadline is not None:
+                    self._arm(deadline)
+                return correlation
+            refusal = (
+                Refusal("overloaded", f"too many messages wait for {to}")
+                if sent is Sent.FULL
+                else Refusal("unreachable", f"{to} is not in the directory")
+            )
+        self._clock.call_later(0, partial(self._end, correlation, refusal))
+        return correlation
+
+    def finish(self, correlation: int) -> None:
+        self._pending.end(correlation)
+
+    def cancel(self, correlation: int) -> None:
+        entry = self._pending.end(correlation)
+        if entry is not None:
+            self._send(entry.to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
+
+    def fail_peer(self, actor: str, incarnation: int, code: Code, text: str) -> None:
+        """End all that was asked of this life, and of earlier ones."""
+        self._pending.fail_peer(actor, incarnation, code, text)
+
+    def close(self, text: str) -> None:
+        self._pending.fail_all("cancelled", text)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def queue(self) -> Queue:
+        return Queue("asked", len(self._pending), MAX_ASKED, 0)
+
+    def lost_replies(self, actor: str, incarnation: int) -> None:
+        """Some reply to us is gone, nobody knows whose: no ask to this life may wait for ever."""
+        self._ledger.note("replies_lost", f"from {actor}")
+        self.fail_peer(actor, incarnation, "unreachable", f"replies of {actor} were lost")
+
+    def on_reply(self, peer: str, frames: Sequence[Frame]) -> None:
+        """Frames that came back from the mailbox of `peer`."""
+        try:
+            header, message, _ = decode(frames)
+        except FrameError as error:
+            self._ledger.note(error.code, f"{peer}: {error}")
+            if error.header is not None and error.header.kind in (Kind.ANSWER, Kind.END):
+                self._end(error.header.correlation, Refusal(error.code, str(error)))
+            return
+        if self._directory.is_over(header.sender, header.incarnation):
+            text = f"{header.tag} of an earlier life of {header.sender}"
+            self._ledger.note("from_the_dead", text)
+            return
+        if self._seen.lost((header.sender, header.incarnation, "replies"), header.sequence):
+            self.lost_replies(header.sender, header.incarnation)
+        if message is None or header.kind not in (Kind.ANSWER, Kind.ITEM, Kind.END):
+            self._ledger.note("bad_frame", f"{peer} sent kind {header.kind} as a reply")
+        elif header.kind != Kind.ITEM:
+            self._end(header.correlation, message)
+        elif header.correlation == 0:
+            self._on_batch(header.sender, message)
+        elif (entry := self._pending.get(header.correlation)) and entry.on_item:
+            self._guard(entry.on_item, message)
+
+    def _end(self, correlation: int, message: Message) -> None:
+        entry = self._pending.end(correlation)
+        if entry is None:
+            self._ledger.count("late_answers")
+        else:
+            self._guard(entry.done, message)
+
+    def _send(
+        self,
+        to: str,
+        kind: Kind,
+        message: Message | None,
+        correlation: int = 0,
+        timeout: float | None = None,
+        incarnation: int = 0,
+        trace: str | None = None,
+    ) -> Sent:
+        entry = self._directory.find(to)
+        if to == CONFIG:
+            incarnation = 0  # any life of it will do, and it is reached before anything is known
+            self._peers.connect(to, 0, self._addresses.config_mailbox)
+        elif entry is None:
+            return Sent.NO_ROUTE
+        else:
+            self._peers.connect(to, entry.incarnation, entry.mailbox)
+            incarnation = incarnation or entry.incarnation
+        frames = self._wire.frames(
+            kind,
+            message,
+            to,
+            correlation=correlation,
+            timeout=timeout,
+            recipient=incarnation,
+            trace=trace,
+        )
+        return self._peers.send(to, frames)
+
+    def _arm(self, deadline: float) -> None:
+        if deadline < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
+            self._timer = self._clock.call_later(deadline - self._clock.now(), self._expire)
+
+    def _expire(self) -> None:
+        self._timer_at = float("inf")
+        for correlation, entry in self._pending.expire(self._clock.now()):
+            self._ledger.count("deadlines")
+            self._send(entry.to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
+            self._guard(entry.done, Refusal("deadline", f"{entry.to} did not answer in time"))
+        following = self._pending.next_deadline()
+        if following is not None:
+            self._arm(following)
+

@@ -1,0 +1,69 @@
+"""What others publish: events of outboxes that we follow, checked for life and for gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bus.directory import Directory
+from bus.envelope import Frame, FrameError, Kind, decode
+from bus.identity import CONFIG
+from bus.ledger import Ledger
+from bus.sequences import Seen
+from schemas.life import Heartbeat
+from schemas.message import Message
+
+
+class Listening:
+    """PUB drops uncounted, so receivers count: by sequence, and by what heartbeats say was sent."""
+
+    def __init__(
+        self,
+        actor: str,
+        directory: Directory,
+        seen: Seen,
+        ledger: Ledger,
+        on_event: Callable[[str, str, Message], None],
+        on_replies_lost: Callable[[str, int], None],
+    ) -> None:
+        self._actor = actor
+        self._directory = directory
+        self._seen = seen
+        self._ledger = ledger
+        self._on_event = on_event
+        self._on_replies_lost = on_replies_lost
+
+    def on_published(self, publisher: str, frames: Sequence[Frame]) -> None:
+        """Frames of the outbox of `publisher`."""
+        try:
+            header, message, _ = decode(frames)
+        except FrameError as error:
+            self._ledger.note(error.code, f"{publisher}: {error}")
+            return
+        if header.kind != Kind.EVENT or header.sender != publisher or message is None:
+            self._ledger.note("bad_frame", f"{publisher} published what is no event of its own")
+            return
+        # A new life of ConfigActor is heard before anybody can say that there is one.
+        if publisher != CONFIG and self._directory.is_over(publisher, header.incarnation):
+            self._ledger.note("from_the_dead", f"{header.tag} of an earlier life of {publisher}")
+            return
+        topic = bytes(frames[0]).decode(errors="replace")
+        life = (publisher, header.incarnation)
+        self._count_lost(*life, topic, self._seen.lost((*life, topic), header.sequence))
+        if isinstance(message, Heartbeat):
+            self._compare(*life, message.sequences)
+        self._on_event(publisher, topic, message)
+
+    def _compare(self, publisher: str, incarnation: int, sequences: dict[str, int]) -> None:
+        """A heartbeat says how far its topics are, and how far its replies to us."""
+        life = (publisher, incarnation)
+        for topic, last in sequences.items():
+            if topic == f"@{self._actor}":
+                if self._seen.behind((*life, "replies"), last):
+                    self._on_replies_lost(*life)
+            elif topic != "life":
+                self._count_lost(*life, topic, self._seen.behind((*life, topic), last))
+
+    def _count_lost(self, publisher: str, incarnation: int, topic: str, lost: int) -> None:
+        if lost:
+            text = f"{topic} of {publisher} (life {incarnation})"
+            self._ledger.note("events_lost", text, lost)

@@ -1,0 +1,161 @@
+"""The mailbox: what others ask of us, and our answers. No ask is ever left without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bus.actor import Incoming
+from bus.clock import Clock
+from bus.directory import Directory
+from bus.envelope import Frame, FrameError, Kind, decode
+from bus.identity import Identity
+from bus.ledger import Ledger
+from bus.outgoing import LIMIT, Outgoing
+from bus.sequences import Seen
+from bus.transport import Sent, Transport
+from bus.wire import Wire
+from schemas.life import Queue
+from schemas.message import Message
+from schemas.refusal import Refusal
+
+MAX_OPEN = 65_536
+"""Asks and streams that may be open in one mailbox; more are refused as `overloaded`."""
+RETRY = 0.005
+"""Seconds until a peer whose queue was full is tried again."""
+
+
+class Mailbox:
+    """`on_message` and `on_cancel` get messages that are whole, for this life, of the living."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        clock: Clock,
+        directory: Directory,
+        seen: Seen,
+        ledger: Ledger,
+        on_message: Callable[[Incoming], None],
+        on_cancel: Callable[[Incoming], None],
+    ) -> None:
+        self._wire = wire
+        self._clock = clock
+        self._directory = directory
+        self._seen = seen
+        self._ledger = ledger
+        self._on_message = on_message
+        self._on_cancel = on_cancel
+        self._open: dict[tuple[str, int, int], Incoming] = {}
+        self._waiting: dict[bytes, Outgoing] = {}
+        self._closed = False
+
+    def bind(self, transport: Transport, endpoint: str) -> str:
+        """Returns the endpoint under which others reach it."""
+        self._router = transport.bind_router(endpoint, self._on_frames)
+        return self._router.endpoint
+
+    def batch(self, identity: bytes, message: Message) -> bool:
+        """An item for several streams of one peer at once. False: the peer cannot be reached."""
+        return self._send(identity, self._wire.frames(Kind.ITEM, message, identity))
+
+    def ended(self, incoming: Incoming) -> None:
+        """A stream that we serve ended within a batch."""
+        incoming.ended()
+        self._open.pop(incoming.key, None)
+
+    def forget(self, actor: str, incarnation: int) -> None:
+        """The asker is dead: withdraw what lives of it up to `incarnation` had open."""
+        identity = Identity(actor, incarnation).wire
+        self._wire.sent.forget(identity)
+        self._waiting.pop(identity, None)
+        for key in [k for k in self._open if k[0] == actor and k[1] <= incarnation]:
+            self._cancelled(key)
+
+    def close(self, text: str) -> None:
+        """Refuse everything that is open: our own life ends."""
+        for incoming in list(self._open.values()):
+            incoming.refuse("died", text)
+        self._closed = True
+
+    def queues(self, depth: int, dropped: int) -> list[Queue]:
+        """`depth` and `dropped` of messages that wait for actors whom we ask come from outside."""
+        waiting = sum(len(queue) for queue in self._waiting.values())
+        return [
+            Queue("open", len(self._open), MAX_OPEN, 0),
+            Queue("outgoing", waiting + depth, LIMIT, dropped),
+        ]
+
+    def _on_frames(self, identity: bytes, frames: Sequence[Frame]) -> None:
+        try:
+            header, message, attachments = decode(frames)
+        except FrameError as error:
+            self._refuse(identity, error)
+            return
+        me = self._wire.identity
+        if header.recipient not in (0, me.incarnation):
+            text = f"meant for life {header.recipient} of {me.actor}, which is over"
+            self._refuse(identity, FrameError("stale", text, header))
+            return
+        if self._directory.is_over(header.sender, header.incarnation):
+            text = f"{header.tag} of an earlier life of {header.sender}"
+            self._ledger.note("from_the_dead", text)
+            return
+        life = (header.sender, header.incarnation)
+        if lost := self._seen.lost((*life, "requests"), header.sequence):
+            self._ledger.note("requests_lost", f"from {header.sender}", lost)
+        if message is None:
+            self._cancelled((*life, header.correlation))
+            return
+        left = header.left
+        deadline = None if left is None else self._clock.now() + left / 1000
+        incoming = Incoming(identity, header, message, attachments, deadline, self._answer)
+        if incoming.open:
+            if len(self._open) >= MAX_OPEN:
+                incoming.refuse("overloaded", f"{MAX_OPEN} asks are open in {me.actor}")
+                return
+            self._open[incoming.key] = incoming
+        self._on_message(incoming)
+
+    def _refuse(self, identity: bytes, error: FrameError) -> None:
+        self._ledger.note(error.code, f"{identity!r}: {error}")
+        header = error.header
+        if header is None or header.kind not in (Kind.ASK, Kind.STREAM):
+            return
+        refusal = Refusal(error.code, str(error))
+        kind = Kind.ANSWER if header.kind == Kind.ASK else Kind.END
+        correlation = header.correlation
+        self._send(identity, self._wire.frames(kind, refusal, identity, correlation=correlation))
+
+    def _answer(self, incoming: Incoming, kind: Kind, message: Message) -> None:
+        if kind != Kind.ITEM:
+            self._open.pop(incoming.key, None)
+        identity, correlation = incoming.identity, incoming.header.correlation
+        frames = self._wire.frames(kind, message, identity, correlation=correlation)
+        if not self._send(identity, frames):
+            self._ledger.note("answer_dropped", f"{type(message).__name__} to {incoming.sender}")
+
+    def _cancelled(self, key: tuple[str, int, int]) -> None:
+        incoming = self._open.pop(key, None)
+        if incoming is not None:
+            incoming.open = False
+            self._on_cancel(incoming)
+
+    def _send(self, identity: bytes, frames: Sequence[Frame]) -> bool:
+        queue = self._waiting.get(identity)
+        if queue is None:
+            sent = self._router.send(identity, frames)
+            if sent is not Sent.FULL:
+                return sent is Sent.OK
+            queue = Outgoing(lambda f: self._router.send(identity, f))
+            self._waiting[identity] = queue
+            self._clock.call_later(RETRY, lambda: self._retry(identity))
+        return queue.push(frames) is Sent.OK
+
+    def _retry(self, identity: bytes) -> None:
+        queue = self._waiting.get(identity)
+        if queue is None or self._closed:
+            return
+        queue.flush()
+        if len(queue):
+            self._clock.call_later(RETRY, lambda: self._retry(identity))
+        else:
+            del self._waiting[identity]

@@ -1,0 +1,51 @@
+"""Our side of the envelope: headers with our identity and the next sequence number."""
+
+from __future__ import annotations
+
+from bus.envelope import VERSION, Frame, Header, Kind, encode
+from bus.identity import Identity
+from bus.sequences import Sent
+from schemas.message import Message, tag_of
+
+
+class Wire:
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.sent = Sent()
+
+    def frames(
+        self,
+        kind: Kind,
+        message: Message | None,
+        key: str | bytes,
+        *,
+        correlation: int = 0,
+        timeout: float | None = None,
+        recipient: int = 0,
+        trace: str | None = None,
+        topic: bytes = b"",
+    ) -> list[Frame]:
+        """The frames to send. `key` is whose sequence it counts in: actor, identity or topic."""
+        header = Header(
+            VERSION,
+            kind,
+            "" if message is None else tag_of(type(message)),
+            self.identity.actor,
+            self.identity.incarnation,
+            recipient,
+            self.sent.next(key),
+            correlation,
+            None if timeout is None else int(timeout * 1000),
+            trace,
+        )
+        return encode(header, message, topic)
+
+    def last(self) -> dict[str, int]:
+        """For heartbeats: the last sequence of each topic, and as `@actor` of replies to it."""
+        sequences: dict[str, int] = {}
+        for key, last in self.sent.items():
+            if isinstance(key, bytes):
+                sequences[f"@{key.decode().rsplit('#', 1)[0]}"] = last
+            elif "/" not in str(key):  # keys with a slash are actors that we ask, not topics
+                sequences[str(key)] = last
+        return sequences
