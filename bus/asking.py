@@ -196,4 +196,3 @@ class Asking:
         following = self._pending.next_deadline()
         if following is not None:
             self._arm(following)
-

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-Event = TypeVar("Event", contravariant=True)
+Event_contra = TypeVar("Event_contra", contravariant=True)
 Effect = TypeVar("Effect")
 
 
-class Core(Protocol[Event, Effect]):
+class Core(Protocol[Event_contra, Effect]):
     """No sockets, clock, randomness or threads: all that it knows of the world are its events.
 
     Same events in the same order, from the same snapshot: same effects, on any machine.
     """
 
-    def handle(self, event: Event) -> list[Effect]: ...
+    def handle(self, event: Event_contra) -> list[Effect]: ...
 
     def snapshot(self) -> bytes:
         """The whole state, msgpack."""

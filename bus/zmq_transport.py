@@ -186,7 +186,7 @@ class ZmqTransport:
             self._context.term()
 
     def _keep(self, socket: S) -> S:
-        self._sockets = [s for s in self._sockets if not s._closed]
+        self._sockets = [s for s in self._sockets if not s.socket.closed]
         self._sockets.append(socket)
         return socket
 
@@ -197,4 +197,3 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
     endpoint_bound = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(endpoint_bound, bytes)
     return endpoint_bound.decode().rstrip("\0")
-

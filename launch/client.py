@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from typing import Self
 
 import zmq
 
@@ -30,7 +31,7 @@ class Client:
         self._incarnation = time.time_ns() // 1_000_000
         self._entries: dict[str, Entry] | None = None
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

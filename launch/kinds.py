@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from bus.actor import Actor
+from bus.identity import kind_of
 
 _CLASSES = {
     "config": ("actors.config.actor", "ConfigActor"),
@@ -16,7 +17,7 @@ _CLASSES = {
 
 def make_actor(actor: str) -> Actor:
     """A new actor for the id `kind/name`. Raises `ValueError` for an unknown kind."""
-    kind = actor.split("/")[0]
+    kind = kind_of(actor)
     if kind not in _CLASSES:
         raise ValueError(f"actor {actor!r}: the kind must be one of {', '.join(_CLASSES)}")
     module, name = _CLASSES[kind]

@@ -90,7 +90,7 @@ def say_last_words(reason: str) -> None:
     """Tell the supervisor why; without one (started by hand) say it on stderr."""
     descriptor = os.environ.get(LAST_WORDS)
     if descriptor is None:
-        print(reason, file=sys.stderr)
+        sys.stderr.write(f"{reason}\n")
         return
     os.write(int(descriptor), reason.encode()[:4096])
 

@@ -50,9 +50,9 @@ class SupervisorActor(Actor):
 
     kind: ClassVar[str] = "supervisor"
     accepts: ClassVar[tuple[type[Message], ...]] = (ListProcesses, Restart, Shutdown)
-    listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        kind: ("life",) for kind in ("config", "engine", "gateway", "router")
-    }
+    listens: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
+        ("config", "engine", "gateway", "router"), ("life",)
+    )
 
     def __init__(
         self,
