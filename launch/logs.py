@@ -11,15 +11,15 @@ import logging
 import sys
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 import structlog
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["auto", "console", "json"]
+if TYPE_CHECKING:
+    from launch.topology import LogFormat, LogLevel
 
 REDACTED = "[redacted]"
 
@@ -160,7 +160,8 @@ def _renderer(fmt: LogFormat, stream: TextIO) -> Processor:
 
 def _to_json(event: EventDict, **_: Any) -> str:
     first = {key: event[key] for key in _FIRST if key in event}
-    return msgspec.json.encode(first | event, enc_hook=repr).decode()
+    ordered = {**first, **event}
+    return msgspec.json.encode(ordered, enc_hook=repr).decode()
 
 
 def _level_column(colours: bool) -> Any:

@@ -1,0 +1,181 @@
+"""Makes a checked topology out of a TOML file or of `serve`'s flags.
+
+Checking gives all findings at once. Each names the value, where it stands, and the mend.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from launch.flags.table import FlagTable, nearest
+from launch.flags.values import BadValue, from_document
+from launch.rundir import RunDirError, check_name
+from launch.topology import Backend, Engine, Gateway, Log, Topology
+
+
+class InvalidTopology(Exception):
+    """What is wrong with a topology, one sentence each."""
+
+    def __init__(self, findings: list[str]) -> None:
+        super().__init__("\n".join(findings))
+        self.findings = findings
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where values come from. `place("gateway", "port")` is e.g. `--port`.
+
+    `text` means that numbers come as text.
+    """
+
+    place: Callable[[str, str], str]
+    text: bool = False
+
+
+def build(
+    raw: Mapping[str, Any], source: Source, table_of: Callable[[Backend], FlagTable]
+) -> Topology:
+    """The topology in `raw`: name, gateway, log, and engine, a list. Raises `InvalidTopology`."""
+    findings: list[str] = []
+    known = ("name", "gateway", "engine", "log")
+    findings += [
+        f"{source.place('', key)}: unknown{_meant(key, known)}" for key in raw if key not in known
+    ]
+    name = raw.get("name", "default")
+    try:
+        check_name(name if isinstance(name, str) else "")
+    except RunDirError as error:
+        findings.append(f"{source.place('', 'name')}: {error}")
+    gateway = _section(Gateway, "gateway", raw.get("gateway", {}), source, findings)
+    log = _section(Log, "log", raw.get("log", {}), source, findings)
+    engines = _engines(raw.get("engine"), source, table_of, findings)
+    if findings or gateway is None or log is None:
+        raise InvalidTopology(findings)
+    return Topology(name=name, gateway=gateway, log=log, engines=engines)
+
+
+def _engines(
+    raw: Any,
+    source: Source,
+    table_of: Callable[[Backend], FlagTable],
+    findings: list[str],
+) -> list[Engine]:
+    if not isinstance(raw, list) or not raw or not all(isinstance(item, dict) for item in raw):
+        findings.append(
+            f'{source.place("", "engine")}: give at least one [[engine]] with a model = "…"'
+        )
+        return []
+    engines = [
+        _engine(item, f"engine[{number}]", source, table_of, findings)
+        for number, item in enumerate(raw)
+    ]
+    names = [engine.name for engine in engines if engine is not None and engine.name]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        findings.append(f"two engines are named {name!r}: give each its own name")
+    return [engine for engine in engines if engine is not None]
+
+
+def _engine(
+    raw: Mapping[str, Any],
+    section: str,
+    source: Source,
+    table_of: Callable[[Backend], FlagTable],
+    findings: list[str],
+) -> Engine | None:
+    own = {key: value for key, value in raw.items() if key in ("model", "name", "count", "backend")}
+    before = len(findings)
+    engine = _section(Engine, section, own, source, findings)
+    if engine is None:
+        return None
+    if engine.name is not None:
+        try:
+            check_name(engine.name)
+        except RunDirError as error:
+            findings.append(f"{source.place(section, 'name')}: {error}")
+    if not engine.model:
+        findings.append(f"{source.place(section, 'model')}: empty; name a model or its directory")
+    rest = {key: value for key, value in raw.items() if key not in own}
+    table = table_of(engine.backend)
+    args = {}
+    for key, value in rest.items():
+        field = key.replace("-", "_")
+        flag = table.by_field.get(field)
+        place = source.place(section, key)
+        if flag is None:
+            known = [*table.by_field, *own]
+            findings.append(f"{place}: {_unknown_argument(field, engine.backend, table_of, known)}")
+            continue
+        try:
+            args[field] = from_document(flag, value)
+        except BadValue as error:
+            findings.append(f"{place} = {_shown(value)}: {error}")
+    return msgspec.structs.replace(engine, args=args) if len(findings) == before else None
+
+
+def _unknown_argument(
+    field: str, backend: Backend, table_of: Callable[[Backend], FlagTable], known: list[str]
+) -> str:
+    if backend == "vllm" and field in table_of("sim").by_field:
+        return 'only backend = "sim" has this argument'
+    hint = _meant(field, known)
+    if hint:
+        return f"unknown argument of {backend}{hint}"
+    return f"unknown argument of {backend}; `callboard serve --help={backend}` lists them"
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _section(
+    kind: type[T], section: str, raw: Any, source: Source, findings: list[str]
+) -> T | None:
+    """`raw` as a struct, or None with the findings said. Each key is checked by itself."""
+    if not isinstance(raw, Mapping):
+        findings.append(f"{source.place('', section)} = {_shown(raw)}: write a [{section}] table")
+        return None
+    before = len(findings)
+    hints = get_type_hints(kind, include_extras=True)
+    values = {}
+    for key, value in raw.items():
+        field = key.replace("-", "_")
+        place = source.place(section, key)
+        if field not in hints:
+            findings.append(f"{place}: unknown{_meant(field, hints)}")
+            continue
+        try:
+            values[field] = msgspec.convert(value, hints[field], strict=not source.text)
+        except msgspec.ValidationError:
+            findings.append(f"{place} = {_shown(value)}: {_rule(hints[field])}")
+    for field in msgspec.structs.fields(kind):
+        if field.required and field.name not in raw:
+            findings.append(f"{source.place(section, field.name)}: missing")
+    return kind(**values) if len(findings) == before else None
+
+
+def _rule(hint: Any) -> str:
+    """What a value of this type must be, in words."""
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    if get_origin(hint) is Literal:
+        return f"choose one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is Annotated:
+        _, meta = get_args(hint)
+        if meta.le is not None:
+            return f"write a whole number from {meta.ge} to {meta.le}"
+        return f"write a whole number of at least {meta.ge}"
+    return "write text"
+
+
+def _meant(word: str, known: Any) -> str:
+    near = nearest(word, known)
+    return f"; did you mean {near}?" if near else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
