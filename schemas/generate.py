@@ -64,7 +64,8 @@ class Generate(Message, frozen=True):
 
     `rank` pins a data-parallel rank. `salt` separates prefix caches. Larger `priority` = later
     (vLLM's order). `lora` names a loaded adapter. `reasoning_ended` tells a constrained engine
-    that the prompt already closed (or never opens) the reasoning part.
+    that the prompt already closed (or never opens) the reasoning part. `add_special_tokens` is for
+    `text`: a rendered chat has its own.
     """
 
     request_id: str
@@ -78,6 +79,7 @@ class Generate(Message, frozen=True):
     priority: int = 0
     lora: str | None = None
     reasoning_ended: bool | None = None
+    add_special_tokens: bool = True
 
 
 class Candidate(Record, frozen=True):
