@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from bus.clock import Clock
 from bus.directory import Directory
 from bus.envelope import Frame, FrameError, Kind, decode
 from bus.identity import CONFIG
@@ -11,6 +13,19 @@ from bus.ledger import Ledger
 from bus.sequences import Seen
 from schemas.life import Heartbeat
 from schemas.message import Message
+
+
+OVERTAKING = 0.5
+"""Seconds by which a heartbeat may overtake a reply: they come through different sockets."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A heartbeat said at this time that `last` was the last reply to us."""
+
+    incarnation: int
+    last: int
+    at: float
 
 
 class Listening:
@@ -24,6 +39,7 @@ class Listening:
         ledger: Ledger,
         on_event: Callable[[str, str, Message], None],
         on_replies_lost: Callable[[str, int], None],
+        clock: Clock,
     ) -> None:
         self._actor = actor
         self._directory = directory
@@ -31,6 +47,8 @@ class Listening:
         self._ledger = ledger
         self._on_event = on_event
         self._on_replies_lost = on_replies_lost
+        self._clock = clock
+        self._claims: dict[str, _Claim] = {}
 
     def on_published(self, publisher: str, frames: Sequence[Frame]) -> None:
         """Frames of the outbox of `publisher`."""
@@ -58,10 +76,19 @@ class Listening:
         life = (publisher, incarnation)
         for topic, last in sequences.items():
             if topic == f"@{self._actor}":
-                if self._seen.behind((*life, "replies"), last):
-                    self._on_replies_lost(*life)
+                self._check_claim(*life, last)
             elif topic != "life":
                 self._count_lost(*life, topic, self._seen.behind((*life, topic), last))
+
+    def _check_claim(self, publisher: str, incarnation: int, last: int) -> None:
+        """What was sent to our mailbox's dealer by the time of an earlier heartbeat must be here."""
+        now, claim = self._clock.now(), self._claims.get(publisher)
+        if claim is not None and claim.incarnation == incarnation:
+            if now < claim.at + OVERTAKING:
+                return
+            if self._seen.behind((publisher, incarnation, "replies"), claim.last):
+                self._on_replies_lost(publisher, incarnation)
+        self._claims[publisher] = _Claim(incarnation, last, now)
 
     def _count_lost(self, publisher: str, incarnation: int, topic: str, lost: int) -> None:
         if lost:

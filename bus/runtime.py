@@ -99,6 +99,7 @@ class Runtime:
             self._ledger,
             self._on_event,
             self._asking.lost_replies,
+            clock,
         )
         self._drain_until: float | None = None
         self._on_stopped = on_stopped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections import Counter
 from typing import Self
 
 import zmq
@@ -29,6 +30,7 @@ class Client:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._ids = itertools.count(1)
         self._incarnation = time.time_ns() // 1_000_000
+        self._sequences: Counter[str] = Counter()
         self._entries: dict[str, Entry] | None = None
 
     def __enter__(self) -> Self:
@@ -62,6 +64,7 @@ class Client:
     ) -> Message:
         sender = f"cli/{os.getpid()}"
         correlation = next(self._ids)
+        self._sequences[actor] += 1
         header = Header(
             VERSION,
             Kind.ASK,
@@ -69,7 +72,7 @@ class Client:
             sender,
             self._incarnation,
             incarnation,
-            correlation,
+            self._sequences[actor],
             correlation,
             int(timeout * 1000),
         )

@@ -8,6 +8,10 @@ from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, Regist
 from schemas.message import Message
 
 
+STARTING = 900.0
+"""Seconds of lease for an actor that starts: loading a model may keep its loop from beating."""
+
+
 class Come(msgspec.Struct, frozen=True):
     """An actor asks to be registered; `ask` identifies the ask for the answer."""
 
@@ -118,7 +122,8 @@ class ConfigCore:
         if known is not None and known.entry.incarnation < entry.incarnation:
             effects += self._left(entry.actor, known.entry.incarnation, "a new life of it began")
             known = None
-        self.state.leases[entry.actor] = Lease(entry, now + self.state.lease)
+        lease = STARTING if entry.state == "starting" else self.state.lease
+        self.state.leases[entry.actor] = Lease(entry, now + lease)
         if known is None or _matters(known.entry, entry):
             effects.append(Announce(EntryChanged(self.state.epoch, entry)))
         return effects
@@ -138,7 +143,7 @@ class ConfigCore:
         effects: list[Effect] = []
         for actor, lease in sorted(self.state.leases.items()):
             if lease.until <= now:
-                reason = f"not heard of for {self.state.lease:g} s"
+                reason = "its lease ran out"
                 effects += self._left(actor, lease.entry.incarnation, reason)
         effects.append(Announce(Entries(self.state.epoch, self.entries())))
         return effects
