@@ -14,7 +14,6 @@ from bus.sequences import Seen
 from schemas.life import Heartbeat
 from schemas.message import Message
 
-
 OVERTAKING = 0.5
 """Seconds by which a heartbeat may overtake a reply: they come through different sockets."""
 
@@ -81,7 +80,7 @@ class Listening:
                 self._count_lost(*life, topic, self._seen.behind((*life, topic), last))
 
     def _check_claim(self, publisher: str, incarnation: int, last: int) -> None:
-        """What was sent to our mailbox's dealer by the time of an earlier heartbeat must be here."""
+        """What was sent to us by the time of an earlier heartbeat must be here by now."""
         now, claim = self._clock.now(), self._claims.get(publisher)
         if claim is not None and claim.incarnation == incarnation:
             if now < claim.at + OVERTAKING:
