@@ -1,0 +1,166 @@
+"""The simulated engine behind EngineActor: all ranks on one event loop, in simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from actors.engine.backend import Sink
+from actors.engine.sim import vocabulary
+from actors.engine.sim.admission import MAX_LOGPROBS, check
+from actors.engine.sim.answers import Answers
+from actors.engine.sim.blocks import KvEvent
+from actors.engine.sim.options import SimOptions, parse
+from actors.engine.sim.rank import Rank
+from actors.engine.sim.request import SimRequest
+from actors.engine.sim.timing import Timing
+from schemas.directory import ModelCard
+from schemas.generate import Generate
+
+FOLLOWS = "0.32.0"
+"""The release of vLLM whose scheduler and KV cache the simulator reproduces."""
+
+_LATE = 0.005
+"""Seconds of lateness that the next step makes up for; more is lost."""
+
+KvEvents = Callable[[int, list[KvEvent]], None]
+"""Called with a rank and the events of one step, before its deltas are reported."""
+
+
+class SimBackend:
+    """Implements `actors.engine.backend.Backend` without a model."""
+
+    def __init__(
+        self,
+        flags: Mapping[str, Any],
+        *,
+        timing: Timing | None = None,
+        on_kv_events: KvEvents | None = None,
+    ) -> None:
+        """`flags` as `options.parse` takes them; they are checked by `start`."""
+        self._flags = flags
+        self._timing = timing or Timing()
+        self._on_kv_events = on_kv_events
+        self._options = SimOptions()
+        self._vocabulary = vocabulary.load(self._options.model)
+        self._answers: Answers
+        self._sink: Sink
+        self._ranks: list[Rank] = []
+        self._rank_of: dict[int, Rank] = {}
+        self._due: dict[Rank, float] = {}
+        self._wake = asyncio.Event()
+        self._driver: asyncio.Task[None] | None = None
+
+    async def start(self, sink: Sink) -> ModelCard:
+        """Raises `InvalidOptionError` or `UnusableModelError` with one clear sentence."""
+        options = self._options = parse(self._flags)
+        words = self._vocabulary = vocabulary.load(options.model)
+        self._answers = Answers(
+            words, seed=options.seed, sim_seed=options.sim_seed, length=options.sim_answer_tokens
+        )
+        record = self._on_kv_events is not None
+        self._ranks = [
+            Rank(rank, options, self._answers, record=record)
+            for rank in range(options.data_parallel_size)
+        ]
+        self._sink = sink
+        for rank in self._ranks:
+            sink.load(rank.load())
+        self._driver = asyncio.create_task(self._drive(), name="sim")
+        self._driver.add_done_callback(self._ended)
+        return ModelCard(
+            model=options.model,
+            served_names=options.names,
+            engine="sim",
+            engine_version=FOLLOWS,
+            context_length=options.max_model_len,
+            block_size=options.block_size,
+            num_blocks=options.num_gpu_blocks_override,
+            max_num_seqs=options.max_num_seqs,
+            max_batched_tokens=options.max_num_batched_tokens,
+            ranks=options.data_parallel_size,
+            role="aggregated",
+            tokenizer=words.tokenizer,
+            vocab_size=words.size,
+            eos_token_ids=words.eos_token_ids,
+            max_logprobs=MAX_LOGPROBS,
+        )
+
+    def submit(self, key: int, stream: int, request: Generate) -> None:
+        """Queue the request on its rank, or on the one with the fewest."""
+        limit = check(request, self._options, self._vocabulary)
+        answer = self._answers.answer(request.token_ids, request.sampling, request.lora)
+        if request.rank is not None:
+            rank = self._ranks[request.rank]
+        else:
+            rank = min(self._ranks, key=lambda rank: len(rank.requests))
+        block_size = self._options.block_size
+        rank.add(SimRequest(key, stream, request, answer, block_size=block_size, limit=limit))
+        self._rank_of[key] = rank
+        if rank not in self._due:
+            self._wake.set()
+
+    def abort(self, keys: Iterable[int]) -> None:
+        """Their blocks are free at once; a rank without other requests reports its load here."""
+        by_rank: dict[Rank, list[int]] = {}
+        for key in keys:
+            if rank := self._rank_of.pop(key, None):
+                by_rank.setdefault(rank, []).append(key)
+        for rank, own in by_rank.items():
+            rank.abort(own)
+            if not rank.requests:
+                self._sink.load(rank.load())
+
+    async def stop(self) -> None:
+        """Requests in flight get nothing more."""
+        if self._driver is not None:
+            self._driver.cancel()
+            await asyncio.wait([self._driver])
+
+    def _ended(self, driver: asyncio.Task[None]) -> None:
+        if not driver.cancelled() and (error := driver.exception()):
+            self._sink.dead(f"the simulator failed: {error!r}")
+
+    async def _drive(self) -> None:
+        """Run the ranks' steps, each as long as its work takes, and let others run in between."""
+        clock = asyncio.get_running_loop().time
+        speed, due = self._options.sim_speed, self._due
+        ended: dict[Rank, float] = {}
+        while True:
+            self._wake.clear()
+            now = clock()
+            for rank in self._ranks:
+                if rank not in due and (work := rank.begin()) is not None:
+                    start = ended.get(rank, now)
+                    due[rank] = max(start, now - _LATE) + self._timing.seconds(work) * speed
+            await self._wait(due)
+            now = clock()
+            # A step follows the one before without a gap, however late we were woken.
+            ended = {rank: end for rank, end in due.items() if end <= now}
+            for rank in ended:
+                del due[rank]
+                self._finish_step(rank)
+
+    async def _wait(self, due: Mapping[Rank, float]) -> None:
+        """Until a step is due, or a request has come for a rank that has no step."""
+        loop = asyncio.get_running_loop()
+        if not due:
+            await self._wake.wait()
+        elif (first := min(due.values())) <= loop.time():
+            await asyncio.sleep(0)
+        else:
+            timer = loop.call_at(first, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+
+    def _finish_step(self, rank: Rank) -> None:
+        result = rank.end()
+        if result.events and self._on_kv_events is not None:
+            self._on_kv_events(rank.rank, result.events)
+        if result.deltas:
+            for key, delta in result.deltas:
+                if delta.finish_reason is not None:
+                    del self._rank_of[key]
+            self._sink.step(result.deltas)
+        self._sink.load(rank.load())

@@ -1,0 +1,180 @@
+"""One data-parallel rank of the simulated engine, step by step. Pure: no clock, no sockets."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from actors.engine.sim.answers import Answers
+from actors.engine.sim.blocks import KvEvent
+from actors.engine.sim.options import SimOptions
+from actors.engine.sim.paging import Paging
+from actors.engine.sim.request import SimRequest, Status
+from actors.engine.sim.scheduler import Batch, Scheduler
+from actors.engine.sim.timing import Work
+from schemas.generate import Candidate, Delta
+from schemas.load import Load
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What one step gave.
+
+    `deltas` are `(key, delta)` of the requests that got a token, in the order of the step;
+    `events` the KV events since the last result, in order; `preempted` the keys of requests that
+    lost their blocks when the step was scheduled.
+    """
+
+    deltas: list[tuple[int, Delta]]
+    events: list[KvEvent]
+    preempted: list[int]
+
+
+class Rank:
+    """A scheduler, its KV blocks and the steps in flight.
+
+    A step is `begin`, then as much time as the work takes, then `end`. With asynchronous
+    scheduling, as in vLLM, each step is scheduled before the output of the one before is known.
+    """
+
+    def __init__(self, rank: int, options: SimOptions, answers: Answers, *, record: bool) -> None:
+        """With `record`, results contain KV events."""
+        self.rank = rank
+        self.requests: dict[int, SimRequest] = {}
+        self._options = options
+        self._answers = answers
+        self._paging = Paging(options, record=record)
+        self._scheduler = Scheduler(options, self._paging)
+        self._ahead = int(options.async_scheduling)
+        self._flying: deque[Batch] = deque()
+        self._prompt_tokens = self._output_tokens = self._steps = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do."""
+        return bool(self.requests or self._flying)
+
+    def load(self) -> Load:
+        """How busy the rank is."""
+        return Load(
+            rank=self.rank,
+            blocks_total=self._options.num_gpu_blocks_override,
+            blocks_used=self._paging.pool.used,
+            waiting=len(self._scheduler.waiting),
+            running=len(self._scheduler.running),
+            prompt_tokens=self._prompt_tokens,
+            output_tokens=self._output_tokens,
+            step=self._steps,
+        )
+
+    def add(self, request: SimRequest) -> None:
+        """Queue a request, whose key is new."""
+        self.requests[request.key] = request
+        self._scheduler.add(request)
+
+    def abort(self, keys: Iterable[int]) -> bool:
+        """Forget these requests, also in steps in flight. Whether there was any."""
+        gone = [request for key in keys if (request := self.requests.pop(key, None))]
+        for request in gone:
+            self._scheduler.finish(request)
+        if gone:
+            self._scheduler.sweep()
+        return bool(gone)
+
+    def begin(self) -> Work | None:
+        """Start a step: what there is to do until `end`, or None while nothing is to be done."""
+        while len(self._flying) <= self._ahead:
+            if not self.requests:
+                break
+            batch = self._scheduler.schedule()
+            self._prompt_tokens += batch.prefill_tokens
+            self._flying.append(batch)
+        return self._flying[0].work if self._flying else None
+
+    def end(self) -> StepResult:
+        """Finish the step that `begin` started."""
+        batch = self._flying.popleft()
+        deltas = self._deltas(batch)
+        if deltas:
+            self._output_tokens += len(deltas)
+            self._steps += 1
+        return StepResult(deltas, self._paging.pool.take_events(), [r.key for r in batch.preempted])
+
+    def step(self) -> StepResult | None:
+        """A whole step at once, or None if there is nothing to do."""
+        return self.end() if self.begin() is not None else None
+
+    def _deltas(self, batch: Batch) -> list[tuple[int, Delta]]:
+        """One token for each request of the batch. This loop is the cost of a decode step."""
+        deltas = []
+        running, finished, ahead = Status.RUNNING, Status.FINISHED, self._ahead
+        over = False
+        for request in batch.sampling:
+            status = request.status
+            if status is running:
+                request.in_flight -= ahead
+            elif status is finished:
+                continue  # aborted, or over before the scheduler knew
+            # A token that was in flight when its request was preempted is still good.
+            count = request.num_tokens
+            token = request.tokens[count]
+            request.num_tokens = count = count + 1
+            if count < request.watch:
+                deltas.append((request.key, Delta(request.stream, [token])))
+            else:
+                deltas.append((request.key, self._remarkable(request, token)))
+                over |= request.status is finished
+        if over:
+            self._scheduler.sweep()
+        return deltas
+
+    def _remarkable(self, request: SimRequest, token: int) -> Delta:
+        """The delta of a token that is not just one more: first, last, with logprobs, …"""
+        count = request.num_tokens
+        if self._ahead and request.status is Status.RUNNING:
+            # Asynchronous scheduling did not know this token when it made room for it.
+            self._paging.publish(request, count - 1)
+        if count == len(request.tokens) and request.end is None:
+            request.foresee()
+        first = count == request.num_prompt + 1
+        over, finish_reason, stop_reason = False, None, None
+        if request.end is not None and request.end[0] == count:
+            over, (_, finish_reason, stop_reason) = True, request.end
+        delta = Delta(
+            request.stream,
+            [token],
+            finish_reason=finish_reason,
+            stop_reason=stop_reason,
+            logprobs=self._logprobs(request, count - 1),
+            prompt_logprobs=self._prompt_logprobs(request) if first else None,
+            prompt_tokens=request.num_prompt if first or over else None,
+            cached_tokens=request.cached_tokens if first or over else None,
+        )
+        if over:
+            del self.requests[request.key]
+            self._scheduler.finish(request)
+        else:
+            request.watch = self._next_watch(request)
+        return delta
+
+    def _next_watch(self, request: SimRequest) -> int:
+        if request.sampling.logprobs is not None:
+            return 0
+        watch = len(request.tokens) if request.end is None else request.end[0]
+        if self._ahead and self._options.enable_prefix_caching:
+            watch = min(watch, (request.findable + 1) * request.block_size + 1)
+        return watch
+
+    def _logprobs(self, request: SimRequest, place: int) -> list[list[Candidate]] | None:
+        width = request.sampling.logprobs
+        return None if width is None else [self._row(request, place, width)]
+
+    def _prompt_logprobs(self, request: SimRequest) -> list[list[Candidate] | None] | None:
+        width = request.sampling.prompt_logprobs
+        if width is None:
+            return None
+        return [None, *(self._row(request, place, width) for place in range(1, request.num_prompt))]
+
+    def _row(self, request: SimRequest, place: int, width: int) -> list[Candidate]:
+        return self._answers.row(request.tokens[place], width, request.answer.origin + place)

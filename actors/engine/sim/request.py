@@ -1,0 +1,135 @@
+"""One request inside a simulated rank."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from enum import IntEnum
+
+from actors.engine.sim.answers import Answer
+from schemas.generate import FinishReason, Generate
+
+
+class Status(IntEnum):
+    """Where a request stands. A preempted one waits again and keeps its tokens."""
+
+    WAITING = 0
+    RUNNING = 1
+    PREEMPTED = 2
+    FINISHED = 3
+
+
+class SimRequest:
+    """State of one request; `Scheduler`, `Paging` and `Rank` change it.
+
+    `tokens` runs ahead of `num_tokens`: behind the prompt and the tokens said so far stands the
+    rest of the chunk of the answer that is made up already.
+    `num_computed` counts tokens whose KV exists or is being computed by a step in flight;
+    `in_flight` the tokens of such steps that are not yet known.
+    `end` is the token count at which the answer is over, and why, once that is made up.
+    `watch` is the token count up to which nothing remarkable happens; see `Rank`.
+    """
+
+    __slots__ = (
+        "_hasher",
+        "_pack",
+        "answer",
+        "arrival",
+        "block_size",
+        "blocks",
+        "cached_tokens",
+        "capacity",
+        "end",
+        "findable",
+        "hashes",
+        "in_flight",
+        "key",
+        "limit",
+        "lora",
+        "num_computed",
+        "num_prompt",
+        "num_tokens",
+        "preemptions",
+        "priority",
+        "salt",
+        "sampling",
+        "status",
+        "stream",
+        "tokens",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        key: int,
+        stream: int,
+        request: Generate,
+        answer: Answer,
+        *,
+        block_size: int,
+        limit: int,
+    ) -> None:
+        """The answer is over at the latest when prompt and answer have `limit` tokens."""
+        self.key = key
+        self.stream = stream
+        self.priority = request.priority
+        self.arrival = 0
+        self.sampling = request.sampling
+        self.lora = request.lora
+        self.salt = request.salt
+        self.answer = answer
+        self.tokens = list(request.token_ids)
+        self.num_prompt = self.num_tokens = len(self.tokens)
+        self.num_computed = 0
+        self.in_flight = 0
+        self.limit = limit
+        self.end: tuple[int, FinishReason, int | None] | None = None
+        self.watch = self.num_tokens + 1
+        self.foresee()
+        self.status = Status.WAITING
+        self.preemptions = 0
+        self.cached_tokens = 0
+        self.block_size = block_size
+        self.blocks: list[int] = []
+        self.capacity = 0
+        self.findable = 0
+        self.hashes: list[int] = []
+        # One hash over all tokens so far is a chain: equal only if every block before is equal.
+        self._hasher = hashlib.blake2b(digest_size=8)
+        if request.lora or request.salt:
+            self._hasher.update(repr((request.lora, request.salt)).encode())
+        self._pack = struct.Struct(f"<{block_size}I").pack
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Rank under the priority policy: the smaller is served first."""
+        return (self.priority, self.arrival)
+
+    def hash_up_to(self, blocks: int) -> list[int]:
+        """Hashes of the first `blocks` blocks, all of which are full."""
+        hashes, size = self.hashes, self.block_size
+        for start in range(len(hashes) * size, blocks * size, size):
+            self._hasher.update(self._pack(*self.tokens[start : start + size]))
+            hashes.append(int.from_bytes(self._hasher.digest(), "little"))
+        return hashes if len(hashes) == blocks else hashes[:blocks]
+
+    def lose_blocks(self) -> list[int]:
+        """Forget the KV: finished, aborted or preempted. Returns the blocks in token order."""
+        blocks, self.blocks = self.blocks, []
+        self.capacity = self.findable = self.num_computed = self.in_flight = 0
+        return blocks
+
+    def foresee(self) -> None:
+        """Make up the next chunk of the answer, and see whether it ends there."""
+        start = len(self.tokens)
+        self.tokens += self.answer.chunk(start - self.num_prompt)
+        if len(self.tokens) >= self.limit:
+            self.end = (self.limit, "length", None)
+        stops = self.answer.stops
+        if stops.isdisjoint(self.tokens[start:]):
+            return
+        for place in range(start, min(len(self.tokens), self.limit)):
+            token = self.tokens[place]
+            if token in stops:
+                self.end = (place + 1, "stop", None if token == self.answer.eos else token)
+                return

@@ -1,0 +1,147 @@
+"""Which requests do how many tokens in the next step, as vLLM's V1 scheduler decides it."""
+
+from __future__ import annotations
+
+from actors.engine.sim.options import SimOptions
+from actors.engine.sim.paging import Paging
+from actors.engine.sim.request import SimRequest, Status
+from actors.engine.sim.timing import Work
+from actors.engine.sim.waiting import Fcfs, Priority, Waiting
+
+
+class Batch:
+    """One step: `sampling` are the requests that get a token from it, in order.
+
+    `tokens` counts prefill and decode together; `preempted` lost their blocks while it was made.
+    """
+
+    __slots__ = ("kv_tokens", "preempted", "prefill_tokens", "sampling", "tokens")
+
+    def __init__(self) -> None:
+        self.sampling: list[SimRequest] = []
+        self.preempted: list[SimRequest] = []
+        self.tokens = 0
+        self.prefill_tokens = 0
+        self.kv_tokens = 0
+
+    @property
+    def work(self) -> Work:
+        return Work(self.prefill_tokens, self.tokens - self.prefill_tokens, self.kv_tokens)
+
+
+class Scheduler:
+    """The waiting and running queues of one data-parallel rank."""
+
+    def __init__(self, options: SimOptions, paging: Paging) -> None:
+        self._paging = paging
+        self._budget = options.max_num_batched_tokens
+        self._most = options.max_num_seqs
+        self._ahead = int(options.async_scheduling)
+        self._by_priority = options.scheduling_policy == "priority"
+        self._arrivals = 0
+        self.waiting: Waiting = Priority() if self._by_priority else Fcfs()
+        self.running: list[SimRequest] = []
+
+    def add(self, request: SimRequest) -> None:
+        request.arrival = self._arrivals
+        self._arrivals += 1
+        self.waiting.add(request)
+
+    def finish(self, request: SimRequest) -> None:
+        """It is over or aborted. `sweep` must follow before the next `schedule`."""
+        if request.status != Status.RUNNING:
+            self.waiting.remove(request)
+        request.status = Status.FINISHED
+        self._paging.drop(request)
+
+    def sweep(self) -> None:
+        """Take finished requests out of the running queue."""
+        self.running = [r for r in self.running if r.status == Status.RUNNING]
+
+    def schedule(self) -> Batch:
+        """The next step. Running requests come first; none is admitted after a preemption."""
+        batch = Batch()
+        budget = self._schedule_running(batch)
+        if not batch.preempted and self.waiting:
+            budget = self._admit(batch, budget)
+        batch.tokens = self._budget - budget
+        batch.kv_tokens = self._paging.held_tokens
+        return batch
+
+    def _schedule_running(self, batch: Batch) -> int:
+        budget = self._budget
+        running, sampling, ahead = self.running, batch.sampling, self._ahead
+        given: dict[SimRequest, int] | None = {} if self._by_priority else None
+        place = 0
+        while place < len(running) and budget:
+            request = running[place]
+            place += 1
+            computed, in_flight = request.num_computed, request.in_flight
+            if in_flight and computed + 1 >= request.limit:
+                continue  # the step in flight gives it its last token
+            known = request.num_tokens + in_flight
+            upto = min(known, computed + budget)
+            if upto >= request.capacity and not self._paging.grow(request, upto):
+                for victim in self._make_room(request, upto, batch):
+                    if given and victim in given:
+                        place, budget = place - 1, budget + self._undo(victim, given, batch)
+                if request.status != Status.RUNNING:
+                    break
+            if upto - computed > 1:
+                batch.prefill_tokens += upto - computed
+            budget -= upto - computed
+            request.num_computed = upto
+            if upto == known:
+                request.in_flight = in_flight + ahead
+                sampling.append(request)
+            if given is not None:
+                given[request] = upto - computed
+        return budget
+
+    def _make_room(self, request: SimRequest, tokens: int, batch: Batch) -> list[SimRequest]:
+        """Preempt until `request` has blocks for `tokens` tokens, at worst the request itself."""
+        victims = []
+        while True:
+            victim = self.running[-1]
+            if self._by_priority:
+                victim = max(self.running, key=lambda r: r.order)
+            self.running.remove(victim)
+            self._paging.drop(victim)
+            victim.status = Status.PREEMPTED
+            victim.preemptions += 1
+            self.waiting.put_back(victim)
+            victims.append(victim)
+            if victim is request or self._paging.grow(request, tokens):
+                batch.preempted += victims
+                return victims
+
+    @staticmethod
+    def _undo(victim: SimRequest, given: dict[SimRequest, int], batch: Batch) -> int:
+        """Take a request that was preempted after all out of the batch; returns its tokens."""
+        tokens = given.pop(victim)
+        if tokens > 1:
+            batch.prefill_tokens -= tokens
+        if victim in batch.sampling:
+            batch.sampling.remove(victim)
+        return tokens
+
+    def _admit(self, batch: Batch, budget: int) -> int:
+        while budget and self.waiting and len(self.running) < self._most:
+            request = self.waiting.first()
+            prefix = self._paging.cached_prefix(request)
+            cached = len(prefix) * request.block_size
+            upto = min(request.num_tokens, cached + budget)
+            if not request.preemptions:
+                request.cached_tokens = cached
+            if not self._paging.admit(request, prefix, upto, alone=not self.running):
+                break
+            self.waiting.pop()
+            self.running.append(request)
+            request.status = Status.RUNNING
+            request.num_computed = upto
+            budget -= upto - cached
+            batch.prefill_tokens += upto - cached
+            if upto == request.num_tokens:
+                request.in_flight = self._ahead
+                batch.sampling.append(request)
+        return budget

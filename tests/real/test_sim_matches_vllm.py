@@ -1,0 +1,177 @@
+"""The simulator against vLLM's real scheduler and KV cache: same requests, same decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from actors.engine.sim import vocabulary
+from actors.engine.sim.answers import Answers
+from actors.engine.sim.blocks import BlockStored
+from actors.engine.sim.options import SimOptions, parse
+from actors.engine.sim.rank import Rank, StepResult
+from actors.engine.sim.request import SimRequest
+from schemas.generate import Generate, Sampling
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch's own, while it is imported
+]
+
+WORDS = vocabulary.load("sim")
+STOP = WORDS.words[0]
+
+
+@pytest.fixture(scope="module")
+def base(small_model) -> Iterator[Any]:
+    from tests.real.vllm_scheduler import base_config
+
+    yield base_config(small_model)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> tuple[SimOptions, list[tuple[int, Generate, int | None]]]:
+    """An engine that is short of blocks, and (step of arrival, request, step of abort)."""
+    size = draw(st.sampled_from([2, 4, 16]))
+    blocks = draw(st.integers(6, 40))
+    context = draw(st.integers(4 * size, (blocks - 1) * size))
+    options = parse(
+        {
+            "block_size": size,
+            "num_gpu_blocks_override": blocks,
+            "max_model_len": context,
+            "max_num_seqs": draw(st.integers(1, 8)),
+            "max_num_batched_tokens": draw(st.integers(8, 96)),
+            "async_scheduling": draw(st.booleans()),
+            "scheduling_policy": draw(st.sampled_from(["fcfs", "fcfs", "priority"])),
+            "enable_prefix_caching": draw(st.sampled_from([True, True, True, False])),
+            "watermark": draw(st.sampled_from([0.0, 0.0, 0.1])),
+        }
+    )
+    families = [[40 + family] * context for family in range(3)]
+    submissions = []
+    for key in range(draw(st.integers(1, 14))):
+        length = draw(st.integers(1, context - 1))
+        shared = draw(st.integers(0, length))
+        prompt = draw(st.sampled_from(families))[:shared]
+        prompt = prompt + [100 + (key * 7 + place) % 90 for place in range(length - shared)]
+        sampling = Sampling(
+            max_tokens=draw(st.integers(1, 60)),
+            ignore_eos=True,
+            stop_token_ids=draw(st.sampled_from([[], [], [STOP]])),
+            prompt_logprobs=draw(st.sampled_from([None] * 7 + [1])),
+        )
+        request = Generate(
+            request_id=str(key),
+            model="sim",
+            sampling=sampling,
+            token_ids=prompt,
+            salt=draw(st.sampled_from([None, None, None, "salt"])),
+            priority=draw(st.integers(0, 2)),
+        )
+        arrival = draw(st.integers(0, 40))
+        lifetime = draw(st.sampled_from([None, None, None, 1, 5, 20]))
+        submissions.append((arrival, request, None if lifetime is None else arrival + lifetime))
+    return options, submissions
+
+
+class SimSide:
+    """The simulator, told of requests as vLLM is."""
+
+    def __init__(self, options: SimOptions) -> None:
+        self.options = options
+        self.answers = Answers(WORDS, seed=0, sim_seed=0, length=0)
+        self.rank = Rank(0, options, self.answers, record=True)
+        self._asked: dict[int, tuple[Generate, list[int]]] = {}
+        self._begun: set[int] = set()
+
+    def add(self, key: int, request: Generate) -> None:
+        answer = self.answers.answer(request.token_ids, request.sampling, None)
+        most = request.sampling.max_tokens or 0
+        limit = min(self.options.max_model_len, len(request.token_ids) + most)
+        self._asked[key] = (request, [])
+        own = SimRequest(
+            key, key, request, answer, block_size=self.options.block_size, limit=limit
+        )
+        self.rank.add(own)
+
+    def token(self, key: int, place: int) -> int:
+        """Token `place` of the answer to request `key`: what vLLM's model is made to sample."""
+        request, known = self._asked[key]
+        while place >= len(known):
+            answer = self.answers.answer(request.token_ids, request.sampling, None)
+            known += answer.chunk(len(known))
+        return known[place]
+
+    def outputs(self, result: StepResult) -> list[tuple[int, list[int], str | None, int | None]]:
+        """As vLLM gives them: cached tokens with the first token only."""
+        outputs = []
+        for key, delta in result.deltas:
+            cached = None if key in self._begun else delta.cached_tokens
+            self._begun.add(key)
+            outputs.append((key, delta.token_ids, delta.finish_reason, cached))
+        return outputs
+
+    def tables(self) -> dict[int, list[int]]:
+        return {request.key: request.blocks for request in self.rank._scheduler.running}
+
+    def free(self) -> list[int]:
+        return list(self.rank._paging.pool._free)
+
+
+def named(names: Any, result: StepResult) -> list[tuple[Any, ...]]:
+    return [
+        names.stored(one.hashes, one.parent, one.token_ids, one.extra_keys)
+        if isinstance(one, BlockStored)
+        else names.removed(one.block_hash)
+        for one in result.events
+    ]
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(scenario=scenarios())
+def test_same_requests_same_decisions_at_every_step(base, scenario):
+    """Deltas, KV events, preemptions, cached tokens, block tables and the order of free blocks."""
+    from tests.real.vllm_scheduler import Names, VllmRank
+
+    options, submissions = scenario
+    sim = SimSide(options)
+    vllm = VllmRank(base, options, sim.token)
+    of_sim, of_vllm = Names(), Names()
+    todo = sorted(enumerate(submissions), key=lambda one: one[1][0])
+    preempted = removed = reused = 0
+    step = 0
+    while True:
+        while todo and todo[0][1][0] <= step:
+            key, (_, request, _) = todo.pop(0)
+            sim.add(key, request)
+            vllm.add(key, request)
+        for key, (_, _, abort) in enumerate(submissions):
+            if abort == step:
+                sim.rank.abort([key])
+                vllm.abort(key)
+        ours, theirs = sim.rank.step(), vllm.step()
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            assert sim.outputs(ours) == theirs.outputs
+            events = named(of_sim, ours)
+            assert events == of_vllm.of_vllm(theirs.events)
+            assert set(ours.preempted) == theirs.preempted
+            preempted += len(ours.preempted)
+            removed += sum(kind == "removed" for kind, *_ in events)
+            reused += sum(bool(delta.cached_tokens) for _, delta in ours.deltas)
+        assert sim.tables() == vllm.tables()
+        assert sim.free() == vllm.free()
+        step += 1
+        if ours is None and not todo:
+            break
+        assert step < 5000, "it does not end"
+    event(f"preempted: {bool(preempted)}, removed: {bool(removed)}, reused: {bool(reused)}")
+
