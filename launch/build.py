@@ -75,8 +75,10 @@ def _engines(
         for number, item in enumerate(raw)
     ]
     names = [engine.name for engine in engines if engine is not None and engine.name]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        findings.append(f"two engines are named {name!r}: give each its own name")
+    findings += [
+        f"two engines are named {name!r}: give each its own name"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
     return [engine for engine in engines if engine is not None]
 
 
@@ -151,9 +153,11 @@ def _section(
             values[field] = msgspec.convert(value, hints[field], strict=not source.text)
         except msgspec.ValidationError:
             findings.append(f"{place} = {_shown(value)}: {_rule(hints[field])}")
-    for field in msgspec.structs.fields(kind):
-        if field.required and field.name not in raw:
-            findings.append(f"{source.place(section, field.name)}: missing")
+    findings += [
+        f"{source.place(section, field.name)}: missing"
+        for field in msgspec.structs.fields(kind)
+        if field.required and field.name not in raw
+    ]
     return kind(**values) if len(findings) == before else None
 
 

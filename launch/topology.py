@@ -88,7 +88,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     def _engine_names(self) -> list[str]:
         """Given names, `name-0 …` for several of one name, numbers for those without."""
-        names = []
+        names: list[str] = []
         for engine in self.engines:
             for number in range(engine.count):
                 if engine.name is None:

@@ -37,6 +37,21 @@ OURS = [
         nargs=0,
     ),
     Flag(
+        "chat_template",
+        ["--chat-template"],
+        "str",
+        "Callboard",
+        "Chat template in place of the model's own: Jinja, or a file of it.",
+    ),
+    Flag(
+        "role",
+        ["--role"],
+        "str",
+        "Callboard",
+        "What the engine does, where its KV transfer configuration does not tell.",
+        choices=["aggregated", "prefill", "decode", "encode"],
+    ),
+    Flag(
         "allow_untested_vllm",
         ["--allow-untested-vllm"],
         "bool",
