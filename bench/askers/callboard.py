@@ -1,0 +1,128 @@
+"""Callboard's bus: two actors, each with its runtime, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import tempfile
+from typing import Any
+
+import structlog
+import uvloop
+
+from bench.askers import pattern
+from bench.server import free_port
+from bus.actor import Actor, Incoming
+from bus.clock import LoopClock
+from bus.identity import Addresses, Identity
+from bus.runtime import Runtime
+from bus.zmq_transport import ZmqTransport
+from schemas.directory import Entries, ListEntries
+from schemas.placement import PlacementEnded
+from schemas.supervise import Accepted, ListProcesses, Restart
+
+ANSWERER = "answerer/0"
+TURN = 64
+"""Tells handed over before the loop gets its turn."""
+MUCH = 1024
+"""Waiting messages at which the teller pauses, well below the bus's limit."""
+
+
+class Answerer(Actor):
+    """Stands at ConfigActor's address and hands out a directory of one: itself."""
+
+    kind = "answerer"
+    accepts = (ListEntries, ListProcesses, PlacementEnded, Restart)
+
+    def on_start(self, options: dict[str, Any]) -> None:
+        self.told = 0
+        self.rt.ready()
+
+    def on_message(self, incoming: Incoming) -> None:
+        message = incoming.message
+        if isinstance(message, Restart):
+            incoming.answer(Accepted(message.actor))
+        elif isinstance(message, PlacementEnded):
+            self.told += 1
+        elif isinstance(message, ListProcesses):
+            incoming.answer(Accepted(str(self.told)))
+        else:
+            incoming.answer(Entries(1, [self.rt.entry()]))
+
+
+class Asker(Actor):
+    kind = "asker"
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+
+    def on_start(self, options: dict[str, Any]) -> None:
+        self.started.set()
+
+    async def ask(self, payload: str) -> None:
+        await self.rt.request(ANSWERER, Restart(payload))
+
+    async def tell(self, payload: str, count: int) -> None:
+        for sent in range(count):
+            self.rt.tell(ANSWERER, PlacementEnded(payload))
+            if sent % TURN == TURN - 1:
+                await asyncio.sleep(0)
+                # The bus has no event for "room again": an actor looks at its queue now and then.
+                while any(queue.depth > MUCH for queue in self.rt.queues()):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+
+    async def counted(self) -> int:
+        answer = await self.rt.request(ANSWERER, ListProcesses())
+        assert isinstance(answer, Accepted)
+        return int(answer.detail)
+
+
+def _runtime(actor: Actor, name: str, mailbox: str, outbox: str, own: str) -> Runtime:
+    """`mailbox` and `outbox` are the answering side's, `own` is what the asking side binds."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    loop = asyncio.get_running_loop()
+    answers = name == ANSWERER
+    binds = (mailbox, outbox) if answers else (own, f"{own}.out")
+    return Runtime(
+        actor,
+        Identity(name, 1),
+        Addresses(*binds, mailbox, outbox),
+        ZmqTransport(loop),
+        LoopClock(loop),
+        options={} if answers else None,
+        register=False,
+    )
+
+
+def serve(mailbox: str, outbox: str, own: str) -> None:
+    async def main() -> None:
+        _runtime(Answerer(), ANSWERER, mailbox, outbox, own).start()
+        await asyncio.Event().wait()
+
+    uvloop.run(main())
+
+
+async def main(options: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        endpoints = [f"ipc://{folder}/mailbox", f"ipc://{folder}/outbox"]
+        if options.transport == "tcp":
+            endpoints = [f"tcp://127.0.0.1:{free_port()}" for _ in endpoints]
+        addresses = (*endpoints, f"ipc://{folder}/asker")
+        spawn = multiprocessing.get_context("spawn")
+        server = spawn.Process(target=serve, args=addresses, daemon=True)
+        server.start()
+        asker = Asker()
+        runtime = _runtime(asker, "asker/0", *addresses)
+        runtime.start()
+        await asyncio.wait_for(asker.started.wait(), 30)
+        pattern.report(await pattern.measure(asker, options.sizes, options.seconds))
+        await runtime.stop()
+        server.terminate()
+        server.join()
+
+
+if __name__ == "__main__":
+    parser = pattern.arguments(__doc__)
+    parser.add_argument("--transport", choices=("ipc", "tcp"), default="ipc")
+    uvloop.run(main(parser.parse_args()))

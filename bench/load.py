@@ -1,0 +1,132 @@
+"""A streaming client that costs little CPU: times of every token of many requests at once.
+
+Raw HTTP/1.1 on asyncio: it looks for SSE data lines in what arrives and parses no JSON until the
+answer is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+USAGE = re.compile(rb'"completion_tokens":\s*(\d+)')
+
+
+class LoadError(Exception):
+    """An answer that cannot be counted; the text holds its beginning."""
+
+
+@dataclass
+class Sample:
+    """One request: when it was sent, and when each part of its answer came, in s."""
+
+    sent: float
+    arrivals: list[float] = field(default_factory=list)
+    tokens: int = 0
+
+    @property
+    def ttft(self) -> float:
+        return self.arrivals[0] - self.sent
+
+    @property
+    def gaps(self) -> list[float]:
+        """Time between parts. A token that comes in the same segment as another has a gap of 0."""
+        return [b - a for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)]
+
+
+def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Tokens per second from the first sending to the last arrival; times in ms."""
+    began = min(sample.sent for sample in samples)
+    ended = max(sample.arrivals[-1] for sample in samples)
+    ttft = sorted(sample.ttft for sample in samples)
+    per_token = [
+        (sample.arrivals[-1] - sample.arrivals[0]) / (sample.tokens - 1)
+        for sample in samples
+        if sample.tokens > 1
+    ]
+    gaps = sorted(gap for sample in samples for gap in sample.gaps)
+    tokens = sum(sample.tokens for sample in samples)
+    return {
+        "requests": len(samples),
+        "tokens": tokens,
+        "seconds": ended - began,
+        "tokens_per_s": tokens / (ended - began),
+        "ttft_p50": 1e3 * statistics.median(ttft),
+        "ttft_p99": 1e3 * ttft[len(ttft) * 99 // 100],
+        "itl_mean": 1e3 * statistics.fmean(per_token),
+        "gap_p99": 1e3 * gaps[len(gaps) * 99 // 100],
+    }
+
+
+async def burst(port: int, path: str, bodies: Sequence[bytes]) -> list[Sample]:
+    """All of `bodies` at once, a connection each, to 127.0.0.1. Connects before the clock runs."""
+    loop = asyncio.get_running_loop()
+    streams = []
+    for _ in bodies:
+        _, stream = await loop.create_connection(_Stream, "127.0.0.1", port)
+        streams.append(stream)
+    try:
+        for stream, body in zip(streams, bodies, strict=True):
+            stream.post(path, port, body)
+        return list(await asyncio.gather(*(stream.done for stream in streams)))
+    finally:
+        for stream in streams:
+            stream.transport.close()
+
+
+class _Stream(asyncio.Protocol):
+    transport: asyncio.Transport
+    sample: Sample
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
+        self.head = b""
+        self.tail = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def post(self, path: str, port: int, body: bytes) -> None:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        self.sample = Sample(time.perf_counter())
+        self.transport.write(head.encode() + body)
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        if not self.head:
+            self.head = data[:400]
+        # A mark that is cut by the end of a segment is completed by the next one.
+        seen = self.tail[-6:] + data
+        self.sample.arrivals += [now] * seen.count(b"data: {")
+        self.tail = (self.tail + data)[-2048:]
+        if self.tail.endswith(b"0\r\n\r\n") and b"data: [DONE]" in self.tail:
+            self._finish()
+        elif not self.head.startswith(b"HTTP/1.1 200"):
+            self._fail(f"refused: {self.head!r}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(f"connection lost ({error}) after {self.head!r}")
+
+    def _finish(self) -> None:
+        usage = USAGE.findall(self.tail)
+        if not usage:
+            self._fail(f"no usage at the end: {self.tail[-300:]!r}")
+            return
+        self.sample.tokens = int(usage[-1])
+        # The last line holds the usage and no token.
+        self.sample.arrivals.pop()
+        if not self.done.done():
+            self.done.set_result(self.sample)
+
+    def _fail(self, text: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(LoadError(text))
