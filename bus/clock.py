@@ -70,15 +70,29 @@ class VirtualClock:
     def run(self, until: float, *, limit: int = 10_000_000) -> int:
         """Run what is due up to the time `until`; returns how many calls. Raises after `limit`."""
         done = 0
-        while self._heap and self._heap[0][0] <= until:
-            due, _, timer = heapq.heappop(self._heap)
-            self._now = max(self._now, due)
-            call, timer.call = timer.call, None
-            if call is None:
-                continue
-            call()
+        while self._step(until):
             done += 1
             if done > limit:
                 raise RuntimeError(f"over {limit} calls before {until}: something never pauses")
         self._now = max(self._now, until)
         return done
+
+    async def play(self, until: float) -> int:
+        """`run` within an asyncio loop: tasks that the calls started get their turns in between."""
+        done = 0
+        while self._step(until):
+            done += 1
+            await asyncio.sleep(0)
+        self._now = max(self._now, until)
+        return done
+
+    def _step(self, until: float) -> bool:
+        """Make the next call that is due; False if there is none."""
+        while self._heap and self._heap[0][0] <= until:
+            due, _, timer = heapq.heappop(self._heap)
+            self._now = max(self._now, due)
+            call, timer.call = timer.call, None
+            if call is not None:
+                call()
+                return True
+        return False

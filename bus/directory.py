@@ -33,6 +33,7 @@ class Directory:
 
     A directory of a greater epoch starts empty (ConfigActor restarted), so absence from it removes
     nothing before one full lease has passed; within an epoch absence from the whole list removes.
+    Absence is no proof of death: a life that ConfigActor lists again, later, is taken back.
     """
 
     def __init__(self, lease: float = 10.0) -> None:
@@ -86,7 +87,8 @@ class Directory:
         if now >= self._trust_absence_at:
             for actor, entry in sorted(self._entries.items()):
                 if actor not in present:
-                    changes += self._remove(actor, entry.incarnation, "its lease ran out")
+                    del self._entries[actor]
+                    changes.append(Gone(actor, entry.incarnation, "its lease ran out"))
         return changes
 
     def _put(self, entry: Entry) -> list[Change]:
