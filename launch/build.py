@@ -36,6 +36,11 @@ class Source:
     place: Callable[[str, str], str]
     text: bool = False
 
+    def given(self, section: str, key: str, value: Any) -> str:
+        """Place and value as they were written."""
+        place = self.place(section, key)
+        return f"{place} {value}" if self.text else f"{place} = {_shown(value)}"
+
 
 def build(
     raw: Mapping[str, Any], source: Source, table_of: Callable[[Backend], FlagTable]
@@ -107,15 +112,15 @@ def _engine(
     for key, value in rest.items():
         field = key.replace("-", "_")
         flag = table.by_field.get(field)
-        place = source.place(section, key)
         if flag is None:
+            place = source.place(section, key)
             known = [*table.by_field, *own]
             findings.append(f"{place}: {_unknown_argument(field, engine.backend, table_of, known)}")
             continue
         try:
             args[field] = from_document(flag, value)
         except BadValue as error:
-            findings.append(f"{place} = {_shown(value)}: {error}")
+            findings.append(f"{source.given(section, key, value)}: {error}")
     return msgspec.structs.replace(engine, args=args) if len(findings) == before else None
 
 
@@ -145,14 +150,13 @@ def _section(
     values = {}
     for key, value in raw.items():
         field = key.replace("-", "_")
-        place = source.place(section, key)
         if field not in hints:
-            findings.append(f"{place}: unknown{_meant(field, hints)}")
+            findings.append(f"{source.place(section, key)}: unknown{_meant(field, hints)}")
             continue
         try:
             values[field] = msgspec.convert(value, hints[field], strict=not source.text)
         except msgspec.ValidationError:
-            findings.append(f"{place} = {_shown(value)}: {_rule(hints[field])}")
+            findings.append(f"{source.given(section, key, value)}: {_rule(hints[field])}")
     findings += [
         f"{source.place(section, field.name)}: missing"
         for field in msgspec.structs.fields(kind)

@@ -1,0 +1,51 @@
+"""`callboard describe`: all that one actor says of itself."""
+
+from __future__ import annotations
+
+from launch.cli.console import OK, Parser, duration, say, table
+from launch.cli.target import add_name, ask, choose
+from schemas.life import Describe, Description
+
+EPILOG = """
+Queues are bounded: depth and limit are messages, dropped counts since the start.
+
+example:
+  callboard describe engine/0
+"""
+
+
+def run(words: list[str]) -> int:
+    parser = Parser("describe", "Show all that one actor says of itself.", EPILOG)
+    parser.add_argument("actor", metavar="ACTOR", help="its id, as in `callboard ps`")
+    add_name(parser)
+    arguments = parser.parse_args(words)
+    from launch.client import Client
+
+    with Client(choose(arguments.name).run_dir) as client:
+        say(text(ask(client, arguments.actor, Describe(), Description)))
+    return OK
+
+
+def text(description: Description) -> str:
+    facts = [
+        ("actor", description.actor),
+        ("state", description.state),
+        ("incarnation", str(description.incarnation)),
+        ("pid", str(description.pid)),
+        ("uptime", duration(description.uptime)),
+        ("config version", str(description.config_version)),
+        *sorted(description.facts.items()),
+    ]
+    lines = [_pairs(facts)]
+    if description.queues:
+        rows = [(q.name, str(q.depth), str(q.limit), str(q.dropped)) for q in description.queues]
+        lines += ["", table(("QUEUE", "DEPTH", "LIMIT", "DROPPED"), rows, right=(1, 2, 3))]
+    if description.counters:
+        counts = [(name, str(count)) for name, count in sorted(description.counters.items())]
+        lines += ["", table(("COUNTER", "SINCE START"), counts, right=(1,))]
+    return "\n".join(lines)
+
+
+def _pairs(pairs: list[tuple[str, str]]) -> str:
+    width = max(len(key) for key, _ in pairs) + 2
+    return "\n".join(f"{key + ':':<{width}}{value}" for key, value in pairs)

@@ -1,0 +1,104 @@
+"""What a foreground topology shows: which actor is where, a spinner on terminals, log lines."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Self
+
+from launch.cli.console import width
+from launch.cli.log_lines import LogReader, renderer, severity
+from launch.topology import LogFormat
+
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_CLEAR = "\r\x1b[K"
+PERIOD = 0.1
+
+
+class Display:
+    """Progress goes to stdout, log lines to stderr. A thread draws; the caller never waits.
+
+    `fmt` "auto": warnings and errors in readable form on a terminal, every line as JSON elsewhere.
+    Named formats show every line.
+    """
+
+    def __init__(self, actors: list[str], logs: Path, fmt: LogFormat, started: float) -> None:
+        self._waiting = dict.fromkeys(actors, "")
+        self._terminal = sys.stdout.isatty()
+        self._started = started
+        self._reader = LogReader(logs, actors)
+        terminal = sys.stderr.isatty()
+        self._json = fmt == "json" or (fmt == "auto" and not terminal)
+        self._least = "warning" if fmt == "auto" and terminal else "debug"
+        self._render = None if self._json else renderer(colours=terminal)
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="display", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def progress(self, actor: str, state: str, detail: str) -> None:
+        """One actor's news."""
+        with self._lock:
+            if state == "starting":
+                self._waiting[actor] = detail
+                if not detail:
+                    return
+            else:
+                self._waiting.pop(actor, None)
+            if self._terminal and state == "starting":
+                return
+            seconds = time.monotonic() - self._started
+            self._line(f"{seconds:7.1f} s  {actor:<12} {state}{f': {detail}' if detail else ''}")
+
+    def ready(self, text: str) -> None:
+        with self._lock:
+            self._waiting.clear()
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        sys.stdout.write(f"{_CLEAR if self._terminal else ''}{text}\n")
+        sys.stdout.flush()
+
+    def _draw(self) -> None:
+        turn = 0
+        while not self._over.wait(PERIOD):
+            turn += 1
+            with self._lock:
+                self._logs()
+                if self._terminal and self._waiting:
+                    sys.stdout.write(_CLEAR + self._spinner(turn))
+                    sys.stdout.flush()
+        with self._lock:
+            self._logs()
+            if self._terminal:
+                sys.stdout.write(_CLEAR)
+                sys.stdout.flush()
+
+    def _spinner(self, turn: int) -> str:
+        actor, detail = next(iter(self._waiting.items()))
+        more = f" and {len(self._waiting) - 1} more" if len(self._waiting) > 1 else ""
+        seconds = time.monotonic() - self._started
+        sign = _SPINNER[turn % len(_SPINNER)]
+        return f"{sign} {seconds:.0f} s  starting {actor}{more} {detail}"[: width() - 1]
+
+    def _logs(self) -> None:
+        lines = [
+            line for line in self._reader.read() if severity(line.level) >= severity(self._least)
+        ]
+        if not lines:
+            return
+        if self._terminal:
+            sys.stdout.write(_CLEAR)
+            sys.stdout.flush()
+        for line in lines:
+            sys.stderr.write((line.raw if self._render is None else self._render(line)) + "\n")
+        sys.stderr.flush()

@@ -1,0 +1,70 @@
+"""The flags of `callboard serve` that are Callboard's own."""
+
+from __future__ import annotations
+
+from launch.cli.console import Parser
+
+EPILOG = """
+Any engine flag of vLLM may follow, as with `vllm serve`: -tp 2, --dtype float16,
+--max-model-len 8K, --compilation-config.mode 3. Help on them:
+  callboard serve --help=vllm          the groups of vLLM's flags
+  callboard serve --help=CacheConfig   one group
+  callboard serve --help=max-num       flags with these letters
+  callboard serve --help=sim           the simulator's flags
+
+examples:
+  callboard serve Qwen/Qwen3-0.6B --max-model-len 8K
+  callboard serve ./model --served-model-name small --engines 2 --gateways 2
+  callboard serve ./model --tool-call-parser hermes --reasoning-parser qwen3
+  CALLBOARD_API_KEY=secret callboard serve ./model --host 0.0.0.0
+  callboard serve demo --engine sim --sim-speed 0
+
+Serves until Ctrl-C, which lets running requests finish.
+"""
+
+
+def serve_parser(*, model: bool = True) -> Parser:
+    """The parser of all but the engine's flags; with or without the positional MODEL.
+
+    Values stay text: they are checked with the rest of the topology, all at once.
+    """
+    parser = Parser(
+        "serve",
+        "Serve one model behind an OpenAI-compatible API.",
+        EPILOG,
+    )
+    parser.usage = "callboard serve MODEL [FLAGS] [any vLLM engine flag]"
+    if model:
+        parser.add_argument("model", metavar="MODEL", help="model directory, or name on the hub")
+    topology = parser.add_argument_group("topology")
+    topology.add_argument(
+        "--engine", metavar="vllm|sim", help="what runs the model: vllm (default) or a simulator"
+    )
+    topology.add_argument("--engines", metavar="N", help="equal engines to start (1)")
+    topology.add_argument("--gateways", metavar="N", help="gateways that share the port (1)")
+    topology.add_argument("--name", help="name of this topology, for `callboard ps` (default)")
+    http = parser.add_argument_group("HTTP")
+    http.add_argument("--host", help="address to listen on (127.0.0.1: this machine only)")
+    http.add_argument("--port", help="port to listen on (8000)")
+    http.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="key that clients must send; may be repeated. Others on this machine see it in "
+        "`ps`: better use CALLBOARD_API_KEY or a file",
+    )
+    http.add_argument("--api-key-file", metavar="FILE", help="file of keys, one a line")
+    http.add_argument("--ssl-certfile", metavar="FILE", help="certificate (PEM): serve HTTPS")
+    http.add_argument("--ssl-keyfile", metavar="FILE", help="its private key (PEM)")
+    http.add_argument(
+        "--chat-template", metavar="FILE", help="Jinja file in place of the model's template"
+    )
+    logs = parser.add_argument_group("logs")
+    logs.add_argument("--log-level", metavar="LEVEL", help="debug, info (default), warning, error")
+    logs.add_argument(
+        "--log-format",
+        metavar="FORMAT",
+        help="auto (default): readable on a terminal, else JSON; console; json",
+    )
+    return parser

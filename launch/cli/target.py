@@ -1,0 +1,64 @@
+"""Which running topology a command means, and asking its actors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from launch.cli.console import USAGE, Failure, Parser
+from launch.rundir import RunDir, Running, running
+
+if TYPE_CHECKING:
+    from launch.client import Client
+    from schemas.message import Message
+
+M = TypeVar("M", bound="Message")
+
+NOTHING = "no topology is running here; start one: callboard serve MODEL"
+
+
+def add_name(parser: Parser) -> None:
+    parser.add_argument("--name", help="which topology, where several run")
+
+
+def choose(name: str | None) -> Running:
+    """The topology of that name, or the only one. Raises `Failure`."""
+    found = running()
+    if not found:
+        raise Failure(NOTHING)
+    names = ", ".join(topology.name for topology in found)
+    if name is None:
+        if len(found) > 1:
+            raise Failure(f"several topologies run here ({names}): say --name", code=USAGE)
+        return found[0]
+    for topology in found:
+        if topology.name == name:
+            return topology
+    raise Failure(f"no topology {name!r} is running here; there is {names}")
+
+
+def ask(client: Client, actor: str, message: Message, kind: type[M], timeout: float = 5.0) -> M:
+    """The answer, which is a `kind`. Raises `Failure` with the reason where there is none."""
+    from launch.client import Unreachable
+    from schemas.refusal import Refusal
+
+    try:
+        answer = client.ask(actor, message, timeout)
+    except Unreachable as error:
+        raise Failure(str(error)) from None
+    if isinstance(answer, Refusal):
+        raise Failure(answer.message)
+    if not isinstance(answer, kind):
+        raise Failure(f"{actor} answered with {type(answer).__name__}, not {kind.__name__}")
+    return answer
+
+
+def actor_ids(run_dir: RunDir) -> list[str]:
+    """Ids of the actors of a topology, read without asking anybody; empty if that cannot be."""
+    try:
+        config = msgspec.json.decode(Path(run_dir.path, "config.json").read_bytes())
+        return [*config["actors"], "supervisor/0"]
+    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        return []

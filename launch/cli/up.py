@@ -1,0 +1,92 @@
+"""`callboard up`: a topology from a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from launch.build import InvalidTopology, Source, build
+from launch.cli.console import USAGE, Failure, Parser, complain
+from launch.cli.run import serve_topology
+from launch.flags.cache import VllmMissing
+from launch.flags.tables import Tables
+from launch.topology import Topology
+
+EPILOG = """
+A topology file, all but the engines' models optional:
+  name = "default"
+
+  [gateway]
+  host = "127.0.0.1"         # also: api_key_file, ssl_certfile, ssl_keyfile,
+  port = 8000                # chat_template, max_body_bytes, max_inflight
+  count = 1
+
+  [log]
+  level = "info"             # format = "auto"
+
+  [[engine]]
+  model = "Qwen/Qwen3-0.6B"
+  count = 2                  # two equal engines
+  max_model_len = "8K"       # any engine flag, as in `callboard serve`
+  compilation_config = { mode = 3 }
+
+  [[engine]]
+  name = "demo"
+  backend = "sim"
+  model = "demo"
+
+Paths are relative to the file. API keys: CALLBOARD_API_KEY, or api_key_file.
+"""
+
+_PATHS = ("api_key_file", "ssl_certfile", "ssl_keyfile", "chat_template")
+
+
+def run(words: list[str]) -> int:
+    parser = Parser("up", "Serve what a topology file describes, until Ctrl-C.", EPILOG)
+    parser.add_argument("file", metavar="FILE", help="the topology file (TOML)")
+    parser.add_argument("--name", help="name of the topology, instead of the file's")
+    arguments = parser.parse_args(words)
+    topology = read(Path(arguments.file), Tables(complain), name=arguments.name)
+    return serve_topology(topology, [])
+
+
+def read(file: Path, tables: Tables, *, name: str | None = None) -> Topology:
+    """The topology in `file`. Raises `Failure` with every finding."""
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}", code=USAGE) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Failure(f"{file} is no TOML: {error}", code=USAGE) from None
+    if name is not None:
+        raw["name"] = name
+    _resolve(raw, file.absolute().parent)
+
+    def place(section: str, key: str) -> str:
+        return f"{file}: {section}.{key}" if section else f"{file}: {key}"
+
+    try:
+        return build(raw, Source(place), tables.of)
+    except InvalidTopology as error:
+        raise Failure(*error.findings, code=USAGE) from None
+    except VllmMissing as error:
+        raise Failure(str(error), code=USAGE) from None
+
+
+def _resolve(raw: dict[str, Any], folder: Path) -> None:
+    """Make paths independent of the directory that the command is called in."""
+    engines = raw.get("engine")
+    tables = [raw.get("gateway"), *(engines if isinstance(engines, list) else ())]
+    for table in tables:
+        if not isinstance(table, dict):
+            continue
+        for key in _PATHS:
+            value = table.get(key)
+            if isinstance(value, str) and (folder / value).is_file():
+                table[key] = str(folder / value)
+        model = table.get("model")
+        if isinstance(model, str) and (folder / model).is_dir() and Path(model) != folder / model:
+            # The name that clients use stays as it is written.
+            table.setdefault("served_model_name", [model])
+            table["model"] = str(folder / model)
