@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -34,6 +34,9 @@ from schemas.message import Message
 from schemas.refusal import Code, Refusal
 
 __all__ = ["CONFIG", "Addresses", "Identity", "Refused", "Runtime"]
+
+
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -104,6 +107,7 @@ class Runtime:
         self._drain_until: float | None = None
         self._on_stopped = on_stopped
         self._closing: asyncio.Task[None] | None = None
+        self._over = False
         self._started_at = clock.now()
         self._membership = Membership(self, register=register)
         actor.rt = self
@@ -121,7 +125,8 @@ class Runtime:
     def ready(self, card: ModelCard | None = None) -> None:
         """The actor serves from now on; an engine brings its card."""
         self.card = card or self.card
-        self.set_state("ready")
+        if self._drain_until is None and self._closing is None:
+            self.set_state("ready")
 
     def set_state(self, state: State, detail: str = "") -> None:
         if (state, detail) != (self.state, self.detail):
@@ -131,7 +136,7 @@ class Runtime:
 
     def drain(self, timeout: float) -> None:
         """Take no new work, finish what runs, then stop. A second call changes nothing."""
-        if self._drain_until is not None or self.state == "stopped":
+        if self._drain_until is not None or self._closing is not None:
             return
         self._drain_until = self.clock.now() + timeout
         self.set_state("draining")
@@ -140,15 +145,33 @@ class Runtime:
 
     def _check_drained(self) -> None:
         assert self._drain_until is not None
-        if self.actor.pending() == 0 or self.clock.now() >= self._drain_until:
-            self._closing = asyncio.ensure_future(self.stop())
+        if self._closing is not None:
             return
-        self.clock.call_later(0.02, self._check_drained)
+        if self._peek(self.actor.pending, 0) == 0 or self.clock.now() >= self._drain_until:
+            self._close()
+        else:
+            self.clock.call_later(0.02, self._check_drained)
 
     async def stop(self) -> None:
-        """End this life: every open ask is refused, the directory told, the sockets closed."""
-        if self.state == "stopped":
-            return
+        """End this life: every open ask is refused, the directory told, the sockets closed.
+
+        Returns when it has ended, whoever began it.
+        """
+        await asyncio.shield(self._close())
+
+    def fail(self, reason: str) -> None:
+        """This life cannot go on; the supervisor decides about the next one."""
+        if self._closing is None:
+            self.failed = True
+            self.set_state("failed", reason)
+            self._close()
+
+    def _close(self) -> asyncio.Task[None]:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._end_life())
+        return self._closing
+
+    async def _end_life(self) -> None:
         if not self.failed:
             self.set_state("stopped")
         self._mailbox.close(f"{self.identity.actor} stopped")
@@ -159,15 +182,9 @@ class Runtime:
             self.log.exception("on_stop failed")
         self._membership.stop()
         self.state = "stopped"
+        self._over = True
         self._transport.close()
         self._on_stopped()
-
-    def fail(self, reason: str) -> None:
-        """This life cannot go on; the supervisor decides about the next one."""
-        self.failed = True
-        self.set_state("failed", reason)
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self.stop())
 
     def guard(self, hook: Callable[..., None], *args: Any) -> bool:
         """Call a hook; False if it raised (logged, counted)."""
@@ -179,11 +196,20 @@ class Runtime:
             return False
         return True
 
+    def _peek(self, hook: Callable[[], T], otherwise: T) -> T:
+        """What a hook says of its actor; one that raises must not stop heartbeats or a drain."""
+        try:
+            return hook()
+        except Exception:  # as in guard
+            self.count("hook_failed")
+            self.log.exception("hook failed", hook=hook.__name__)
+            return otherwise
+
     # --- sending ---
 
     def tell(self, to: str, message: Message) -> bool:
         """Send and forget. False (and counted) if it could not even be queued."""
-        return self._asking.tell(to, message)
+        return not self._over and self._asking.tell(to, message)
 
     def ask(
         self,
@@ -199,6 +225,8 @@ class Runtime:
 
         `incarnation` is the life that is meant (0: the one that the directory knows).
         """
+        if self._over:
+            return self._too_late(done)
         return self._asking.request(Kind.ASK, to, message, done, None, timeout, incarnation, trace)
 
     def stream(
@@ -217,6 +245,8 @@ class Runtime:
         Items come to `on_item`, or, where they name their streams themselves, to
         `Actor.on_batch`; then the actor calls `finish` for each stream whose end it saw.
         """
+        if self._over:
+            return self._too_late(done)
         return self._asking.request(
             Kind.STREAM, to, message, done, on_item, timeout, incarnation, trace
         )
@@ -241,11 +271,12 @@ class Runtime:
 
     def cancel(self, correlation: int) -> None:
         """Withdraw an ask or a stream. Its `done` is not called any more."""
-        self._asking.cancel(correlation)
+        if not self._over:
+            self._asking.cancel(correlation)
 
     def batch(self, identity: bytes, message: Message) -> bool:
         """An item for several streams of one peer at once. False: the peer cannot be reached."""
-        return self._mailbox.batch(identity, message)
+        return not self._over and self._mailbox.batch(identity, message)
 
     def ended(self, incoming: Incoming) -> None:
         """A stream that we serve ended within a batch."""
@@ -253,7 +284,14 @@ class Runtime:
 
     def publish(self, topic: str, message: Message) -> None:
         """Send to whoever subscribed to `topic` of our outbox."""
-        self._outbox.send(self._wire.frames(Kind.EVENT, message, topic, topic=topic.encode()))
+        if not self._over:
+            self._outbox.send(self._wire.frames(Kind.EVENT, message, topic, topic=topic.encode()))
+
+    def _too_late(self, done: Done) -> int:
+        """This life is over, but its timers may still ask: they get their refusal like anybody."""
+        refusal = Refusal("cancelled", f"{self.identity.actor} stopped")
+        self.clock.call_later(0, lambda: done(refusal))
+        return 0
 
     # --- receiving ---
 
@@ -268,7 +306,7 @@ class Runtime:
         if isinstance(message, Describe):
             incoming.answer(self.describe())
         elif isinstance(message, Drain):
-            incoming.answer(Draining(self.actor.pending()))
+            incoming.answer(Draining(self._peek(self.actor.pending, 0)))
             self.clock.call_later(0, lambda: self.drain(message.timeout))
         elif not isinstance(message, self.actor.accepts):
             tag = incoming.header.tag
@@ -333,7 +371,8 @@ class Runtime:
     def queues(self) -> list[Queue]:
         dropped = self.counters["tell_dropped"] + self.counters["answer_dropped"]
         mailbox = self._mailbox.queues(self._peers.depth(), dropped)
-        return [*mailbox, self._asking.queue(), *self.actor.queues()]
+        none: list[Queue] = []
+        return [*mailbox, self._asking.queue(), *self._peek(self.actor.queues, none)]
 
     def heartbeat(self) -> Heartbeat:
         return Heartbeat(self.state, self._wire.last(), self.queues(), self.detail)
@@ -363,7 +402,7 @@ class Runtime:
             self.config_version,
             self.queues(),
             dict(self.counters),
-            self.actor.facts(),
+            self._peek(self.actor.facts, {}),
         )
 
     @property

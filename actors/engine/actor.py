@@ -62,12 +62,12 @@ class EngineActor(Actor):
     def on_message(self, incoming: Incoming) -> None:
         message = incoming.message
         assert isinstance(message, Generate)
-        peer, stream = incoming.identity.decode(), incoming.header.correlation
+        peer, stream = peer_of(incoming), incoming.header.correlation
         self._streams[peer, stream] = incoming
         self._handle(Asked(peer, stream, message))
 
     def on_cancel(self, incoming: Incoming) -> None:
-        key = incoming.identity.decode(), incoming.header.correlation
+        key = peer_of(incoming), incoming.header.correlation
         if self._streams.pop(key, None) is not None:
             self._handle(Withdrawn(*key))
 
@@ -147,7 +147,7 @@ class EngineActor(Actor):
                 self.rt.fail(effect.reason)
 
     def _send(self, effect: Send) -> None:
-        sent = self.rt.batch(effect.peer.encode(), effect.step)
+        sent = self.rt.batch(effect.peer.encode(errors="surrogateescape"), effect.step)
         for stream in effect.ended:
             if incoming := self._streams.pop((effect.peer, stream), None):
                 self.rt.ended(incoming)
@@ -182,6 +182,11 @@ class EngineActor(Actor):
             for load in self._gate.all():
                 self.rt.publish("load", load)
             self.rt.clock.call_later(BEAT, self._beat)
+
+
+def peer_of(incoming: Incoming) -> str:
+    """The asker's routing id as text, whatever bytes a stranger chose."""
+    return incoming.identity.decode(errors="surrogateescape")
 
 
 def make_backend(options: dict[str, Any]) -> Backend:
