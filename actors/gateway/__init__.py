@@ -1,0 +1,5 @@
+"""GatewayActor: HTTP in, engine streams out."""
+
+from actors.gateway.actor import GatewayActor
+
+__all__ = ["GatewayActor"]

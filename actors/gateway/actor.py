@@ -1,0 +1,163 @@
+"""The shell of GatewayActor: HTTP on one side, the bus on the other, one loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+from actors.gateway.core import GatewayCore
+from actors.gateway.events import EngineEntry, EngineGone, LoadSeen, RouterEntry, RouterGone
+from actors.gateway.health import Health, look
+from actors.gateway.http import make_app
+from actors.gateway.http.auth import read_keys
+from actors.gateway.http.context import Context
+from actors.gateway.http.pipe import Flusher
+from actors.gateway.models import Models
+from actors.gateway.options import Options, read_options
+from actors.gateway.server import HttpServer, bind
+from actors.gateway.streams import Streams
+from bus.actor import Actor
+from schemas.directory import Entry
+from schemas.generate import Step
+from schemas.life import Queue
+from schemas.load import Load
+from schemas.message import Message
+
+MAX_GATHER = 0.02
+"""Seconds that a token may wait for others of its connection while steps keep the loop busy."""
+
+
+class GatewayActor(Actor):
+    """OpenAI's API. Learns models from the cards of engines, and engines from the directory."""
+
+    kind: ClassVar[str] = "gateway"
+    listens: ClassVar[Mapping[str, tuple[str, ...]]] = {"engine": ("load",)}
+
+    def __init__(self) -> None:
+        self.core = GatewayCore()
+        self.options = Options()
+        self._started = False
+        self._draining = False
+        self._opening: asyncio.Task[None] | None = None
+
+    # --- hooks of the runtime ---
+
+    def on_start(self, options: dict[str, Any]) -> None:
+        self.options = read_options(options)
+        keys = read_keys(self.options)
+        template = self.options.chat_template
+        loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(self.options.tokenizer_threads, "text")
+        self.models = Models(
+            self._threads,
+            self.rt.clock.now,
+            None if template is None else Path(template).read_text(encoding="utf-8"),
+        )
+        flusher = Flusher(loop, self.rt.log)
+        self.streams = Streams(
+            self.rt,
+            self.core,
+            self.options.max_inflight,
+            lambda: flusher.flush_if_older(MAX_GATHER),
+        )
+        context = Context(
+            service=self.streams,
+            models=self.models,
+            flusher=flusher,
+            count=self.rt.count,
+            log=self.rt.log,
+            draining=lambda: self._draining,
+            health=self.health,
+            keys=keys,
+            max_body_bytes=self.options.max_body_bytes,
+            max_pending_bytes=self.options.max_pending_bytes,
+            trust_request_chat_template=self.options.trust_request_chat_template,
+        )
+        sock = bind(self.options)
+        self.server = HttpServer(make_app(context), self.options, sock)
+        self._started = True
+        for entry in self.rt.directory.entries():
+            self.on_entry(entry)
+        self._opening = asyncio.ensure_future(self._open())
+
+    def on_batch(self, sender: str, message: Message) -> None:
+        if isinstance(message, Step):
+            self.streams.take(message)
+
+    def on_event(self, sender: str, topic: str, message: Message) -> None:
+        if isinstance(message, Load) and self._started:
+            self.streams.handle(LoadSeen(sender, message))
+
+    def on_entry(self, entry: Entry) -> None:
+        if not self._started:
+            return  # `on_start` reads the whole directory
+        kind = entry.actor.split("/")[0]
+        ready = entry.state == "ready"
+        if kind == "router":
+            self.streams.handle(RouterEntry(entry.actor, ready))
+        elif kind == "engine" and entry.card is not None:
+            card = entry.card
+            self.models.learn(entry.actor, card)
+            self.streams.handle(
+                EngineEntry(
+                    entry.actor, entry.incarnation, ready, list(card.served_names), card.ranks
+                )
+            )
+
+    def on_gone(self, actor: str, incarnation: int, reason: str) -> None:
+        if not self._started:
+            return
+        kind = actor.split("/", maxsplit=1)[0]
+        if kind == "router":
+            self.streams.handle(RouterGone(actor))
+        elif kind == "engine":
+            self.models.forget(actor)
+            self.streams.handle(EngineGone(actor, incarnation))
+
+    def on_drain(self, timeout: float) -> None:
+        self._draining = True
+        if self._started:
+            self.server.close_listener()
+
+    def pending(self) -> int:
+        return len(self.streams) if self._started else 0
+
+    def queues(self) -> list[Queue]:
+        if not self._started:
+            return []
+        return [
+            Queue("choices", len(self.streams), self.options.max_inflight, self.streams.refused)
+        ]
+
+    def facts(self) -> dict[str, str]:
+        if not self._started:
+            return {}
+        health = self.health()
+        counters = {name: str(n) for name, n in sorted(self.core.state.counters.items())}
+        return {
+            "address": self.server.address,
+            "models": ", ".join(sorted(health.models)) or "none",
+            "health": "; ".join(health.problems) or "ok",
+            **counters,
+        }
+
+    async def on_stop(self) -> None:
+        if not self._started:
+            return
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        await self.server.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # --- ---
+
+    def health(self) -> Health:
+        return look(self.rt.identity.actor, self.core, self.models, draining=self._draining)
+
+    async def _open(self) -> None:
+        await self.server.start()
+        self.rt.log.info("listening", address=self.server.address)
+        self.rt.ready()

@@ -1,0 +1,166 @@
+"""What happens to choices, and what the core wants done about it.
+
+A *choice* is one engine request: a chat request with `n=4` has four. Its key is unique in this life
+of the gateway.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.load import Load
+from schemas.refusal import Code
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """Base of events and effects."""
+
+
+class Submit(Record, frozen=True):
+    """A new choice. `max_tokens` and `prompt_tokens` in tokens; `rank` pins a rank, if given."""
+
+    choice: int
+    request_id: str
+    model: str
+    prompt_tokens: int
+    max_tokens: int
+    rank: int | None = None
+
+
+class Placed(Record, frozen=True):
+    """The router chose."""
+
+    choice: int
+    engine: str
+    incarnation: int
+    rank: int
+
+
+class Refused(Record, frozen=True):
+    """The router or the engine said no, or died. Also ends a stream in its midst."""
+
+    choice: int
+    code: Code
+    message: str
+    param: str | None = None
+
+
+class Started(Record, frozen=True):
+    """The first output of a choice came: from now on it is bound to its engine."""
+
+    choice: int
+
+
+class Finished(Record, frozen=True):
+    """The last output of a choice came. `cut`: the gateway ended it, the engine still runs."""
+
+    choice: int
+    cut: bool = False
+
+
+class ClientGone(Record, frozen=True):
+    """Nobody wants these choices any more."""
+
+    choices: list[int]
+
+
+class Due(Record, frozen=True):
+    """The pause of a choice is over."""
+
+    choice: int
+
+
+class EngineEntry(Record, frozen=True):
+    """The directory has this engine, as it is now."""
+
+    engine: str
+    incarnation: int
+    ready: bool
+    names: list[str]
+    ranks: int
+
+
+class EngineGone(Record, frozen=True):
+    engine: str
+    incarnation: int
+
+
+class RouterEntry(Record, frozen=True):
+    router: str
+    ready: bool
+
+
+class RouterGone(Record, frozen=True):
+    router: str
+
+
+class LoadSeen(Record, frozen=True):
+    engine: str
+    load: Load
+
+
+class AskPlacement(Record, frozen=True):
+    """Ask `router` with `Place`; `Placed` or `Refused` follows."""
+
+    choice: int
+    router: str
+    request_id: str
+    model: str
+    prompt_tokens: int
+    max_tokens: int
+    avoid: list[str]
+
+
+class OpenStream(Record, frozen=True):
+    """Send the choice's `Generate` to this life of this engine."""
+
+    choice: int
+    engine: str
+    incarnation: int
+    rank: int
+
+
+class Cancel(Record, frozen=True):
+    """Withdraw the ask or stream that the choice has open."""
+
+    choice: int
+
+
+class Pause(Record, frozen=True):
+    """`Due` after `delay` seconds."""
+
+    choice: int
+    delay: float
+
+
+class EndPlacement(Record, frozen=True):
+    """Tell `router` that the request is over."""
+
+    router: str
+    request_id: str
+
+
+class Fail(Record, frozen=True):
+    """The choice ends without its result; the client is told why."""
+
+    choice: int
+    code: Code
+    message: str
+    param: str | None = None
+
+
+Event = (
+    Submit
+    | Placed
+    | Refused
+    | Started
+    | Finished
+    | ClientGone
+    | Due
+    | EngineEntry
+    | EngineGone
+    | RouterEntry
+    | RouterGone
+    | LoadSeen
+)
+Effect = AskPlacement | OpenStream | Cancel | Pause | EndPlacement | Fail

@@ -1,0 +1,97 @@
+"""The engines that a gateway knows, and the least loaded of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from actors.gateway.events import EngineEntry, EngineGone, LoadSeen
+
+Candidate = tuple[str, int]
+"""Engine (actor id) and data-parallel rank."""
+
+
+class Rank(msgspec.Struct):
+    """`reported` requests by the last `Load`, `placed` ones of our own that are still there."""
+
+    reported: int = 0
+    placed: int = 0
+    used: float = 0.0
+    chosen: int = 0
+
+    def cost(self) -> float:
+        return max(self.reported, self.placed) + self.used
+
+
+class Engine(msgspec.Struct):
+    incarnation: int
+    ready: bool
+    names: list[str]
+    ranks: list[Rank]
+
+
+class Fleet(msgspec.Struct):
+    """Engines by actor id, each in its present life. `turn` numbers the choices made here."""
+
+    engines: dict[str, Engine] = {}
+    turn: int = 0
+
+    def candidates(self, model: str, rank: int | None) -> list[Candidate]:
+        """Where `model` can run now, on this rank if one is given."""
+        return [
+            (name, number)
+            for name, engine in self.engines.items()
+            if engine.ready and model in engine.names
+            for number in range(len(engine.ranks))
+            if rank is None or number == rank
+        ]
+
+    def least_loaded(self, candidates: list[Candidate], avoid: Collection[str]) -> Candidate:
+        """Of equals the one not chosen for longest; an avoided one only if there is no other."""
+        if len(candidates) == 1:
+            return candidates[0]
+        allowed = [c for c in candidates if c[0] not in avoid] or candidates
+
+        def rank(candidate: Candidate) -> tuple[float, int, Candidate]:
+            found = self.engines[candidate[0]].ranks[candidate[1]]
+            return found.cost(), found.chosen, candidate
+
+        return min(allowed, key=rank)
+
+    def placed(self, name: str, incarnation: int, number: int) -> None:
+        if rank := self._rank(name, incarnation, number):
+            self.turn += 1
+            rank.placed += 1
+            rank.chosen = self.turn
+
+    def left(self, name: str, incarnation: int, number: int) -> None:
+        if rank := self._rank(name, incarnation, number):
+            rank.placed -= 1
+
+    def entry(self, event: EngineEntry) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is None or engine.incarnation != event.incarnation:
+            ranks = [Rank() for _ in range(event.ranks)]
+            self.engines[event.engine] = Engine(event.incarnation, event.ready, event.names, ranks)
+            return
+        engine.ready, engine.names = event.ready, event.names
+        engine.ranks += [Rank() for _ in range(event.ranks - len(engine.ranks))]
+
+    def gone(self, event: EngineGone) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is not None and engine.incarnation <= event.incarnation:
+            del self.engines[event.engine]
+
+    def load(self, event: LoadSeen) -> None:
+        engine, load = self.engines.get(event.engine), event.load
+        if engine is not None and 0 <= load.rank < len(engine.ranks):
+            rank = engine.ranks[load.rank]
+            rank.reported = load.waiting + load.running
+            rank.used = load.blocks_used / max(load.blocks_total, 1)
+
+    def _rank(self, name: str, incarnation: int, number: int) -> Rank | None:
+        engine = self.engines.get(name)
+        if engine is None or engine.incarnation != incarnation:
+            return None
+        return engine.ranks[number] if number < len(engine.ranks) else None

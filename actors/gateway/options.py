@@ -1,0 +1,60 @@
+"""The options of a gateway: one strict struct, checked before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class OptionsError(Exception):
+    """An option that cannot be: one sentence with the value, the rule and the mend."""
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes in bytes, times in seconds.
+
+    `api_keys_env` names an environment variable, `api_key_file` a file; both hold one key a line.
+    `max_inflight` counts choices: a request with `n=4` is four. `max_pending_bytes` may wait for
+    one slow reader, which is then cut off. `reuse_port` lets several gateways share a port.
+    `chat_template` is a file whose template replaces the models' own.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    reuse_port: bool = False
+    api_keys_env: str | None = None
+    api_key_file: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    max_body_bytes: Positive = 8 << 20
+    max_inflight: Positive = 4096
+    max_pending_bytes: Positive = 1 << 20
+    keep_alive: Seconds = 75.0
+    chat_template: str | None = None
+    trust_request_chat_template: bool = False
+    tokenizer_threads: Positive = 2
+
+    @property
+    def tls(self) -> bool:
+        return self.ssl_certfile is not None
+
+
+def read_options(raw: dict[str, Any]) -> Options:
+    """Raises OptionsError for an unknown name, a wrong type or files that cannot be read."""
+    try:
+        options = msgspec.convert(raw, Options)
+    except msgspec.ValidationError as error:
+        raise OptionsError(f"gateway options: {error}") from None
+    if (options.ssl_certfile is None) != (options.ssl_keyfile is None):
+        raise OptionsError("ssl_certfile and ssl_keyfile belong together: give both or none")
+    for name in ("ssl_certfile", "ssl_keyfile", "chat_template"):
+        path = getattr(options, name)
+        if path is not None and not Path(path).is_file():
+            raise OptionsError(f"{name} {path!r} is no file that can be read")
+    return options

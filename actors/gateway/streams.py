@@ -1,0 +1,215 @@
+"""The running choices: carries out what the core decides, and hands tokens to their sinks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import msgspec
+
+from actors.gateway.choice import Order, Sink
+from actors.gateway.core import GatewayCore
+from actors.gateway.events import (
+    AskPlacement,
+    Cancel,
+    ClientGone,
+    Due,
+    Effect,
+    EndPlacement,
+    Event,
+    Fail,
+    Finished,
+    OpenStream,
+    Pause,
+    Placed,
+    Refused,
+    Started,
+    Submit,
+)
+from actors.gateway.http.errors import ApiError
+from bus.runtime import Runtime
+from schemas import placement
+from schemas.generate import Generate, Step
+from schemas.message import Message
+from schemas.refusal import Code, Refusal
+
+PLACEMENT_TIMEOUT = 2.0
+"""Seconds that a router may take."""
+
+
+class Running(msgspec.Struct):
+    """One choice. `open` is the correlation id of its ask or stream, 0 between two of them."""
+
+    generate: Generate
+    sink: Sink
+    open: int = 0
+    started: bool = False
+
+
+class Streams:
+    """The shell of `GatewayCore`. `after_batch` is called after the tokens of each engine step."""
+
+    def __init__(
+        self,
+        rt: Runtime,
+        core: GatewayCore,
+        limit: int,
+        after_batch: Callable[[], None],
+    ) -> None:
+        self._rt = rt
+        self._core = core
+        self._limit = limit
+        self._after_batch = after_batch
+        self._keys = itertools.count(1)
+        self._running: dict[int, Running] = {}
+        self._by_stream: dict[int, int] = {}
+        self.refused = 0
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def submit(self, orders: list[Order]) -> list[int]:
+        """Start choices; returns their keys. Raises ApiError when too many run."""
+        if len(self._running) + len(orders) > self._limit:
+            self.refused += 1
+            raise ApiError(503, f"{self._limit} choices are being served already: try again later.")
+        keys = [next(self._keys) for _ in orders]
+        for key, order in zip(keys, orders, strict=True):
+            generate = order.generate
+            self._running[key] = Running(generate, order.sink)
+            self.handle(
+                Submit(
+                    key,
+                    generate.request_id,
+                    generate.model,
+                    order.prompt_tokens,
+                    order.max_tokens,
+                    generate.rank,
+                )
+            )
+        return keys
+
+    def cancel(self, keys: list[int]) -> None:
+        self.handle(ClientGone(keys))
+        for key in keys:
+            self._forget(key)
+
+    def take(self, step: Step) -> None:
+        """The hot path: every token of every choice comes through here."""
+        by_stream, running = self._by_stream, self._running
+        for delta in step.deltas:
+            key = by_stream.get(delta.stream)
+            if key is None:
+                self._rt.count("late_deltas")  # cancelled while the step was on its way
+                continue
+            choice = running[key]
+            if delta.finish_reason == "error":
+                self._rt.finish(delta.stream)
+                self._refused(key, "internal", delta.error or "the engine failed on this request")
+                continue
+            if not choice.started:
+                choice.started = True
+                self.handle(Started(key))
+            try:
+                cut = choice.sink.push(delta)
+            except Exception as error:  # one bad choice must not take the step from the others
+                self._rt.log.exception("choice failed", request=choice.generate.request_id)
+                self._fail(key, "internal", f"the output could not be handled: {error}")
+                continue
+            if delta.finish_reason is not None:
+                self._rt.finish(delta.stream)
+                self._end(key)
+            elif cut:
+                self._end(key, cut=True)
+        self._after_batch()
+
+    def handle(self, event: Event) -> None:
+        """Tell the core, do what it wants."""
+        self._carry_out(self._core.handle(event))
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        rt = self._rt
+        for effect in effects:
+            if isinstance(effect, OpenStream):
+                self._open(effect)
+            elif isinstance(effect, AskPlacement):
+                self._ask(effect)
+            elif isinstance(effect, Cancel):
+                if (choice := self._running.get(effect.choice)) and choice.open:
+                    rt.cancel(choice.open)
+            elif isinstance(effect, Pause):
+                rt.clock.call_later(effect.delay, partial(self.handle, Due(effect.choice)))
+            elif isinstance(effect, EndPlacement):
+                rt.tell(effect.router, placement.PlacementEnded(effect.request_id))
+            elif isinstance(effect, Fail):
+                # Not at once: the one who submits it does not know its key yet.
+                rt.clock.call_later(0, partial(self._deliver, effect))
+
+    def _open(self, effect: OpenStream) -> None:
+        choice = self._running[effect.choice]
+        generate = choice.generate
+        if effect.rank != generate.rank:
+            generate = msgspec.structs.replace(generate, rank=effect.rank)
+        choice.open = self._rt.stream(
+            effect.engine,
+            generate,
+            partial(self._stream_ended, effect.choice),
+            incarnation=effect.incarnation,
+        )
+        self._by_stream[choice.open] = effect.choice
+
+    def _stream_ended(self, key: int, message: Message) -> None:
+        """Only refusals end a stream here; the last delta ends it in `take`."""
+        if isinstance(message, Refusal):
+            self._refused(key, message.code, message.message, message.param)
+        else:
+            self._refused(key, "internal", "the engine ended the stream without a reason")
+
+    def _ask(self, effect: AskPlacement) -> None:
+        ask = placement.Place(
+            effect.request_id,
+            effect.model,
+            effect.prompt_tokens,
+            effect.max_tokens,
+            avoid=effect.avoid,
+        )
+        done = partial(self._placed, effect.choice)
+        opened = self._rt.ask(effect.router, ask, done, timeout=PLACEMENT_TIMEOUT)
+        self._running[effect.choice].open = opened
+
+    def _placed(self, key: int, message: Message) -> None:
+        if choice := self._running.get(key):
+            choice.open = 0
+        if isinstance(message, placement.Placed):
+            self.handle(Placed(key, message.engine, message.incarnation, message.rank))
+        elif isinstance(message, Refusal):
+            self.handle(Refused(key, message.code, message.message, message.param))
+
+    def _refused(self, key: int, code: Code, message: str, param: str | None = None) -> None:
+        choice = self._running.get(key)
+        if choice is None:
+            return
+        self._by_stream.pop(choice.open, None)
+        choice.open = 0
+        self.handle(Refused(key, code, message, param))
+
+    def _fail(self, key: int, code: Code, message: str) -> None:
+        choice = self._running[key]
+        self._end(key, cut=True)
+        choice.sink.fail(code, message, None)
+
+    def _end(self, key: int, *, cut: bool = False) -> None:
+        self.handle(Finished(key, cut))
+        self._forget(key)
+
+    def _deliver(self, effect: Fail) -> None:
+        choice = self._running.get(effect.choice)
+        if choice is not None:
+            self._forget(effect.choice)
+            choice.sink.fail(effect.code, effect.message, effect.param)
+
+    def _forget(self, key: int) -> None:
+        choice = self._running.pop(key, None)
+        if choice is not None:
+            self._by_stream.pop(choice.open, None)
