@@ -7,7 +7,7 @@ from functools import partial
 
 from bus.clock import Clock, Timer
 from bus.directory import Directory
-from bus.envelope import Frame, FrameError, Kind, decode
+from bus.envelope import Frame, FrameError, Header, Kind, decode
 from bus.identity import CONFIG, Addresses
 from bus.ledger import Ledger
 from bus.peers import Peers
@@ -95,19 +95,21 @@ class Asking:
         return correlation
 
     def finish(self, correlation: int) -> None:
-        self._pending.end(correlation)
+        self._pending.take(correlation)
 
     def cancel(self, correlation: int) -> None:
-        entry = self._pending.end(correlation)
+        entry = self._pending.take(correlation)
         if entry is not None:
-            self._send(entry.to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
+            self._withdraw(correlation, entry)
 
     def fail_peer(self, actor: str, incarnation: int, code: Code, text: str) -> None:
         """End all that was asked of this life, and of earlier ones."""
-        self._pending.fail_peer(actor, incarnation, code, text)
+        for _, entry in self._pending.take_peer(actor, incarnation):
+            self._guard(entry.done, Refusal(code, text))
 
     def close(self, text: str) -> None:
-        self._pending.fail_all("cancelled", text)
+        for _, entry in self._pending.take_all():
+            self._guard(entry.done, Refusal("cancelled", text))
         if self._timer is not None:
             self._timer.cancel()
 
@@ -117,7 +119,9 @@ class Asking:
     def lost_replies(self, actor: str, incarnation: int) -> None:
         """Some reply to us is gone, nobody knows whose: no ask to this life may wait for ever."""
         self._ledger.note("replies_lost", f"from {actor}")
-        self.fail_peer(actor, incarnation, "unreachable", f"replies of {actor} were lost")
+        for correlation, entry in self._pending.take_peer(actor, incarnation):
+            self._withdraw(correlation, entry)
+            self._guard(entry.done, Refusal("unreachable", f"replies of {actor} were lost"))
 
     def on_reply(self, peer: str, frames: Sequence[Frame]) -> None:
         """Frames that came back from the mailbox of `peer`."""
@@ -125,26 +129,46 @@ class Asking:
             header, message, _ = decode(frames)
         except FrameError as error:
             self._ledger.note(error.code, f"{peer}: {error}")
-            if error.header is not None and error.header.kind in (Kind.ANSWER, Kind.END):
-                self._end(error.header.correlation, Refusal(error.code, str(error)))
+            if error.header is not None and self._arrived(peer, error.header):
+                self._unreadable(error.header, Refusal(error.code, str(error)))
             return
-        if self._directory.is_over(header.sender, header.incarnation):
-            text = f"{header.tag} of an earlier life of {header.sender}"
-            self._ledger.note("from_the_dead", text)
+        if not self._arrived(peer, header):
             return
-        if self._seen.lost((header.sender, header.incarnation, "replies"), header.sequence):
-            self.lost_replies(header.sender, header.incarnation)
         if message is None or header.kind not in (Kind.ANSWER, Kind.ITEM, Kind.END):
             self._ledger.note("bad_frame", f"{peer} sent kind {header.kind} as a reply")
         elif header.kind != Kind.ITEM:
             self._end(header.correlation, message)
         elif header.correlation == 0:
-            self._on_batch(header.sender, message)
+            self._on_batch(peer, message)
         elif (entry := self._pending.get(header.correlation)) and entry.on_item:
             self._guard(entry.on_item, message)
 
+    def _arrived(self, peer: str, header: Header) -> bool:
+        """Check sender, life and sequence; False if this reply is none of ours."""
+        if header.sender != peer:
+            self._ledger.note("bad_frame", f"{peer} replied in the name of {header.sender}")
+            return False
+        if self._directory.is_over(peer, header.incarnation):
+            self._ledger.note("from_the_dead", f"{header.tag} of an earlier life of {peer}")
+            return False
+        replies = (peer, header.incarnation, "replies")
+        self._seen.join(replies)
+        if self._seen.lost(replies, header.sequence):
+            self.lost_replies(peer, header.incarnation)
+        return True
+
+    def _unreadable(self, header: Header, refusal: Refusal) -> None:
+        """Somebody waits for this reply: it ends there."""
+        if header.kind in (Kind.ANSWER, Kind.END):
+            self._end(header.correlation, refusal)
+        elif header.kind == Kind.ITEM:  # of which streams, only its body could say
+            self.lost_replies(header.sender, header.incarnation)
+
+    def _withdraw(self, correlation: int, entry: Open) -> None:
+        self._send(entry.to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
+
     def _end(self, correlation: int, message: Message) -> None:
-        entry = self._pending.end(correlation)
+        entry = self._pending.take(correlation)
         if entry is None:
             self._ledger.count("late_answers")
         else:
@@ -189,9 +213,9 @@ class Asking:
 
     def _expire(self) -> None:
         self._timer_at = float("inf")
-        for correlation, entry in self._pending.expire(self._clock.now()):
+        for correlation, entry in self._pending.take_expired(self._clock.now()):
             self._ledger.count("deadlines")
-            self._send(entry.to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
+            self._withdraw(correlation, entry)
             self._guard(entry.done, Refusal("deadline", f"{entry.to} did not answer in time"))
         following = self._pending.next_deadline()
         if following is not None:

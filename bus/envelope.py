@@ -64,6 +64,9 @@ class FrameError(Exception):
         self.header = header
 
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what was promised; the last for deep nesting."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _header = msgspec.msgpack.Decoder(Header).decode
 _bodies = {tag: msgspec.msgpack.Decoder(kind).decode for tag, kind in MESSAGES.items()}
@@ -84,7 +87,7 @@ def decode(frames: Sequence[Frame]) -> tuple[Header, Message | None, Sequence[Fr
         raise FrameError("too_large", f"header of {len(frames[1])} bytes; at most {MAX_HEADER}")
     try:
         header = _header(frames[1])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise FrameError("bad_frame", f"header unreadable: {error}") from None
     if header.version != VERSION:
         _check_version(header)
@@ -105,7 +108,7 @@ def decode(frames: Sequence[Frame]) -> tuple[Header, Message | None, Sequence[Fr
         raise FrameError("unknown_tag", f"no message is called {header.tag!r}", header)
     try:
         return header, reader(body), frames[3:]
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise FrameError("bad_body", f"{header.tag}: {error}", header) from None
 
 

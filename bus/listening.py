@@ -55,8 +55,10 @@ class Listening:
             header, message, _ = decode(frames)
         except FrameError as error:
             self._ledger.note(error.code, f"{publisher}: {error}")
-            return
-        if header.kind != Kind.EVENT or header.sender != publisher or message is None:
+            if error.header is None:
+                return
+            header, message = error.header, None
+        if header.kind != Kind.EVENT or header.sender != publisher:
             self._ledger.note("bad_frame", f"{publisher} published what is no event of its own")
             return
         # A new life of ConfigActor is heard before anybody can say that there is one.
@@ -66,6 +68,8 @@ class Listening:
         topic = bytes(frames[0]).decode(errors="replace")
         life = (publisher, header.incarnation)
         self._count_lost(*life, topic, self._seen.lost((*life, topic), header.sequence))
+        if message is None:
+            return  # counted above for what it is: it is not lost as well
         if isinstance(message, Heartbeat):
             self._compare(*life, message.sequences)
         self._on_event(publisher, topic, message)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from bus.actor import Incoming
 from bus.clock import Clock
 from bus.directory import Directory
-from bus.envelope import Frame, FrameError, Kind, decode
+from bus.envelope import Frame, FrameError, Header, Kind, decode
 from bus.identity import Identity
 from bus.ledger import Ledger
 from bus.outgoing import LIMIT, Outgoing
@@ -20,6 +20,8 @@ from schemas.refusal import Refusal
 
 MAX_OPEN = 65_536
 """Asks and streams that may be open in one mailbox; more are refused as `overloaded`."""
+MAX_GUESTS = 64
+"""Askers outside the directory whose sequences are remembered; others are forgotten."""
 RETRY = 0.005
 """Seconds until a peer whose queue was full is tried again."""
 
@@ -46,6 +48,7 @@ class Mailbox:
         self._on_cancel = on_cancel
         self._open: dict[tuple[str, int, int], Incoming] = {}
         self._waiting: dict[bytes, Outgoing] = {}
+        self._guests: dict[bytes, str] = {}  # identity -> sender, who asked last comes last
         self._closed = False
 
     def bind(self, transport: Transport, endpoint: str) -> str:
@@ -66,7 +69,7 @@ class Mailbox:
         """The asker is dead: withdraw what lives of it up to `incarnation` had open."""
         identity = Identity(actor, incarnation).wire
         self._wire.sent.forget(identity)
-        self._waiting.pop(identity, None)
+        self._drop(identity)
         for key in [k for k in self._open if k[0] == actor and k[1] <= incarnation]:
             self._cancelled(key)
 
@@ -89,6 +92,8 @@ class Mailbox:
             header, message, attachments = decode(frames)
         except FrameError as error:
             self._refuse(identity, error)
+            if error.header is not None:
+                self._count_lost(identity, error.header)
             return
         me = self._wire.identity
         if header.recipient not in (0, me.incarnation):
@@ -99,21 +104,41 @@ class Mailbox:
             text = f"{header.tag} of an earlier life of {header.sender}"
             self._ledger.note("from_the_dead", text)
             return
-        life = (header.sender, header.incarnation)
-        if lost := self._seen.lost((*life, "requests"), header.sequence):
-            self._ledger.note("requests_lost", f"from {header.sender}", lost)
+        self._count_lost(identity, header)
         if message is None:
-            self._cancelled((*life, header.correlation))
+            self._cancelled((header.sender, header.incarnation, header.correlation))
+            return
+        if header.kind not in (Kind.TELL, Kind.ASK, Kind.STREAM):
+            text = f"{header.sender} sent kind {header.kind} to a mailbox"
+            self._ledger.note("bad_frame", text)
             return
         left = header.left
         deadline = None if left is None else self._clock.now() + left / 1000
         incoming = Incoming(identity, header, message, attachments, deadline, self._answer)
         if incoming.open:
+            if incoming.key in self._open:
+                self._ledger.note("doubled", f"{header.tag} from {header.sender}")
+                return  # the first of the two will be answered
             if len(self._open) >= MAX_OPEN:
                 incoming.refuse("overloaded", f"{MAX_OPEN} asks are open in {me.actor}")
                 return
             self._open[incoming.key] = incoming
         self._on_message(incoming)
+
+    def _count_lost(self, identity: bytes, header: Header) -> None:
+        """By sequence; so it also counts who asks, and forgets old guests."""
+        sender = header.sender
+        if lost := self._seen.lost((sender, header.incarnation, "requests"), header.sequence):
+            self._ledger.note("requests_lost", f"from {sender}", lost)
+        if self._directory.find(sender) is None:
+            self._guests.pop(identity, None)
+            self._guests[identity] = sender
+            if len(self._guests) > MAX_GUESTS:
+                oldest = next(iter(self._guests))
+                guest = self._guests.pop(oldest)
+                if self._directory.find(guest) is None:
+                    self._wire.sent.forget(oldest)
+                    self._seen.forget(guest)
 
     def _refuse(self, identity: bytes, error: FrameError) -> None:
         self._ledger.note(error.code, f"{identity!r}: {error}")
@@ -148,14 +173,25 @@ class Mailbox:
             queue = Outgoing(lambda f: self._router.send(identity, f))
             self._waiting[identity] = queue
             self._clock.call_later(RETRY, lambda: self._retry(identity))
-        return queue.push(frames) is Sent.OK
+        sent = queue.push(frames)
+        self._wire.held[identity] = len(queue)
+        return sent is Sent.OK
 
     def _retry(self, identity: bytes) -> None:
         queue = self._waiting.get(identity)
         if queue is None or self._closed:
             return
-        queue.flush()
-        if len(queue):
+        if queue.flush() is Sent.NO_ROUTE:
+            self._drop(identity)
+        elif len(queue):
+            self._wire.held[identity] = len(queue)
             self._clock.call_later(RETRY, lambda: self._retry(identity))
         else:
-            del self._waiting[identity]
+            self._drop(identity)
+
+    def _drop(self, identity: bytes) -> None:
+        """Its queue is not needed any more; what is still in it can reach nobody."""
+        queue = self._waiting.pop(identity, None)
+        self._wire.held.pop(identity, None)
+        if queue is not None and len(queue):
+            self._ledger.note("answer_dropped", f"to {identity!r}, which is gone", len(queue))

@@ -15,7 +15,7 @@ LIMIT = 4096
 class Outgoing:
     """Sends in order. While the socket says FULL, messages wait here, up to `limit`.
 
-    `push` returns False when the limit is reached: the message was not taken, and the caller says
+    `push` returns FULL when the limit is reached: the message was not taken, and the caller says
     so to whoever waits for it.
     """
 
@@ -38,13 +38,10 @@ class Outgoing:
         return Sent.OK
 
     def flush(self) -> Sent:
-        """Send what can be sent now. NO_ROUTE: the peer left; what waited for it is dropped."""
+        """Send what can be sent now. NO_ROUTE: the peer left; the rest waits for `clear`."""
         while self._waiting:
             sent = self._send(self._waiting[0])
-            if sent is Sent.FULL:
-                return sent
-            if sent is Sent.NO_ROUTE:
-                self._waiting.clear()
+            if sent is not Sent.OK:
                 return sent
             self._waiting.popleft()
         return Sent.OK

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from schemas.message import Message
-from schemas.refusal import Code, Refusal
 
 Done = Callable[[Message], None]
 """Gets the answer, the last item, or a `Refusal`. Called exactly once."""
+SLACK = 1024
+"""Deadlines of asks that have ended are swept out when they are more than the open ones by this."""
 
 
 @dataclass(slots=True)
@@ -27,7 +28,7 @@ class Open:
 
 
 class Pending:
-    """Correlation id -> open ask or stream. Every one of them ends exactly once."""
+    """Correlation id -> open ask or stream. Whoever takes one out of here ends it."""
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
@@ -43,52 +44,42 @@ class Pending:
         self._open[correlation] = entry
         if entry.deadline is not None:
             heapq.heappush(self._deadlines, (entry.deadline, correlation))
+            if len(self._deadlines) > 2 * len(self._open) + SLACK:
+                self._deadlines = [d for d in self._deadlines if d[1] in self._open]
+                heapq.heapify(self._deadlines)
         return correlation
 
     def get(self, correlation: int) -> Open | None:
         return self._open.get(correlation)
 
-    def end(self, correlation: int) -> Open | None:
-        """Forget it, without a call: it ended in a way that the caller knows."""
+    def take(self, correlation: int) -> Open | None:
+        """None if it was not open: late, double, or never ours."""
         return self._open.pop(correlation, None)
 
-    def finish(self, correlation: int, message: Message) -> bool:
-        """End it with `message`; False if it was not open (late, double, or never ours)."""
-        entry = self._open.pop(correlation, None)
-        if entry is None:
-            return False
-        entry.done(message)
-        return True
-
-    def fail_peer(self, to: str, incarnation: int, code: Code, text: str) -> int:
-        """End all that was sent to `to` in a life up to `incarnation`; returns how many."""
-        return self._fail(
+    def take_peer(self, to: str, incarnation: int) -> list[tuple[int, Open]]:
+        """All that was sent to `to` in a life up to `incarnation`."""
+        return self._take(
             [
                 correlation
                 for correlation, entry in self._open.items()
                 if entry.to == to and entry.incarnation <= incarnation
-            ],
-            code,
-            text,
+            ]
         )
 
-    def fail_all(self, code: Code, text: str) -> int:
-        return self._fail(list(self._open), code, text)
+    def take_all(self) -> list[tuple[int, Open]]:
+        return self._take(list(self._open))
 
-    def _fail(self, correlations: list[int], code: Code, text: str) -> int:
-        return sum(self.finish(c, Refusal(code, text)) for c in correlations)
+    def take_expired(self, now: float) -> list[tuple[int, Open]]:
+        """All whose deadline has passed, in the order of their deadlines."""
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            expired.append(heapq.heappop(self._deadlines)[1])
+        return self._take([correlation for correlation in expired if correlation in self._open])
+
+    def _take(self, correlations: list[int]) -> list[tuple[int, Open]]:
+        return [(correlation, self._open.pop(correlation)) for correlation in correlations]
 
     def next_deadline(self) -> float | None:
         while self._deadlines and self._deadlines[0][1] not in self._open:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
-
-    def expire(self, now: float) -> list[tuple[int, Open]]:
-        """Take out all whose deadline has passed, so that the caller can refuse and cancel them."""
-        expired = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, correlation = heapq.heappop(self._deadlines)
-            entry = self._open.pop(correlation, None)
-            if entry is not None:
-                expired.append((correlation, entry))
-        return expired

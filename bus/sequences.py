@@ -29,6 +29,10 @@ class Seen:
     def __init__(self) -> None:
         self._last: dict[Hashable, int] = {}
 
+    def join(self, key: Hashable) -> None:
+        """We are there from the first message on: a loss of it is noticed too."""
+        self._last.setdefault(key, 0)
+
     def lost(self, key: Hashable, sequence: int) -> int:
         """How many messages of `key` are missing before this one. Late and double ones count 0."""
         last = self._last.get(key)

@@ -12,6 +12,8 @@ class Wire:
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.sent = Sent()
+        self.held: dict[bytes, int] = {}
+        """Replies that have their number and still wait on our side, by identity."""
 
     def frames(
         self,
@@ -45,7 +47,8 @@ class Wire:
         sequences: dict[str, int] = {}
         for key, last in self.sent.items():
             if isinstance(key, bytes):
-                sequences[f"@{key.decode().rsplit('#', 1)[0]}"] = last
+                name = key.decode(errors="backslashreplace")  # a stranger's may be any bytes
+                sequences[f"@{name.rsplit('#', 1)[0]}"] = last - self.held.get(key, 0)
             elif "/" not in str(key):  # keys with a slash are actors that we ask, not topics
                 sequences[str(key)] = last
         return sequences
