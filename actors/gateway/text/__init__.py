@@ -6,7 +6,7 @@ It imports neither the HTTP layer nor the bus. Everything here blocks; the calle
 from __future__ import annotations
 
 from actors.gateway.text.decoder import ChoiceDecoder
-from actors.gateway.text.errors import TextError
+from actors.gateway.text.errors import ParserFailed, TextError
 from actors.gateway.text.message import MessageDelta, Parsed, ToolCall, ToolCallDelta
 from actors.gateway.text.parsers import Parsers, ParserStream, Prepared
 from actors.gateway.text.tokenizer import ModelText
@@ -18,6 +18,7 @@ __all__ = [
     "MessageDelta",
     "ModelText",
     "Parsed",
+    "ParserFailed",
     "ParserStream",
     "Parsers",
     "Prepared",

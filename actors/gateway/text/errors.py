@@ -12,3 +12,7 @@ class TextError(Exception):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class ParserFailed(TextError):
+    """A parser of vLLM broke on a model's output: not the user's fault, so no 400."""

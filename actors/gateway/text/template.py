@@ -57,7 +57,7 @@ def compile_template(source: str) -> ChatTemplate:
 class _Generation(Extension):
     """`{% generation %}…{% endgeneration %}` marks assistant text for training; here it is text."""
 
-    tags = {"generation"}  # noqa: RUF012 (the library's declaration)
+    tags = {"generation"}
 
     def parse(self, parser: Parser) -> CallBlock:
         line = next(parser.stream).lineno

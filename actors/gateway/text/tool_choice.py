@@ -68,7 +68,7 @@ class ForcedCalls:
         self._scanner = CallScanner()
         self._ids: list[str] = []
 
-    def push(self, delta_text: str, delta_token_ids: Sequence[int]) -> list[MessageDelta]:  # noqa: ARG002
+    def push(self, delta_text: str, delta_token_ids: Sequence[int]) -> list[MessageDelta]:
         """New pieces of calls; the name comes with the first piece of its arguments."""
         if not delta_text:
             return []
