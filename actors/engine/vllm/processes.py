@@ -1,0 +1,101 @@
+"""The processes of one engine: noticed when they die, gone when the engine is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable
+from multiprocessing.process import BaseProcess
+
+import psutil
+
+GRACE = 5.0
+"""Seconds that processes get to end by themselves before they are killed."""
+
+
+def children() -> set[BaseProcess]:
+    """The processes that `multiprocessing` started from this one and that still run."""
+    return set(multiprocessing.active_children())
+
+
+class ProcessWatch:
+    """Calls `on_death(reason)` once, as soon as the kernel knows that one of `processes` ended.
+
+    vLLM notices by itself, but up to seconds later. Where there is no pidfd (it is Linux's), its
+    notice has to do. Used on an event loop.
+    """
+
+    def __init__(self, processes: Iterable[BaseProcess], on_death: Callable[[str], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_death = on_death
+        self._fds: dict[int, BaseProcess] = {}
+        for process in processes:
+            if process.pid is None or not hasattr(os, "pidfd_open"):
+                continue
+            try:
+                fd = os.pidfd_open(process.pid)
+            except ProcessLookupError:  # it died before we could watch it
+                self._loop.call_soon(self._died, process, "is gone")
+                continue
+            self._fds[fd] = process
+            self._loop.add_reader(fd, self._readable, fd)
+
+    def close(self) -> None:
+        for fd in self._fds:
+            self._loop.remove_reader(fd)
+            os.close(fd)
+        self._fds.clear()
+
+    def _readable(self, fd: int) -> None:
+        self._died(self._fds[fd], _how_it_ended(fd))
+
+    def _died(self, process: BaseProcess, how: str) -> None:
+        self.close()
+        self._on_death(f"process {process.name} ({process.pid}) {how}")
+
+
+def _how_it_ended(fd: int) -> str:
+    """Read the exit status without reaping the process: vLLM's own monitor does that."""
+    try:
+        status = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # it has reaped it already
+        status = None
+    if status is None:
+        return "ended"
+    if status.si_code == os.CLD_EXITED:
+        return f"exited with status {status.si_status}"
+    return f"was killed by {signal.Signals(status.si_status).name}"
+
+
+def family(processes: Iterable[BaseProcess]) -> list[psutil.Process]:
+    """These processes and all that they started (workers outlive a killed EngineCore)."""
+    members: list[psutil.Process] = []
+    for process in processes:
+        try:
+            parent = psutil.Process(process.pid)
+            members += [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+    return members
+
+
+def kill(members: Iterable[psutil.Process]) -> None:
+    """Kill those that still run."""
+    for member in members:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def end(processes: Iterable[BaseProcess], members: list[psutil.Process]) -> None:
+    """Wait for `members` to end, kill those that do not, and reap `processes`. Blocks."""
+    _, alive = psutil.wait_procs(members, timeout=GRACE)
+    kill(alive)
+    psutil.wait_procs(alive, timeout=GRACE)
+    for process in processes:
+        process.join(GRACE)
+        if process.exitcode is not None:
+            process.close()

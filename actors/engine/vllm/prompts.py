@@ -1,0 +1,83 @@
+"""A `Generate` as vLLM takes it: prompt, sampling, rank; checked so that the engine never fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.inputs import TextPrompt, tokens_input
+
+from actors.engine.backend import InvalidRequest
+from actors.engine.vllm.intake import Submission
+from actors.engine.vllm.params import ParamsMaker
+from actors.engine.vllm.setup import Engine
+from schemas.generate import Generate
+
+
+class RequestMaker:
+    """Makes the submissions of one engine. `text`: the engine does text."""
+
+    def __init__(self, engine: Engine, *, text: bool) -> None:
+        config, tokenizer = engine.config, engine.llm.tokenizer
+        model = config.model_config
+        self._context = model.max_model_len
+        # Some tokenizers know ids beyond the text vocabulary, which vLLM accepts.
+        self._highest = max(model.get_vocab_size() - 1, getattr(tokenizer, "max_token_id", 0))
+        self._text = text
+        self._params = ParamsMaker(
+            context_length=self._context,
+            defaults=engine.default_sampling,
+            max_tokens_cap=engine.max_tokens_cap,
+            verify=lambda params: params.verify(
+                model, config.speculative_config, config.structured_outputs_config, tokenizer
+            ),
+            text=text,
+        )
+
+    def make(self, key: int, request: Generate) -> Submission:
+        """Raises InvalidRequest."""
+        if request.task != "generate":
+            raise InvalidRequest(f"task {request.task!r}: this engine does 'generate' only")
+        if request.lora is not None:
+            raise InvalidRequest(f"adapter {request.lora!r} is not loaded: this engine has none")
+        return Submission(
+            # Clients choose request ids, and may choose one twice; vLLM aborts by id.
+            request_id=f"{request.request_id}.{key}",
+            prompt=self._prompt(request),
+            params=self._params.make(
+                request.sampling, None if request.text is not None else len(request.token_ids)
+            ),
+            priority=request.priority,
+            rank=request.rank,
+            reasoning_ended=request.reasoning_ended,
+        )
+
+    def _prompt(self, request: Generate) -> Any:
+        if request.text is not None:
+            return self._text_prompt(request.text, request.salt)
+        tokens = request.token_ids
+        if not tokens:
+            raise InvalidRequest("the prompt is empty: at least one token is needed")
+        if len(tokens) >= self._context:
+            raise InvalidRequest(
+                f"the prompt has {len(tokens)} tokens and the context is {self._context}: "
+                f"shorten it to {self._context - 1} or less, one is needed for the answer"
+            )
+        # A token outside the vocabulary would end the engine, not the request.
+        lowest, highest = min(tokens), max(tokens)
+        if lowest < 0 or highest > self._highest:
+            wrong = lowest if lowest < 0 else highest
+            raise InvalidRequest(
+                f"token id {wrong} is not in the vocabulary: it has 0 to {self._highest}"
+            )
+        return tokens_input(tokens, cache_salt=request.salt)
+
+    def _text_prompt(self, text: str, salt: str | None) -> Any:
+        if not self._text:
+            raise InvalidRequest(
+                "a prompt in text needs the engine to do text: send token ids, or start the "
+                "engine with --use-vllm-tokenizer"
+            )
+        prompt = TextPrompt(prompt=text)
+        if salt is not None:
+            prompt["cache_salt"] = salt
+        return prompt

@@ -1,0 +1,118 @@
+"""Starts vLLM: engine arguments, configuration, AsyncLLM. Blocks for seconds to minutes."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import psutil
+import vllm
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from actors.engine.vllm import environment, processes
+from actors.engine.vllm.options import check_names
+from actors.engine.vllm.stat_logger import OnStep, step_logger_factory
+
+CPU_BLOCK_SIZE = 32
+
+
+class Stopped(Exception):
+    """The engine was stopped while it was starting."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """A running vLLM.
+
+    `ranks` are the data-parallel ranks that it manages, `num_blocks` the KV blocks of each.
+    `default_sampling` is the model's generation_config where it differs from neutral.
+    `max_tokens_cap` bounds `max_tokens` of every request, None where the operator set no bound.
+    """
+
+    llm: AsyncLLM
+    config: VllmConfig
+    version: str
+    ranks: list[int]
+    num_blocks: int
+    default_sampling: dict[str, float | int]
+    max_tokens_cap: int | None
+    processes: list[BaseProcess]
+    family: list[psutil.Process]
+
+
+def start_engine(
+    arguments: dict[str, Any],
+    on_step: OnStep,
+    before: set[BaseProcess],
+    stopped: threading.Event,
+) -> Engine:
+    """Raises InvalidOption, Stopped once `stopped` is set, or what vLLM raises.
+
+    `before` are this process's children that are none of the engine's.
+    """
+    fields = (field.name for field in dataclasses.fields(AsyncEngineArgs))
+    check_names(arguments, fields, vllm.__version__)
+    on_cpu = current_platform.is_cpu()
+    if on_cpu:
+        environment.keep_worker_in_core()
+    args = AsyncEngineArgs(**with_defaults(arguments, on_cpu=on_cpu))
+    config = args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    if on_cpu:
+        transfer = config.kv_transfer_config
+        environment.fork_processes(None if transfer is None else transfer.kv_connector)
+    if stopped.is_set():
+        raise Stopped
+    llm = AsyncLLM.from_vllm_config(
+        config,
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        stat_loggers=[step_logger_factory(on_step)],
+        enable_log_requests=args.enable_log_requests,
+        disable_log_stats=args.disable_log_stats,
+    )
+    started = sorted(processes.children() - before, key=lambda process: process.name)
+    ranks = list(llm.engine_core.engine_ranks_managed)
+    return Engine(
+        llm=llm,
+        config=config,
+        version=vllm.__version__,
+        ranks=ranks,
+        # vLLM adds up the ranks' blocks; engines on Ray do not report theirs.
+        num_blocks=(config.cache_config.num_gpu_blocks or 0) // len(ranks),
+        default_sampling=config.model_config.get_diff_sampling_param(),
+        max_tokens_cap=_max_tokens_cap(config),
+        processes=started,
+        family=processes.family(started),
+    )
+
+
+def with_defaults(arguments: dict[str, Any], *, on_cpu: bool) -> dict[str, Any]:
+    """The engine arguments, with Callboard's defaults where the operator gave none."""
+    # Chats and agents repeat their prefixes; vLLM leaves it off for some kinds of models.
+    defaults: dict[str, Any] = {"enable_prefix_caching": True}
+    if on_cpu:
+        # vLLM's 128 on CPU shares prefixes of 128 tokens only; its kernels want multiples of 32.
+        defaults["block_size"] = CPU_BLOCK_SIZE
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return defaults | given
+
+
+def shut_down(engine: Engine) -> None:
+    """End vLLM and all its processes. Blocks for some seconds at most."""
+    engine.llm.shutdown()
+    processes.end(engine.processes, engine.family)
+
+
+def _max_tokens_cap(config: VllmConfig) -> int | None:
+    """The operator's own `max_new_tokens` bounds requests; the model author's is but a default."""
+    model = config.model_config
+    if model.generation_config in ("auto", "vllm"):
+        cap = model.override_generation_config.get("max_new_tokens")
+    else:
+        cap = model.get_diff_sampling_param().get("max_tokens")
+    return None if cap is None else int(cap)
