@@ -16,6 +16,8 @@ BEAT = 1.0
 """Seconds between heartbeats. A lease is several of them."""
 RETRY = 0.1
 ASK = 5.0
+JOINED = 0.25
+"""Seconds after registering by which our subscription to the directory stands."""
 FINAL = ("invalid", "version")
 """Refusals of a registration that trying again cannot mend."""
 
@@ -86,11 +88,22 @@ class Membership:
             self._rt.learn(answer)
             if first and self._rt.waits_for_options:
                 self._ask_config()
+            if first:
+                self._rt.clock.call_later(JOINED, self._ask_list_again)
             self.beat()  # the state may have changed while we asked
         elif isinstance(answer, Refusal) and answer.code in FINAL:
             self._rt.refuse_life(answer.code, answer.message)
         elif not self._stopped:
             self._rt.clock.call_later(RETRY, self._ask_register)
+
+    def _ask_list_again(self) -> None:
+        """What was published while our subscription was being set up."""
+        if not self._stopped:
+            self._rt.ask("config/0", ListEntries(), self._learn, timeout=ASK)
+
+    def _learn(self, answer: Message) -> None:
+        if isinstance(answer, Entries):
+            self._rt.learn(answer)
 
     def _ask_config(self) -> None:
         if not self._stopped:

@@ -33,6 +33,7 @@ from schemas import life
 from schemas.directory import Entry
 from schemas.life import Died, Heartbeat
 from schemas.message import Message
+from schemas.refusal import Refusal
 from schemas.supervise import (
     Accepted,
     ListProcesses,
@@ -179,7 +180,7 @@ class SupervisorActor(Actor):
             return
 
         def done(answer: Message) -> None:
-            if not isinstance(answer, life.Draining):
+            if isinstance(answer, Refusal) and answer.code != "died":
                 process.terminate()
 
         self.rt.ask(effect.actor, life.Drain(effect.timeout), done, timeout=2.0)
