@@ -16,6 +16,15 @@ BIN := .venv/bin
 VLLM = .venv/.vllm-$(BUILD)
 DEV := .venv/.dev
 
+# How the small model is served unless ARGS says otherwise: under its name, and on a CPU in float32
+# (five times faster there) with a KV cache of 1 GB.
+unless_given = $(if $(findstring $(firstword $(1)),$(ARGS)),,$(1))
+ifeq ($(MODEL),$(SMALL))
+SMALL_FLAGS = $(call unless_given,--served-model-name $(notdir $(SMALL))) \
+    $(if $(filter cpu,$(BUILD)),$(call unless_given,--dtype float32))
+SMALL_ENV := HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=$(or $(VLLM_CPU_KVCACHE_SPACE),1)
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve test check fmt lock compat bench clean
@@ -24,7 +33,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VLLM) $(if $(filter $(SMALL),$(MODEL)),$(SMALL)) ## serve a model; MODEL=… PORT=… ARGS="…"
-	@exec $(BIN)/callboard serve $(MODEL) --port $(PORT) $(ARGS)
+	@$(SMALL_ENV) exec $(BIN)/callboard serve $(MODEL) --port $(PORT) $(SMALL_FLAGS) $(ARGS)
 
 test: $(DEV) $(VLLM) $(SMALL) ## run the tests; ARGS="…" for pytest
 	@CALLBOARD_TEST_MODEL=$(SMALL) $(BIN)/python -m pytest $(ARGS)

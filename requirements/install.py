@@ -18,7 +18,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-PIP = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]
+# Python compiles what it imports, at the first import: a small part of what pip would compile now.
+INSTALL = [
+    *(sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"),
+    *("install", "--no-compile"),
+]
 TAIL = 30  # lines of pip's output that are shown if it fails
 
 
@@ -64,7 +68,7 @@ def lines_of(process: subprocess.Popen[bytes], waiting: Callable[[], None]) -> I
 
 
 def pip_install(what: str, *arguments: str, total: int = 1) -> None:
-    """`pip install arguments` of `total` packages. Exits with the end of pip's output if it fails."""
+    """`pip install arguments`, `total` packages. If it fails, show the end of its output, and exit."""
     site = Path(sysconfig.get_path("purelib"))
     fetched = new = before = 0
     progress = Progress()
@@ -79,7 +83,7 @@ def pip_install(what: str, *arguments: str, total: int = 1) -> None:
 
     show()
     with subprocess.Popen(
-        [*PIP, "install", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*INSTALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         for line in lines_of(process, show):
             tail.append(line)

@@ -55,7 +55,7 @@ def _files() -> State:
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(entry)
+            target = str(entry.readlink())
         except FileNotFoundError:
             continue  # the one that lists the folder
         if not target.startswith(HARMLESS):

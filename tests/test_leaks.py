@@ -67,12 +67,13 @@ def test_the_plugin_fails_the_test_that_leaks(pytester: pytest.Pytester):
         KEPT = []
 
         @pytest.fixture(autouse=True, scope="session")
-        def end():
+        def impatient():
+            patience, tests.leaks.GRACE = tests.leaks.GRACE, 0.0
             yield
             KEPT.pop().close()
+            tests.leaks.GRACE = patience
 
-        def test_leaks(monkeypatch):
-            monkeypatch.setattr(tests.leaks, "GRACE", 0.0)
+        def test_leaks():
             KEPT.append(socket.socket())
         """
     )

@@ -1,0 +1,96 @@
+"""`pip install .` gives a working command, without tests, torch or vLLM."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ("schemas", "bus", "actors", "launch")
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: setuptools writes into the tree that it builds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in (*SHIPPED, "tests", "bench"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    subprocess.run([*PIP, *build], check=True)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel. What it depends on is lent by this one's packages."""
+    environment = tmp_path_factory.mktemp("installed")
+    venv.create(environment, with_pip=False)
+    (site,) = environment.glob("lib/python*/site-packages")
+    subprocess.run([*PIP, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return environment
+
+
+def run(installed: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Outside the repository, so that only what the wheel holds is there."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [str(installed / "bin/python"), *command],
+        cwd=installed,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_wheel_holds_every_module_of_the_packages_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    modules = {
+        str(file.relative_to(ROOT)) for name in SHIPPED for file in (ROOT / name).rglob("*.py")
+    }
+    assert held == modules | {f"{name}/py.typed" for name in SHIPPED}
+
+
+def test_the_command_works(installed):
+    (script,) = (installed / "lib").glob("python*/site-packages/bin/callboard")
+    found = run(installed, str(script), "--help")
+    assert found.returncode == 0, found.stderr
+    assert "callboard serve" in found.stdout
+
+
+def test_the_installed_packages_are_those_of_the_wheel(installed):
+    found = run(installed, "-c", "import launch; print(launch.__file__)")
+    assert found.stdout.startswith(str(installed)), found.stderr
+
+
+def test_a_simulated_topology_imports_neither_torch_nor_vllm(installed):
+    program = """
+import pkgutil, sys, importlib
+for package in ("schemas", "bus", "actors.config", "actors.router", "actors.gateway",
+                "actors.engine.sim", "launch.supervisor"):
+    root = importlib.import_module(package)
+    for module in pkgutil.walk_packages(root.__path__, package + "."):
+        importlib.import_module(module.name)
+import actors.engine.actor, launch.cli.serve, launch.cli.run, launch.process
+heavy = {"torch", "vllm", "transformers", "triton"} & set(sys.modules)
+sys.exit(f"imported {sorted(heavy)}" if heavy else 0)
+"""
+    found = run(installed, "-c", program)
+    assert found.returncode == 0, found.stderr
