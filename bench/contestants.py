@@ -58,8 +58,14 @@ def callboard(
     model: Path, flags: Iterable[str], scratch: Path, environment: dict[str, str] | None = None
 ) -> Server:
     port = free_port()
-    command = [sys.executable, "-m", "launch.cli", "serve", str(model), "--port", str(port), *flags]
-    return Server([command], port, scratch / "log", environment=_paths() | (environment or {}))
+    command = [sys.executable, "-m", "launch.cli", "serve", str(model), f"--port={port}"]
+    return Server(
+        [[*command, f"--name=bench-{port}", *flags]],
+        port,
+        scratch / "log",
+        environment=paths() | (environment or {}),
+        patience=400,
+    )
 
 
 def vllm_serve(
@@ -77,14 +83,15 @@ def vllm_serve(
         port,
         scratch / "log",
         ready="/health",
-        environment=_paths() | QUIET | VLLM_CPU | (environment or {}),
+        environment=paths() | QUIET | (environment or {}),
         patience=400,
     )
 
 
 def vllm_without_model(model: Path, executor: str, scratch: Path, python: str) -> Server:
     flags = [f"--distributed-executor-backend=bench.peers.{executor}", "--served-model-name=bench"]
-    return vllm_serve(model, [*flags, "--dtype=float32", "--block-size=32"], scratch, python)
+    flags += ["--dtype=float32", "--block-size=32"]
+    return vllm_serve(model, flags, scratch, python, VLLM_CPU)
 
 
 def dynamo(model: Path, scratch: Path, router: str) -> Server:
@@ -116,7 +123,7 @@ def versions(names: Iterable[str]) -> dict[str, Any]:
     return {name: peers.version("dynamo") for name in names if name.startswith("dynamo")}
 
 
-def _paths() -> dict[str, str]:
+def paths() -> dict[str, str]:
     """The project's packages for a child that may run under another interpreter."""
     paths = [str(peers.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(paths)}

@@ -7,6 +7,8 @@ answer is complete.
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import re
 import statistics
 import time
@@ -14,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+ORDINARY = range(1_000, 40_000)
+"""Token ids that every larger vocabulary has and that are no special tokens."""
 USAGE = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
@@ -37,6 +41,22 @@ class Sample:
     def gaps(self) -> list[float]:
         """Time between parts. A token that comes in the same segment as another has a gap of 0."""
         return [b - a for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class Burst:
+    """`width` requests at once, each of `prompt` and `output` tokens. The seed makes them new."""
+
+    width: int
+    prompt: int
+    output: int
+    seed: int
+
+
+def prompts(burst: Burst) -> list[list[int]]:
+    """Token ids; no two prompts share a block, so that no prefix cache helps anybody."""
+    draw = random.Random(burst.seed)
+    return [draw.choices(ORDINARY, k=burst.prompt) for _ in range(burst.width)]
 
 
 def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -63,8 +83,22 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-async def burst(port: int, path: str, bodies: Sequence[bytes]) -> list[Sample]:
-    """All of `bodies` at once, a connection each, to 127.0.0.1. Connects before the clock runs."""
+async def drive(port: int, model: str, burst: Burst) -> list[Sample]:
+    """The burst as completions of token ids, greedy, to full length, from 127.0.0.1."""
+    fixed = {
+        "model": model,
+        "max_tokens": burst.output,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    bodies = [json.dumps(fixed | {"prompt": tokens}).encode() for tokens in prompts(burst)]
+    return await _post(port, "/v1/completions", bodies)
+
+
+async def _post(port: int, path: str, bodies: Sequence[bytes]) -> list[Sample]:
+    """All at once, a connection each, connected before the clock runs."""
     loop = asyncio.get_running_loop()
     streams = []
     for _ in bodies:
