@@ -88,8 +88,9 @@ class LibraryDetokenizer:
         return "".join([self._step(token_id) for token_id in token_ids])
 
     def finish(self) -> str:
+        sent = self._decode(self._context)
         text = self._decode([*self._context, *self._held])
-        return text[len(self._decode(self._context)) :]
+        return text[len(sent) :] if text.startswith(sent) else self._decode(self._held)
 
     def _step(self, token_id: int) -> str:
         self._held.append(token_id)
@@ -120,7 +121,7 @@ class LibraryDetokenizer:
         return text
 
     def _restart(self, before: Sequence[int]) -> None:
-        self._context = self._tail(before)
+        self._context = self._tail(before) or self._context
         self._stream = DecodeStream(ids=self._context, skip_special_tokens=self._skip)
 
     def _tail(self, token_ids: Sequence[int]) -> list[int]:

@@ -98,9 +98,10 @@ def _templates(directory: Path, config: dict[str, Any]) -> dict[str, str]:
     return {} if declared is None else {"default": declared}
 
 
-def _content(token: str | dict[str, Any] | None) -> str | None:
+def _content(token: Any) -> str | None:
     """A token as it stands in a configuration: plain, or as an object with its properties."""
-    return token.get("content") if isinstance(token, dict) else token
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None  # add_bos_token is no token
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class ModelText:
         self.vocab_size: int = max(vocab_size, files.tokenizer.get_vocab_size())
         """Ids are below it. The model's own vocabulary may be padded beyond the tokenizer's."""
         self.has_chat_template: bool = bool(files.templates)
-        if self.has_chat_template:
-            self._template(None, has_tools=False)  # a broken one is found now, not by a request
+        for source in files.templates.values():
+            compile_template(source)  # a broken one is found now, not by a request
 
     @classmethod
     def load(cls, card: ModelCard) -> ModelText:
