@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Done; failed while running; wrong arguments or configuration; ended by Ctrl-C before that."""
@@ -46,6 +47,11 @@ class Parser(argparse.ArgumentParser):
 class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=width())
+
+
+def colourful(stream: TextIO) -> bool:
+    """Whether to colour: on terminals, unless NO_COLOR is set (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def width() -> int:

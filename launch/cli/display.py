@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from launch.cli.console import width
+from launch.cli.console import colourful, width
 from launch.cli.log_lines import LogReader, renderer, severity
 from launch.topology import LogFormat
 
@@ -32,7 +32,7 @@ class Display:
         terminal = sys.stderr.isatty()
         self._json = fmt == "json" or (fmt == "auto" and not terminal)
         self._least = "warning" if fmt == "auto" and terminal else "debug"
-        self._render = None if self._json else renderer(colours=terminal)
+        self._render = None if self._json else renderer(colours=colourful(sys.stderr))
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="display", daemon=True)

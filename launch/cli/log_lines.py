@@ -83,7 +83,8 @@ def renderer(*, colours: bool) -> Callable[[Line], str]:
 
     def render(line: Line) -> str:
         if line.event:
-            return str(console(None, "", dict(line.event)))
+            told = {key: value for key, value in line.event.items() if value is not None}
+            return str(console(None, "", told))
         return f"{line.timestamp} {line.actor}  {line.raw}"
 
     return render

@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
-from launch.cli.console import OK, USAGE, Failure, Parser
+from launch.cli.console import OK, USAGE, Failure, Parser, colourful
 from launch.cli.log_lines import Line, LogReader, renderer, severity
 from launch.cli.target import actor_ids, add_name, choose
 from launch.flags.table import nearest
@@ -45,7 +45,7 @@ def run(words: list[str]) -> int:
     if arguments.actor:
         _check_actor(arguments.actor, topology.run_dir)
     reader = LogReader(topology.run_dir.logs, actor_ids(topology.run_dir))
-    render = renderer(colours=sys.stdout.isatty())
+    render = renderer(colours=colourful(sys.stdout))
     while True:
         lines = reader.read()
         for line in lines:

@@ -25,8 +25,10 @@ def ready_text(topology: Topology, keys: list[str], seconds: float) -> str:
     """`seconds` since the command began."""
     names = list(dict.fromkeys(name for engine in topology.engines for name in _names(engine)))
     url = base_url(topology.gateway)
-    body = json.dumps(
-        {"model": names[0], "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 32}
+    # Two lines inside the quotes: it fits 80 columns, and shells take it as it is.
+    body = (
+        f'{{"model": {json.dumps(names[0])}, "max_tokens": 32,\n'
+        '         "messages": [{"role": "user", "content": "Hello!"}]}'
     )
     curl = [f"  curl {url}/v1/chat/completions", "    -H 'Content-Type: application/json'"]
     if topology.gateway.api_key_file or keys:

@@ -14,6 +14,9 @@ _SIZES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZES |= {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"(\d+)(\.\d+)?([kKmMgGtT])?")
 _STRING_OR_SIZE = re.compile(r'"(?:\\.|[^"\\])*"|\b\d+(?:\.\d+)?[kKmMgGtT]\b')
+_LISTED = 12
+"""Choices that a message names; `--help=FLAG` names them all."""
+
 _NOTHING = ("", "None")
 _YES, _NO = ("true", "yes", "on"), ("false", "no", "off")
 
@@ -109,9 +112,10 @@ def _checked(flag: Flag, value: Any) -> Any:
 
 def _choose(value: str, known: Iterable[str]) -> str:
     known = list(known)
-    near = nearest(value, known)
-    listed = f"choose one of {', '.join(known)}"
-    return f"did you mean {near}? {listed[0].upper()}{listed[1:]}" if near else listed
+    if near := nearest(value, known):
+        return f"did you mean {near}?"
+    more = ", …" if len(known) > _LISTED else ""
+    return f"choose one of {', '.join(known[:_LISTED])}{more}"
 
 
 def _text(word: str) -> str:
