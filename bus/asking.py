@@ -144,12 +144,12 @@ class Asking:
             self._guard(entry.on_item, message)
 
     def _arrived(self, peer: str, header: Header) -> bool:
-        """Check sender, life and sequence; False if this reply is none of ours."""
+        """Check sender and sequence; False if this reply is none of ours.
+
+        A connection belongs to one life, so no other can answer; last words may come after death.
+        """
         if header.sender != peer:
             self._ledger.note("bad_frame", f"{peer} replied in the name of {header.sender}")
-            return False
-        if self._directory.is_over(peer, header.incarnation):
-            self._ledger.note("from_the_dead", f"{header.tag} of an earlier life of {peer}")
             return False
         replies = (peer, header.incarnation, "replies")
         self._seen.join(replies)

@@ -38,6 +38,7 @@ class Directory:
 
     def __init__(self, lease: float = 10.0) -> None:
         self.epoch = 0
+        self._revision = 0
         self.lease = lease
         self._entries: dict[str, Entry] = {}
         self._dead: dict[str, int] = {}  # actor -> highest incarnation known to be over
@@ -68,15 +69,27 @@ class Directory:
             return []  # from a ConfigActor that has been replaced
         if message.epoch > self.epoch:
             first = self.epoch == 0
-            self.epoch = message.epoch
+            self.epoch, self._revision = message.epoch, 0
             self._trust_absence_at = now if first else now + self.lease
+        overtaken = message.revision < self._revision
+        self._revision = max(self._revision, message.revision)
         if isinstance(message, EntryChanged):
-            return self._put(message.entry)
+            return [] if overtaken else self._put(message.entry)
         if isinstance(message, EntryRemoved):
             return self._remove(message.actor, message.incarnation, message.reason)
         if isinstance(message, Registered):
             self.lease = message.lease
+        if overtaken:
+            return self._take_unknown(message.entries)
         return self._take_all(message.entries, now)
+
+    def _take_unknown(self, entries: Iterable[Entry]) -> list[Change]:
+        """From a list that is older than what we know already."""
+        changes: list[Change] = []
+        for entry in entries:
+            if entry.actor not in self._entries:
+                changes += self._put(entry)
+        return changes
 
     def _take_all(self, entries: Iterable[Entry], now: float) -> list[Change]:
         changes: list[Change] = []

@@ -101,8 +101,9 @@ class Mailbox:
             self._refuse(identity, FrameError("stale", text, header))
             return
         if self._directory.is_over(header.sender, header.incarnation):
-            text = f"{header.tag} of an earlier life of {header.sender}"
-            self._ledger.note("from_the_dead", text)
+            text = f"life {header.incarnation} of {header.sender} is over"
+            self._ledger.count("from_the_dead")
+            self._refuse(identity, FrameError("stale", text, header))
             return
         self._count_lost(identity, header)
         if message is None:

@@ -18,7 +18,7 @@ RETRY = 0.1
 ASK = 5.0
 JOINED = 0.25
 """Seconds after registering by which our subscription to the directory stands."""
-FINAL = ("invalid", "version")
+FINAL = ("invalid", "stale", "version")
 """Refusals of a registration that trying again cannot mend."""
 
 

@@ -77,8 +77,8 @@ class Peers:
         peer = self._peers.get(actor)
         if peer is not None and peer.incarnation <= incarnation:
             waited = peer.queue.clear()
-            peer.dealer.close()
             del self._peers[actor]
+            peer.dealer.read_and_close()  # its last words may have been overtaken by its death
         followed = self._followed.get(actor)
         if followed is not None and followed[0] <= incarnation:
             followed[2].close()

@@ -34,6 +34,8 @@ class Dealer(Protocol):
 
     def send(self, frames: Sequence[Frame]) -> Sent: ...
     def close(self) -> None: ...
+    def read_and_close(self) -> None:
+        """The peer is gone: deliver at once what had come from it, then close."""
 
 
 class Publisher(Protocol):
@@ -50,7 +52,10 @@ class Subscriber(Protocol):
 
 
 class Transport(Protocol):
-    """Callbacks come on the loop of the runtime, never from inside a call of the runtime."""
+    """Callbacks come on the loop of the runtime, never from inside a call of the runtime.
+
+    The one exception is `Dealer.read_and_close`.
+    """
 
     def bind_router(self, endpoint: str, on_frames: OnRequest) -> Router: ...
     def connect_dealer(

@@ -1,13 +1,15 @@
 """ZeroMQ under the runtime: plain sockets driven by the loop through their file descriptor.
 
 `zmq.asyncio` is not used: it makes a task and a future per message. A ZMQ descriptor is
-edge-triggered, so every read and every send is followed by reads until there is nothing left.
+edge-triggered, so every read and every send is followed by reads until there is nothing left, and
+ends with a look at the socket's state.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import zmq
@@ -21,12 +23,16 @@ TURN = 256
 """Messages read in one turn of the loop before others get theirs."""
 COPY_BELOW = 64 << 10
 """Smaller frames are copied: cheaper than the bookkeeping of zero-copy (pyzmq's notes)."""
+LINGER = 500
+"""Milliseconds that last words have to leave when an actor stops."""
 # Plain integers: arithmetic on pyzmq's enums was a fifth of the cost of a message.
 NOBLOCK, MORE, RCVMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.RCVMORE)
+IPC = "ipc://"
+EVENTS, POLLIN, POLLOUT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.POLLOUT)
 
 
 class _Socket:
-    """A socket on the loop: `on_frames` for each message, `on_writable` when its state changed."""
+    """A socket on the loop: `on_frames` for each message, `on_writable` when FULL may be over."""
 
     def __init__(
         self,
@@ -43,7 +49,9 @@ class _Socket:
         self._loop = loop
         self._on_frames = on_frames
         self._on_writable = on_writable
+        self.endpoint = ""  # of a bound socket
         self._turn_asked = False
+        self._full = False
         self._closed = False
         self._fd: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # stub says bytes
 
@@ -60,6 +68,7 @@ class _Socket:
             frame = frames[-1]
             send(frame, NOBLOCK, len(frame) < COPY_BELOW)
         except zmq.Again:
+            self._full = self._on_writable is not None
             return Sent.FULL
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
@@ -76,33 +85,61 @@ class _Socket:
         self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._turn_asked = False
         if self._closed:
             return
-        socket = self.socket
-        if self._on_writable is not None:
-            self._on_writable()
-        if self._on_frames is None:
-            socket.getsockopt(zmq.EVENTS)
-            return
-        receive, more, on_frames = socket.recv, socket.getsockopt, self._on_frames
+        self._turn_asked = True  # what is sent meanwhile needs no other turn
+        more = True
+        try:
+            more = self._read() or self._changed()
+        finally:
+            self._turn_asked = False
+            if more and not self._closed:
+                self._again()
+
+    def _read(self) -> bool:
+        """Take what there is; True if there may be more."""
+        socket, on_frames = self.socket, self._on_frames
+        if on_frames is None:
+            return False
+        receive, option = socket.recv, socket.getsockopt
         for _ in range(TURN):
             try:
                 frames = [receive(NOBLOCK)]
             except zmq.Again:
-                return
-            while more(RCVMORE):
+                return False
+            while option(RCVMORE):
                 frames.append(receive(NOBLOCK))
             on_frames(frames)
-            if socket.closed:
-                return
-        self._again()
+            if self._closed:
+                return False
+        return True
 
-    def close(self) -> None:
+    def _changed(self) -> bool:
+        """Say that FULL may be over; True if the state of the socket asks for another turn."""
+        if self._closed:
+            return False
+        on_writable = self._on_writable
+        if self._full and on_writable is not None:
+            self._full = False
+            on_writable()
+            if self.socket.closed:
+                return False
+        # The last send or read may have swallowed an edge. After this look there are new ones.
+        events = int(self.socket.getsockopt(EVENTS))
+        return bool(events & POLLIN or (self._full and events & POLLOUT))
+
+    def read_and_close(self) -> None:
+        while not self._closed and self._read():
+            pass
+        self.close()
+
+    def close(self, linger: int = 0) -> None:
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._fd)
-            self.socket.close()
+            self.socket.close(linger)
+            if self.endpoint.startswith(IPC):
+                Path(self.endpoint.removeprefix(IPC)).unlink(missing_ok=True)
 
 
 class _ZmqRouter(_Socket):
@@ -161,7 +198,8 @@ class ZmqTransport:
     ) -> Dealer:
         dealer = _Socket(self._context, self._loop, zmq.DEALER, on_frames, on_writable)
         dealer.socket.routing_id = identity
-        dealer.socket.immediate = True  # never queue for a peer that is not there
+        # Not IMMEDIATE: with it libzmq throws away what has come but was not read when a peer goes.
+        # What waits for a dead peer dies with this socket, and headers name the life they mean.
         dealer.socket.connect(endpoint)
         dealer.watch()
         return self._keep(dealer)
@@ -181,7 +219,7 @@ class ZmqTransport:
 
     def close(self) -> None:
         for socket in self._sockets:
-            socket.close()
+            socket.close(LINGER)
         if self._owns_context:
             self._context.term()
 

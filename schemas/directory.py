@@ -67,11 +67,16 @@ class Register(Message, frozen=True):
 
 
 class Registered(Message, frozen=True):
-    """`lease` in seconds: an entry that is not renewed within it is removed."""
+    """`lease` in seconds: an entry that is not renewed within it is removed.
+
+    `revision` counts the changes of an epoch. Answers and events come by different connections: it
+    says which of them is newer.
+    """
 
     epoch: int
     lease: float
     entries: list[Entry]
+    revision: int = 0
 
 
 class Renew(Message, frozen=True):
@@ -96,6 +101,7 @@ class Entries(Message, frozen=True):
 
     epoch: int
     entries: list[Entry]
+    revision: int = 0
 
 
 class EntryChanged(Message, frozen=True):
@@ -103,6 +109,7 @@ class EntryChanged(Message, frozen=True):
 
     epoch: int
     entry: Entry
+    revision: int = 0
 
 
 class EntryRemoved(Message, frozen=True):
@@ -112,3 +119,4 @@ class EntryRemoved(Message, frozen=True):
     actor: str
     incarnation: int
     reason: str
+    revision: int = 0

@@ -77,7 +77,7 @@ class ConfigActor(Actor):
             left = Left(self._now(), message.actor, message.incarnation, "it stopped")
             self._run(self.core.handle(left))
         elif isinstance(message, ListEntries):
-            incoming.answer(Entries(self.core.state.epoch, self.core.entries()))
+            incoming.answer(self.core.whole())
         elif isinstance(message, GetConfig):
             self._config(incoming, message.actor)
 

@@ -7,7 +7,6 @@ import msgspec
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, Registered
 from schemas.message import Message
 
-
 STARTING = 900.0
 """Seconds of lease for an actor that starts: loading a model may keep its loop from beating."""
 
@@ -70,6 +69,7 @@ class State(msgspec.Struct):
     lease: float
     leases: dict[str, Lease] = {}
     over: dict[str, int] = {}  # actor -> highest incarnation known to be over
+    revision: int = 0  # changes announced in this epoch
 
 
 class ConfigCore:
@@ -100,13 +100,18 @@ class ConfigCore:
     def entries(self) -> list[Entry]:
         return [lease.entry for _, lease in sorted(self.state.leases.items())]
 
+    def whole(self) -> Entries:
+        """The directory as it is now."""
+        return Entries(self.state.epoch, self.entries(), self.state.revision)
+
     def _come(self, event: Come) -> list[Effect]:
         entry = event.entry
         if self._is_over(entry):
             text = f"life {entry.incarnation} of {entry.actor} is over; a new one has a greater one"
             return [Reject(event.ask, text)]
         changes = self._put(entry, event.now)
-        answer = Registered(self.state.epoch, self.state.lease, self.entries())
+        state = self.state
+        answer = Registered(state.epoch, state.lease, self.entries(), state.revision)
         return [Accept(event.ask, answer), *changes]
 
     def _renew(self, event: Renewed) -> list[Effect]:
@@ -125,7 +130,9 @@ class ConfigCore:
         lease = STARTING if entry.state == "starting" else self.state.lease
         self.state.leases[entry.actor] = Lease(entry, now + lease)
         if known is None or _matters(known.entry, entry):
-            effects.append(Announce(EntryChanged(self.state.epoch, entry)))
+            self.state.revision += 1
+            change = EntryChanged(self.state.epoch, entry, self.state.revision)
+            effects.append(Announce(change))
         return effects
 
     def _left(self, actor: str, incarnation: int, reason: str) -> list[Effect]:
@@ -135,9 +142,10 @@ class ConfigCore:
         if known is None or known.entry.incarnation > incarnation:
             return []
         del self.state.leases[actor]
-        return [
-            Announce(EntryRemoved(self.state.epoch, actor, known.entry.incarnation, reason)),
-        ]
+        state = self.state
+        state.revision += 1
+        gone = EntryRemoved(state.epoch, actor, known.entry.incarnation, reason, state.revision)
+        return [Announce(gone)]
 
     def _tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -145,7 +153,7 @@ class ConfigCore:
             if lease.until <= now:
                 reason = "its lease ran out"
                 effects += self._left(actor, lease.entry.incarnation, reason)
-        effects.append(Announce(Entries(self.state.epoch, self.entries())))
+        effects.append(Announce(self.whole()))
         return effects
 
     def _is_over(self, entry: Entry) -> bool:

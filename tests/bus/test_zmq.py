@@ -1,0 +1,562 @@
+"""Real runtimes over real sockets: what every message pattern promises, over ipc and tcp."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bus.actor import Incoming
+from bus.runtime import Refused, Runtime
+from bus.zmq_transport import ZmqTransport
+from schemas.generate import Delta, Step
+from schemas.life import Describe, Description, Died, Drain, Draining
+from schemas.message import Message
+from schemas.placement import Place
+from schemas.refusal import Refusal
+from schemas.supervise import Shutdown
+from tests.bus.parties import (
+    GENERATE,
+    LOAD,
+    PLACE,
+    PLACED,
+    Scripted,
+    Stage,
+    placed,
+    run,
+    stage,
+    until,
+)
+
+both = pytest.mark.parametrize("tcp", [False, True], ids=["ipc", "tcp"])
+
+
+async def pair(on: Stage, reply=placed) -> tuple[Runtime, Scripted, Runtime, Scripted]:
+    """A gateway that asks and an engine that is asked."""
+    on.config()
+    asker, server = Scripted(), Scripted(reply)
+    a = on.launch("gateway/0", asker)
+    b = await on.ready("engine/0", server)
+    await on.known("gateway/0", 1)
+    return a, asker, b, server
+
+
+@both
+def test_an_ask_gets_its_answer_and_a_tell_none(tcp):
+    async def scenario():
+        async with stage(tcp=tcp) as on:
+            a, _, _, server = await pair(on)
+            assert await a.request("engine/0", PLACE) == PLACED
+            assert a.tell("engine/0", PLACE)
+            await until(lambda: len(server.got) == 2)
+            assert [i.message for i in server.got] == [PLACE, PLACE]
+            assert server.got[0].sender == "gateway/0"
+            assert not server.got[1].open
+
+    run(scenario())
+
+
+@both
+def test_many_messages_arrive_in_their_order(tcp):
+    async def scenario():
+        async with stage(tcp=tcp) as on:
+            a, _, _, server = await pair(on, lambda incoming: None)
+            for n in range(5000):
+                assert a.tell("engine/0", Place(str(n), "m", n, 1))
+            await until(lambda: len(server.got) == 5000)
+            assert [i.message.prompt_tokens for i in server.got] == list(range(5000))
+
+    run(scenario())
+
+
+@both
+def test_a_stream_brings_items_and_an_end(tcp):
+    def reply(incoming: Incoming) -> None:
+        for n in range(3):
+            incoming.item(Place(str(n), "m", n, 1))
+        incoming.answer(PLACED)
+        incoming.item(PLACE)  # after the end: nothing is sent
+
+    async def scenario():
+        async with stage(tcp=tcp) as on:
+            a, _, _, _ = await pair(on, reply)
+            items: list[Message] = []
+            ends: list[Message] = []
+            a.stream("engine/0", GENERATE, ends.append, on_item=items.append)
+            assert not ends
+            await until(lambda: bool(ends))
+            assert await a.request("engine/0", PLACE) == PLACED
+            assert [m.prompt_tokens for m in items] == [0, 1, 2]
+            assert ends == [PLACED]
+
+    run(scenario())
+
+
+@both
+def test_one_message_carries_the_items_of_several_streams(tcp):
+    async def scenario():
+        async with stage(tcp=tcp) as on:
+            a, asker, b, server = await pair(on, lambda incoming: None)
+            ends: list[Message] = []
+            streams = [a.stream("engine/0", GENERATE, ends.append) for _ in range(3)]
+            await until(lambda: len(server.got) == 3)
+            assert [i.header.correlation for i in server.got] == streams
+            step = Step([Delta(stream, [7], "stop") for stream in streams])
+            assert b.batch(server.got[0].identity, step)
+            for incoming in server.got:
+                b.ended(incoming)
+            await until(lambda: bool(asker.batches))
+            assert asker.batches == [("engine/0", step)]
+            for stream in streams:
+                a.finish(stream)
+            assert [q.depth for q in a.queues() if q.name == "asked"] == [0]
+            assert [q.depth for q in b.queues() if q.name == "open"] == [0]
+            assert not ends
+
+    run(scenario())
+
+
+def test_a_cancelled_stream_is_withdrawn_and_never_ends():
+    async def scenario():
+        async with stage() as on:
+            a, _, _, server = await pair(on, lambda incoming: None)
+            ends: list[Message] = []
+            stream = a.stream("engine/0", GENERATE, ends.append)
+            await until(lambda: len(server.got) == 1)
+            a.cancel(stream)
+            await until(lambda: len(server.cancelled) == 1)
+            server.got[0].answer(PLACED)  # too late: nothing is sent
+            assert server.cancelled == server.got
+            server.reply = placed
+            await a.request("engine/0", PLACE)
+            assert not ends
+            assert a.counters["late_answers"] == 0
+
+    run(scenario())
+
+
+def test_an_ask_that_nobody_answers_ends_at_its_deadline_and_is_withdrawn():
+    async def scenario():
+        async with stage() as on:
+            a, _, _, server = await pair(on, lambda incoming: None)
+            with pytest.raises(Refused, match="deadline: engine/0 did not answer in time"):
+                await a.request("engine/0", PLACE, timeout=0.05)
+            await until(lambda: len(server.cancelled) == 1)
+            assert server.got[0].header.left == 50
+            assert a.counters["deadlines"] == 1
+
+    run(scenario())
+
+
+def test_asks_are_never_answered_within_the_call_that_asks():
+    async def scenario():
+        async with stage() as on:
+            a, _, _, _ = await pair(on)
+            ends: list[Message] = []
+            a.ask("engine/3", PLACE, ends.append)
+            assert not ends
+            await until(lambda: bool(ends))
+            assert isinstance(ends[0], Refusal)
+            assert ends[0].code == "unreachable"
+            assert ends[0].retryable
+
+    run(scenario())
+
+
+def test_unknown_messages_are_refused_by_name():
+    async def scenario():
+        async with stage() as on:
+            a, _, b, _ = await pair(on)
+            with pytest.raises(Refused, match="unknown_tag: engine/0 does not take Shutdown"):
+                await a.request("engine/0", Shutdown())
+            assert b.counters["not_accepted"] == 1
+
+    run(scenario())
+
+
+def test_a_hook_that_raises_refuses_its_ask_and_the_actor_lives_on():
+    def reply(incoming: Incoming) -> None:
+        if len(incoming.message.request_id) > 1:
+            raise RuntimeError("broken")
+        incoming.answer(PLACED)
+
+    async def scenario():
+        async with stage() as on:
+            a, _, b, _ = await pair(on, reply)
+            with pytest.raises(Refused, match="internal"):
+                await a.request("engine/0", Place("broken", "m", 1, 1))
+            assert await a.request("engine/0", PLACE) == PLACED
+            assert b.counters["hook_failed"] == 1
+
+    run(scenario())
+
+
+def test_every_actor_describes_itself():
+    async def scenario():
+        async with stage() as on:
+            a, _, b, _ = await pair(on)
+            told = await a.request("engine/0", Describe())
+            assert isinstance(told, Description)
+            assert (told.actor, told.incarnation, told.state) == ("engine/0", 1, "ready")
+            assert told.pid == os.getpid()
+            assert {q.name for q in told.queues} == {"open", "outgoing", "asked"}
+            assert b.actor.options == {"me": "engine/0"}
+
+    run(scenario())
+
+
+def test_events_reach_who_listens_and_no_topic_comes_unasked():
+    async def scenario():
+        async with stage() as on:
+            on.config()
+            asker = Scripted()
+            asker.listens = {"engine": ("load",)}
+            on.launch("gateway/0", asker)
+            server = Scripted()
+            b = await on.ready("engine/0", server)
+            # A subscription takes a moment; heartbeats then say what was missed.
+            for _ in range(200):
+                b.publish("load", LOAD)
+                b.publish("other", LOAD)
+                await asyncio.sleep(0.005)
+                if asker.events:
+                    break
+            assert set(asker.events) == {("engine/0", "load", LOAD)}
+
+    run(scenario())
+
+
+def test_lost_events_are_noticed_the_last_one_too():
+    async def scenario():
+        async with stage() as on:
+            on.config()
+            asker = Scripted()
+            asker.listens = {"engine": ("load",)}
+            a = on.launch("gateway/0", asker)
+            b = await on.ready("engine/0", Scripted())
+            while not asker.events:
+                b.publish("load", LOAD)
+                await asyncio.sleep(0.005)
+            skipped = b._wire.sent
+            skipped.next("load")
+            skipped.next("load")
+            b.publish("load", LOAD)
+            await until(lambda: a.counters["events_lost"] == 2)
+            skipped.next("load")  # the last of its topic: only a heartbeat can tell
+            await until(lambda: a.counters["events_lost"] == 3)
+
+    run(scenario())
+
+
+def test_a_lost_reply_ends_the_asks_that_may_have_been_meant_and_withdraws_them():
+    async def scenario():
+        async with stage() as on:
+            a, _, b, server = await pair(on, lambda incoming: None)
+            ends: list[Message] = []
+            a.stream("engine/0", GENERATE, ends.append)
+            await until(lambda: len(server.got) == 1)
+            server.got[0].item(PLACE)
+            b._wire.sent.next(server.got[0].identity)  # the last reply of all: a heartbeat tells
+            await until(lambda: bool(ends))
+            assert isinstance(ends[0], Refusal)
+            assert ends[0].code == "unreachable"
+            await until(lambda: len(server.cancelled) == 1)
+
+    run(scenario())
+
+
+def test_what_heartbeats_overtake_is_not_lost():
+    """Heartbeats and replies come through different sockets."""
+
+    async def scenario():
+        async with stage() as on:
+            a, _, b, server = await pair(on, lambda incoming: None)
+            ends: list[Message] = []
+            a.stream("engine/0", GENERATE, ends.append)
+            await until(lambda: len(server.got) == 1)
+            beats = a.counters
+            number = b._wire.sent.next(server.got[0].identity)
+            b.publish("life", b.heartbeat())
+            b.publish("life", b.heartbeat())  # a change of state beats at once
+            for _ in range(20):
+                await asyncio.sleep(0.005)
+            b._wire.sent._last[server.got[0].identity] = number - 1  # now it is sent
+            server.got[0].answer(PLACED)
+            await until(lambda: bool(ends))
+            assert ends == [PLACED]
+            assert beats["replies_lost"] == 0
+
+    run(scenario())
+
+
+def test_a_full_queue_refuses_and_counts(monkeypatch):
+    """The peer is in the directory, and does not read: it never even bound its socket."""
+
+    async def scenario():
+        monkeypatch.setattr("bus.peers.Outgoing", lambda send: Short(send, 10))
+        async with stage() as on:
+            a, _, b, _ = await pair(on)
+            entry = b.entry()
+            on.addresses("engine/1", 1)
+            nowhere = type(entry)("engine/1", 1, on.endpoint("no"), on.endpoint("no2"), "ready", 1, "")
+            a.directory._put(nowhere)
+            ends: list[Message] = []
+            for _ in range(12):
+                a.ask("engine/1", PLACE, ends.append)
+            assert not a.tell("engine/1", PLACE)
+            await until(lambda: len(ends) == 2)
+            assert {end.code for end in ends} == {"overloaded"}
+            assert a.counters["tell_dropped"] == 1
+
+    from bus.outgoing import Outgoing as Short
+
+    run(scenario())
+
+
+def test_waiting_for_a_peer_that_is_not_there_costs_nothing(monkeypatch):
+    """A socket that cannot send must not be asked again and again."""
+
+    async def scenario():
+        async with stage() as on:
+            visitor = on.launch("gateway/0", Scripted())  # there is no ConfigActor
+            turns = 0
+            socket = visitor._peers._peers["config/0"].dealer
+            original = socket._turn
+
+            def turn() -> None:
+                nonlocal turns
+                turns += 1
+                original()
+
+            socket._turn = turn
+            await asyncio.sleep(0.3)
+            assert turns < 20
+            on.config()
+            await on.known("gateway/0", 1)
+
+    run(scenario())
+
+
+def test_stop_refuses_what_is_open_and_says_goodbye():
+    """The last words leave although the sockets close right after them."""
+
+    async def scenario():
+        async with stage() as on:
+            a, asker, b, server = await pair(on, lambda incoming: None)
+            ends: list[Message] = []
+            for _ in range(500):
+                a.ask("engine/0", PLACE, ends.append)
+            await until(lambda: len(server.got) == 500)
+            await b.stop()
+            await until(lambda: len(ends) == 500)
+            assert {end.message for end in ends} == {"engine/0 stopped"}
+            assert {end.code for end in ends} == {"died"}
+            await until(lambda: asker.gone == [("engine/0", 1, "it stopped")])
+            assert server.stops == 1
+
+    run(scenario())
+
+
+def test_drain_finishes_what_runs_then_stops():
+    async def scenario():
+        async with stage() as on:
+            a, _, b, server = await pair(on, lambda incoming: None)
+            ends: list[Message] = []
+            a.ask("engine/0", PLACE, ends.append)
+            await until(lambda: len(server.got) == 1)
+            server.work = 1
+            server.reply = lambda incoming: incoming.refuse("draining", "no new work")
+            assert await a.request("engine/0", Drain(20.0)) == Draining(1)
+            await until(lambda: server.drains == [20.0])
+            assert b.state == "draining"
+            with pytest.raises(Refused, match="draining"):
+                await a.request("engine/0", PLACE)
+            server.got[0].answer(PLACED)
+            server.work = 0
+            await until(lambda: b.state == "stopped")
+            await until(lambda: ends == [PLACED])
+            await until(lambda: a.directory.find("engine/0") is None)
+
+    run(scenario())
+
+
+def test_drain_ends_when_its_time_is_over():
+    async def scenario():
+        async with stage() as on:
+            a, _, b, server = await pair(on, lambda incoming: None)
+            server.work = 1
+            ends: list[Message] = []
+            a.ask("engine/0", PLACE, ends.append)
+            await until(lambda: len(server.got) == 1)
+            await a.request("engine/0", Drain(0.1))
+            await until(lambda: b.state == "stopped" and bool(ends))
+            assert ends[0].code == "died"
+
+    run(scenario())
+
+
+def test_a_life_ends_once_however_often_it_is_told_to():
+    async def scenario():
+        async with stage() as on:
+            _, _, b, server = await pair(on)
+            b.fail("no way on")
+            b.drain(5.0)
+            b.fail("again")
+            await asyncio.gather(b.stop(), b.stop())
+            assert server.stops == 1
+            assert (b.failed, b.detail) == (True, "no way on")
+            # What its timers still do after that harms nobody.
+            b.publish("load", LOAD)
+            assert not b.tell("gateway/0", PLACE)
+            ends: list[Message] = []
+            b.ask("gateway/0", PLACE, ends.append)
+            await until(lambda: bool(ends))
+            assert ends[0].code == "cancelled"
+
+    run(scenario())
+
+
+def test_a_killed_process_ends_every_ask_as_died_when_that_is_known():
+    async def scenario():
+        async with stage() as on:
+            on.config()
+            watcher = Scripted()
+            w = on.launch("supervisor/0", watcher, options={})
+            asker = Scripted()
+            a = await on.ready("gateway/0", asker)
+            await on.known("supervisor/0", 1)
+            victim = subprocess.Popen(
+                [sys.executable, "-m", "tests.bus.victim", str(on.directory)],
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.PIPE,
+            )
+            try:
+                await on.known("engine/0", 1)
+                ends: list[Message] = []
+                for _ in range(20):
+                    a.ask("engine/0", PLACE, ends.append, timeout=300.0)
+                a.stream("engine/0", GENERATE, ends.append)
+                answer = await a.request("engine/0", Describe())
+                assert isinstance(answer, Description)
+                assert answer.queues[0].depth == 22  # all have arrived, this one too
+            finally:
+                victim.kill()
+                victim.communicate()
+            assert not ends
+            died = Died("engine/0", 1, "killed by SIGKILL")
+            while not asker.gone:  # its subscription to the supervisor may be new
+                w.publish("life", died)
+                await asyncio.sleep(0.005)
+            assert len(ends) == 21
+            assert {end.code for end in ends} == {"died"}
+            assert {end.message for end in ends} == {"engine/0 died: killed by SIGKILL"}
+
+    run(scenario())
+
+
+def test_nobody_loses_an_actor_when_config_restarts():
+    async def scenario():
+        async with stage() as on:
+            config = on.config()
+            asker, server = Scripted(), Scripted(placed)
+            a = on.launch("gateway/0", asker)
+            await on.ready("engine/0", server)
+            await on.known("gateway/0", 1)
+            config._transport.close()  # as if killed: nobody is told anything
+            config._over = True
+            config._membership._stopped = True
+            on.runtimes.remove(config)
+            assert await a.request("engine/0", PLACE) == PLACED  # not needed for that
+            second = on.config(incarnation=2)
+            await until(lambda: len(second.directory.entries()) == 3)
+            await until(lambda: a.directory.epoch == 2)
+            assert await a.request("engine/0", PLACE) == PLACED
+            assert [gone for gone in asker.gone if gone[0] != "config/0"] == []
+            await on.known("engine/0", 1)
+
+    run(scenario())
+
+
+def test_a_new_life_takes_over_and_the_old_one_is_gone_for_ever():
+    async def scenario():
+        async with stage() as on:
+            a, asker, _, _ = await pair(on, lambda incoming: None)
+            ends: list[Message] = []
+            a.ask("engine/0", PLACE, ends.append)
+            second = Scripted(placed)
+            await on.ready("engine/0", second, incarnation=2)
+            assert ("engine/0", 1, "a new life of it began") in asker.gone
+            assert [end.code for end in ends] == ["died"]
+            assert await a.request("engine/0", PLACE) == PLACED
+            assert len(second.got) == 1
+            # An ask that means the earlier life never reaches the new one.
+            a.ask("engine/0", PLACE, ends.append, incarnation=1)
+            await until(lambda: len(ends) == 2)
+            assert ends[1].code == "stale"
+            assert len(second.got) == 1
+
+    run(scenario())
+
+
+def test_a_life_that_is_over_may_not_register():
+    async def scenario():
+        async with stage() as on:
+            on.config()
+            await on.ready("engine/0", Scripted(), incarnation=5)
+            old = on.launch("engine/0", Scripted(), incarnation=4)
+            await until(lambda: old.state == "stopped")
+            assert old.failed
+            assert "life 4 of engine/0 is over" in old.detail
+
+    run(scenario())
+
+
+def test_an_actor_without_options_in_the_topology_says_so():
+    async def scenario():
+        async with stage() as on:
+            on.config()
+            lost = on.launch("engine/77", Scripted())
+            await until(lambda: lost.state == "stopped")
+            assert lost.detail == "not_found: the topology has no actor 'engine/77'"
+
+    run(scenario())
+
+
+def test_a_socket_file_of_each_kind_is_gone_after_the_end():
+    async def scenario():
+        async with stage() as on:
+            await pair(on)
+            assert len(list(on.directory.iterdir())) == 6
+            await on.close()
+            assert list(on.directory.iterdir()) == []
+
+    run(scenario())
+
+
+def test_a_callback_that_raises_does_not_stop_a_socket():
+    async def scenario():
+        async with stage() as on:
+            loop = asyncio.get_running_loop()
+            heard: list[bytes] = []
+            raised = []
+            loop.set_exception_handler(lambda _, context: raised.append(context))
+
+            def on_frames(identity: bytes, frames: list[bytes]) -> None:
+                heard.append(frames[0])
+                if frames[0] == b"bad":
+                    raise RuntimeError("callback")
+
+            transport = ZmqTransport(loop)
+            router = transport.bind_router(on.endpoint("r"), on_frames)
+            stranger = on.stranger(router.endpoint)
+            for text in (b"1", b"bad", b"2"):
+                stranger.send([text])
+            await until(lambda: heard == [b"1", b"bad", b"2"])
+            transport.close()
+            assert len(raised) == 1
+
+    run(scenario())
