@@ -18,6 +18,7 @@ from typing import Any
 
 ORDINARY = range(1_000, 40_000)
 """Token ids that every larger vocabulary has and that are no special tokens."""
+OK = b"HTTP/1.1 200"
 USAGE = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
@@ -136,15 +137,14 @@ class _Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
-        if not self.head:
-            self.head = data[:400]
+        self.head = (self.head + data)[:400]
         # A mark that is cut by the end of a segment is completed by the next one.
         seen = self.tail[-6:] + data
         self.sample.arrivals += [now] * seen.count(b"data: {")
         self.tail = (self.tail + data)[-2048:]
         if self.tail.endswith(b"0\r\n\r\n") and b"data: [DONE]" in self.tail:
             self._finish()
-        elif not self.head.startswith(b"HTTP/1.1 200"):
+        elif len(self.head) >= len(OK) and not self.head.startswith(OK):
             self._fail(f"refused: {self.head!r}")
 
     def connection_lost(self, error: Exception | None) -> None:

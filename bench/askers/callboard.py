@@ -15,14 +15,13 @@ from bench.askers import pattern
 from bench.server import free_port
 from bus.actor import Actor, Incoming
 from bus.clock import LoopClock
-from bus.identity import Addresses, Identity
+from bus.identity import CONFIG, Addresses, Identity
 from bus.runtime import Runtime
 from bus.zmq_transport import ZmqTransport
 from schemas.directory import Entries, ListEntries
 from schemas.placement import PlacementEnded
 from schemas.supervise import Accepted, ListProcesses, Restart
 
-ANSWERER = "answerer/0"
 TURN = 64
 """Tells handed over before the loop gets its turn."""
 MUCH = 1024
@@ -30,9 +29,9 @@ MUCH = 1024
 
 
 class Answerer(Actor):
-    """Stands at ConfigActor's address and hands out a directory of one: itself."""
+    """Stands where ConfigActor would, the one actor that is found without a directory."""
 
-    kind = "answerer"
+    kind = "config"
     accepts = (ListEntries, ListProcesses, PlacementEnded, Restart)
 
     def on_start(self, options: dict[str, Any]) -> None:
@@ -61,11 +60,11 @@ class Asker(Actor):
         self.started.set()
 
     async def ask(self, payload: str) -> None:
-        await self.rt.request(ANSWERER, Restart(payload))
+        await self.rt.request(CONFIG, Restart(payload))
 
     async def tell(self, payload: str, count: int) -> None:
         for sent in range(count):
-            self.rt.tell(ANSWERER, PlacementEnded(payload))
+            self.rt.tell(CONFIG, PlacementEnded(payload))
             if sent % TURN == TURN - 1:
                 await asyncio.sleep(0)
                 # The bus has no event for "room again": an actor looks at its queue now and then.
@@ -73,7 +72,7 @@ class Asker(Actor):
                     await asyncio.sleep(0)
 
     async def counted(self) -> int:
-        answer = await self.rt.request(ANSWERER, ListProcesses())
+        answer = await self.rt.request(CONFIG, ListProcesses())
         assert isinstance(answer, Accepted)
         return int(answer.detail)
 
@@ -82,7 +81,7 @@ def _runtime(actor: Actor, name: str, mailbox: str, outbox: str, own: str) -> Ru
     """`mailbox` and `outbox` are the answering side's, `own` is what the asking side binds."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     loop = asyncio.get_running_loop()
-    answers = name == ANSWERER
+    answers = name == CONFIG
     binds = (mailbox, outbox) if answers else (own, f"{own}.out")
     return Runtime(
         actor,
@@ -97,7 +96,7 @@ def _runtime(actor: Actor, name: str, mailbox: str, outbox: str, own: str) -> Ru
 
 def serve(mailbox: str, outbox: str, own: str) -> None:
     async def main() -> None:
-        _runtime(Answerer(), ANSWERER, mailbox, outbox, own).start()
+        _runtime(Answerer(), CONFIG, mailbox, outbox, own).start()
         await asyncio.Event().wait()
 
     uvloop.run(main())
