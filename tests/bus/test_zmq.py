@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from bus.actor import Incoming
+from bus.envelope import Kind
+from bus.outgoing import Outgoing
 from bus.runtime import Refused, Runtime
-from bus.zmq_transport import ZmqTransport
+from bus.zmq_transport import ZmqTransport, _Socket
+from schemas.directory import Entry, Register
 from schemas.generate import Delta, Step
 from schemas.life import Describe, Description, Died, Drain, Draining
 from schemas.message import Message
@@ -293,26 +296,30 @@ def test_what_heartbeats_overtake_is_not_lost():
     run(scenario())
 
 
-def test_a_full_queue_refuses_and_counts(monkeypatch):
-    """The peer is in the directory, and does not read: it never even bound its socket."""
+async def nowhere(on: Stage) -> Entry:
+    """In the directory, and not there: nobody ever bound its sockets."""
+    entry = Entry("engine/1", 1, on.endpoint("no.m"), on.endpoint("no.o"), "ready", 1, "")
+    stranger = on.stranger(on.config_mailbox, b"engine/1#1")
+    stranger.say(Kind.ASK, Register(entry), 1)
+    await on.known("engine/1", 1)
+    return entry
 
+
+def test_a_full_queue_refuses_and_counts(monkeypatch):
     async def scenario():
-        monkeypatch.setattr("bus.peers.Outgoing", lambda send: Short(send, 10))
         async with stage() as on:
-            a, _, b, _ = await pair(on)
-            entry = b.entry()
-            on.addresses("engine/1", 1)
-            nowhere = type(entry)("engine/1", 1, on.endpoint("no"), on.endpoint("no2"), "ready", 1, "")
-            a.directory._put(nowhere)
+            a, _, _, _ = await pair(on)
+            monkeypatch.setattr("bus.zmq_transport.HIGH_WATER", 20)
+            monkeypatch.setattr("bus.peers.Outgoing", lambda send: Outgoing(send, 10))
+            await nowhere(on)
             ends: list[Message] = []
-            for _ in range(12):
+            for _ in range(32):
                 a.ask("engine/1", PLACE, ends.append)
             assert not a.tell("engine/1", PLACE)
             await until(lambda: len(ends) == 2)
             assert {end.code for end in ends} == {"overloaded"}
             assert a.counters["tell_dropped"] == 1
-
-    from bus.outgoing import Outgoing as Short
+            assert [q.depth for q in a.queues() if q.name == "outgoing"] == [10]
 
     run(scenario())
 
@@ -322,21 +329,30 @@ def test_waiting_for_a_peer_that_is_not_there_costs_nothing(monkeypatch):
 
     async def scenario():
         async with stage() as on:
-            visitor = on.launch("gateway/0", Scripted())  # there is no ConfigActor
+            a, _, _, _ = await pair(on)
+            monkeypatch.setattr("bus.zmq_transport.HIGH_WATER", 20)
+            entry = await nowhere(on)
             turns = 0
-            socket = visitor._peers._peers["config/0"].dealer
-            original = socket._turn
+            original = _Socket._turn
 
-            def turn() -> None:
+            def turn(socket: _Socket) -> None:
                 nonlocal turns
                 turns += 1
-                original()
+                original(socket)
 
-            socket._turn = turn
+            monkeypatch.setattr(_Socket, "_turn", turn)
+            ends: list[Message] = []
+            for _ in range(32):
+                a.ask("engine/1", PLACE, ends.append)
             await asyncio.sleep(0.3)
-            assert turns < 20
-            on.config()
-            await on.known("gateway/0", 1)
+            assert turns < 50
+            assert not ends
+            # And when it comes, it gets everything.
+            got: list[bytes] = []
+            transport = ZmqTransport(asyncio.get_running_loop())
+            transport.bind_router(entry.mailbox, lambda identity, frames: got.append(identity))
+            await until(lambda: len(got) == 32)
+            transport.close()
 
     run(scenario())
 
