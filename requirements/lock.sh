@@ -18,7 +18,7 @@ compile() { # compile LOCK SOURCE... : requirements with exact versions, for Lin
         grep -vE "== '(never|win32|darwin|emscripten)'" "$work/resolved"
     } >"$work/lock"
     mv "$work/lock" "$lock"
-    echo "$lock: $(grep -c == "$lock") packages"
+    echo "$(basename "$lock"): $(grep -c == "$lock") packages"
 }
 
 compile "$work/all" pyproject.toml requirements/dev.in requirements/vllm-cuda.in
