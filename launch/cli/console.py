@@ -85,11 +85,16 @@ def wrap(text: str, indent: int) -> str:
         part = ""
         for line in paragraph.splitlines():
             if part and line.lstrip().startswith(("- ", "* ")):
-                lines += textwrap.wrap(part, width() - indent)
+                lines += _filled(part, indent)
                 part = ""
             part = f"{part} {line.strip()}".strip()
-        lines += textwrap.wrap(part, width() - indent)
+        lines += _filled(part, indent)
     return "\n".join(space + line for line in lines)
+
+
+def _filled(text: str, indent: int) -> list[str]:
+    # Addresses and flags stay whole, even where they are too long.
+    return textwrap.wrap(text, width() - indent, break_long_words=False, break_on_hyphens=False)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:

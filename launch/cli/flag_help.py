@@ -64,7 +64,7 @@ def _groups(vllm: FlagTable) -> str:
     for group in _group_names(vllm):
         count = sum(flag.group == group for flag in vllm.flags)
         room = width() - 36
-        about = vllm.groups.get(group, "") or "Of both sides."
+        about = vllm.groups.get(group, "")
         rows.append(
             (f"  {group}", str(count), about if len(about) <= room else about[: room - 1] + "…")
         )
@@ -86,7 +86,7 @@ def _group_names(vllm: FlagTable) -> list[str]:
 
 def _group(vllm: FlagTable, group: str) -> str:
     flags = [flag for flag in vllm.flags if flag.group == group]
-    return _flags(f"{group}: {vllm.groups.get(group, '')}".rstrip(": "), flags, long=False)
+    return _flags(wrap(f"{group}: {vllm.groups.get(group, '')}".rstrip(": "), 0), flags, long=False)
 
 
 def _flags(title: str, flags: list[Flag], *, long: bool) -> str:
@@ -103,7 +103,11 @@ def _flag(flag: Flag, *, long: bool) -> str:
         value += " …"
     if flag.nargs == "?":
         value = f" [{value.strip()}]"
-    lines = [f"  {', '.join([*flag.options, *flag.negative])}{value}"]
+    spellings = [
+        f"--[no-]{option[2:]}" if f"--no-{option[2:]}" in flag.negative else option
+        for option in flag.options
+    ]
+    lines = [f"  {', '.join(spellings)}{value}"]
     if flag.help:
         lines.append(wrap(flag.help if long else flag.help.split("\n\n")[0], 6))
     if known := flag.choices or flag.suggestions:

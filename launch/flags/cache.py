@@ -118,7 +118,9 @@ def cached_vllm_table() -> FlagTable | None:
 
 def _table(document: Document) -> FlagTable:
     theirs = [flag for flag in document.flags if flag.field not in _OVERRULED]
-    return FlagTable("vllm", msgspec.structs.replace(document, flags=[*OURS, *theirs]))
+    groups = {"Callboard": "Callboard's own side of a vLLM engine.", **document.groups}
+    flags = [*OURS, *theirs]
+    return FlagTable("vllm", msgspec.structs.replace(document, flags=flags, groups=groups))
 
 
 def _version(package: Path) -> str:
