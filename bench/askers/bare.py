@@ -31,10 +31,13 @@ class Loop:
         self.socket = socket
         self.on_frames = on_frames
         self.writable = asyncio.Event()
-        asyncio.get_running_loop().add_reader(socket.fileno(), self.read)
+        self.read_asked = False
+        self.loop = asyncio.get_running_loop()
+        self.loop.add_reader(socket.fileno(), self.read)
         self.read()
 
     def read(self) -> None:
+        self.read_asked = False
         self.writable.set()
         try:
             while True:
@@ -46,14 +49,15 @@ class Loop:
         """Raises `zmq.Again` when the other side is not as fast."""
         small = len(frames[-1]) < COPY_BELOW
         self.socket.send_multipart(frames, zmq.NOBLOCK, copy=small)
-        asyncio.get_running_loop().call_soon(self.read)
+        if not self.read_asked:
+            self.read_asked = True
+            self.loop.call_soon(self.read)
 
 
 class Bare:
     """The asking side."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self.answers: asyncio.Queue[Frames] = asyncio.Queue()
         self.waiting: asyncio.Future[Frames] | None = None
         self.encoded: dict[tuple[Kind, str], Frames] = {}
         self.loop = Loop(socket, self.on_frames)

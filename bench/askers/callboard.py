@@ -18,7 +18,17 @@ from bus.clock import LoopClock
 from bus.identity import CONFIG, Addresses, Identity
 from bus.runtime import Runtime
 from bus.zmq_transport import ZmqTransport
-from schemas.directory import Entries, ListEntries
+from schemas.config import Config, GetConfig
+from schemas.directory import (
+    Deregister,
+    Entries,
+    Entry,
+    EntryChanged,
+    ListEntries,
+    Register,
+    Registered,
+    Renew,
+)
 from schemas.placement import PlacementEnded
 from schemas.supervise import Accepted, ListProcesses, Restart
 
@@ -29,13 +39,23 @@ MUCH = 1024
 
 
 class Answerer(Actor):
-    """Stands where ConfigActor would, the one actor that is found without a directory."""
+    """Echoes and counts, in ConfigActor's place: two processes are all that is measured."""
 
     kind = "config"
-    accepts = (ListEntries, ListProcesses, PlacementEnded, Restart)
+    accepts = (
+        Deregister,
+        GetConfig,
+        ListEntries,
+        ListProcesses,
+        PlacementEnded,
+        Register,
+        Renew,
+        Restart,
+    )
 
     def on_start(self, options: dict[str, Any]) -> None:
         self.told = 0
+        self.entries: list[Entry] = []
         self.rt.ready()
 
     def on_message(self, incoming: Incoming) -> None:
@@ -46,8 +66,14 @@ class Answerer(Actor):
             self.told += 1
         elif isinstance(message, ListProcesses):
             incoming.answer(Accepted(str(self.told)))
-        else:
-            incoming.answer(Entries(1, [self.rt.entry()]))
+        elif isinstance(message, Register):
+            self.entries = [self.rt.entry(), message.entry]
+            self.rt.learn(EntryChanged(1, message.entry))
+            incoming.answer(Registered(1, 3600.0, self.entries))
+        elif isinstance(message, GetConfig):
+            incoming.answer(Config(1, {}, {}))
+        elif isinstance(message, ListEntries):
+            incoming.answer(Entries(1, self.entries))
 
 
 class Asker(Actor):
@@ -90,7 +116,6 @@ def _runtime(actor: Actor, name: str, mailbox: str, outbox: str, own: str) -> Ru
         ZmqTransport(loop),
         LoopClock(loop),
         options={} if answers else None,
-        register=False,
     )
 
 
