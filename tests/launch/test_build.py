@@ -1,0 +1,178 @@
+"""Topologies: what is refused with which words, and what actors get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launch.build import InvalidTopology, Source, build
+from launch.flags.sim import sim_table
+from launch.flags.table import Document, Flag, FlagTable
+from launch.flags.values import BadValue, size
+from launch.rundir import RunDirError, check_name
+from launch.topology import API_KEYS_ENV, Gateway, Topology
+
+VLLM = FlagTable(
+    "vllm",
+    Document(
+        "0",
+        [
+            Flag("max_model_len", ["--max-model-len"], "size", ""),
+            Flag("enforce_eager", ["--enforce-eager"], "bool", "", nargs=0),
+        ],
+    ),
+)
+
+
+def made(text: bool = False, **raw: Any) -> Topology:
+    def place(section: str, key: str) -> str:
+        return f"f: {section}.{key}" if section else f"f: {key}"
+
+    return build(
+        raw, Source(place, text), lambda backend: VLLM if backend == "vllm" else sim_table()
+    )
+
+
+def findings(**raw: Any) -> list[str]:
+    with pytest.raises(InvalidTopology) as refused:
+        made(**raw)
+    return refused.value.findings
+
+
+def test_the_smallest() -> None:
+    topology = made(engine=[{"model": "m"}])
+    assert (topology.name, topology.gateway) == ("default", Gateway())
+    assert topology.actors(api_keys=False) == {
+        "config/0": {},
+        "router/0": {},
+        "engine/0": {"backend": "vllm", "model": "m"},
+        "gateway/0": {"host": "127.0.0.1", "port": 8000},
+    }
+
+
+def test_kebab_case_and_engine_arguments() -> None:
+    topology = made(engine=[{"model": "m", "max-model-len": "8K", "enforce_eager": True}])
+    assert topology.engines[0].args == {"max_model_len": 8192, "enforce_eager": True}
+    assert topology.actors(api_keys=False)["engine/0"]["max_model_len"] == 8192
+
+
+def test_several_models_engines_and_gateways() -> None:
+    topology = made(
+        gateway={"count": 2},
+        engine=[
+            {"model": "a", "count": 2},
+            {"model": "b", "name": "big", "count": 2},
+            {"model": "c", "name": "one", "backend": "sim", "sim_speed": 0},
+            {"model": "d"},
+        ],
+    )
+    actors = topology.actors(api_keys=True)
+    assert list(actors) == [
+        "config/0",
+        "router/0",
+        "engine/0",
+        "engine/1",
+        "engine/big-0",
+        "engine/big-1",
+        "engine/one",
+        "engine/5",
+        "gateway/0",
+        "gateway/1",
+    ]
+    assert actors["engine/one"] == {"backend": "sim", "model": "c", "sim_speed": 0.0}
+    assert actors["gateway/1"]["reuse_port"] is True
+    assert actors["gateway/1"]["api_keys_env"] == API_KEYS_ENV
+
+
+def test_the_document_is_plain_data() -> None:
+    document = made(engine=[{"model": "m", "enforce_eager": True}]).document()
+    assert document["engines"] == [
+        {
+            "model": "m",
+            "name": None,
+            "count": 1,
+            "backend": "vllm",
+            "args": {"enforce_eager": True},
+        }
+    ]
+
+
+def test_all_findings_at_once() -> None:
+    with pytest.raises(RunDirError) as bad_name:
+        check_name("No")
+    with pytest.raises(BadValue) as bad_size:
+        size("8X")
+    assert findings(
+        nmae="x",
+        name="No",
+        gateway={"port": 70000, "hots": "h", "host": 7},
+        log={"level": "loud"},
+        engine=[
+            {"model": "m", "max_model_length": 3, "max_model_len": "8X", "sim_speed": 1},
+            {"backend": "trt", "model": "m"},
+            {"count": 0},
+        ],
+    ) == [
+        "f: nmae: unknown; did you mean name?",
+        f"f: name: {bad_name.value}",
+        "f: gateway.port = 70000: write a whole number from 1 to 65535",
+        "f: gateway.hots: unknown; did you mean host?",
+        "f: gateway.host = 7: write text",
+        "f: log.level = 'loud': choose one of debug, info, warning, error",
+        "f: engine[0].max_model_length: unknown argument of vllm; did you mean max_model_len?",
+        f"f: engine[0].max_model_len = '8X': {bad_size.value}",
+        'f: engine[0].sim_speed: only backend = "sim" has this argument',
+        "f: engine[1].backend = 'trt': choose one of vllm, sim",
+        "f: engine[2].count = 0: write a whole number from 1 to 1024",
+        "f: engine[2].model: missing",
+    ]
+
+
+@pytest.mark.parametrize("engine", [None, [], {}, "m", ["m"]])
+def test_an_engine_is_needed(engine) -> None:
+    assert findings(engine=engine) == ['f: engine: give at least one [[engine]] with a model = "…"']
+
+
+@pytest.mark.parametrize("section", ["gateway", "log"])
+def test_a_section_is_a_table(section) -> None:
+    assert findings(engine=[{"model": "m"}], **{section: 3}) == [
+        f"f: {section} = 3: write a [{section}] table"
+    ]
+
+
+def test_two_engines_of_one_name() -> None:
+    engine = {"model": "m", "name": "a"}
+    assert findings(engine=[engine, engine]) == [
+        "two engines are named 'a': give each its own name"
+    ]
+
+
+def test_numbers_in_a_file_are_no_text_but_flags_are() -> None:
+    assert len(findings(gateway={"port": "80"}, engine=[{"model": "m"}])) == 1
+    assert made(text=True, gateway={"port": "80"}, engine=[{"model": "m"}]).gateway.port == 80
+
+
+def test_an_unknown_argument_points_to_the_list() -> None:
+    assert findings(engine=[{"model": "m", "zzz": 1}]) == [
+        "f: engine[0].zzz: unknown argument of vllm; `callboard serve --help=vllm` lists them"
+    ]
+
+
+def test_gateway_options_are_those_of_the_gateway() -> None:
+    from actors.gateway.options import read_options
+
+    topology = made(
+        gateway={"count": 2, "max_body_bytes": 9, "max_inflight": 3}, engine=[{"model": "m"}]
+    )
+    options = read_options(topology.actors(api_keys=True)["gateway/0"])
+    assert (options.max_body_bytes, options.max_inflight, options.reuse_port) == (9, 3, True)
+
+
+def test_engine_options_are_those_of_the_simulator() -> None:
+    from actors.engine.sim.options import parse
+
+    topology = made(engine=[{"model": "m", "backend": "sim", "max_num_seqs": 3}])
+    options = dict(topology.actors(api_keys=False)["engine/0"])
+    assert options.pop("backend") == "sim"
+    assert parse(options).max_num_seqs == 3

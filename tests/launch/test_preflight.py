@@ -1,0 +1,165 @@
+"""What is refused before anything is started."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from launch.preflight import api_keys, check
+from launch.topology import Engine, Gateway, Topology
+
+
+# Made for this test, used nowhere else.
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBbzCCARWgAwIBAgIUchJj3g+zSGlv9jTKUQFvE/UiHUMwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBeDAgFw0yNjExMjIxNTMxMzhaGA8yMTI2MTAyOTE1MzEzOFow
+DDEKMAgGA1UEAwwBeDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABHHJMQe7azho
+l/RPWDt7RH3pPNVvdeOG1Bao3xAqeFD7NK3L6th9/1Yr4OrLxWuFFh1uk9FZ/Sc/
+N3rx1mGxNcyjUzBRMB0GA1UdDgQWBBQhjxEKdArgKlMbkfV3iTyIoy7HiDAfBgNV
+HSMEGDAWgBQhjxEKdArgKlMbkfV3iTyIoy7HiDAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0gAMEUCIQCWXZuJOjmrrWOp9RFUOh0HuWufoLuMiYx5PaRbZ4D7
+4AIgI5OpllyRFkU6qy2/TvmpZnakK333hf1pjREZG+x3+cE=
+-----END CERTIFICATE-----
+"""
+KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgRAsDf+3yzbJM9gyf
+zUw/B323LoJTtclpqUUf78dQoruhRANCAARxyTEHu2s4aJf0T1g7e0R96TzVb3Xj
+htQWqN8QKnhQ+zSty+rYff9WK+Dqy8VrhRYdbpPRWf0nPzd68dZhsTXM
+-----END PRIVATE KEY-----
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number: int = server.getsockname()[1]
+    return number
+
+
+def checked(
+    port: int, engine: Engine | None = None, version: str = "0.32.0", **gateway: Any
+) -> list[str]:
+    topology = Topology(
+        gateway=Gateway(port=port, **gateway),
+        engines=[engine or Engine(model="demo", backend="sim")],
+    )
+    return check(topology, lambda: version)
+
+
+def test_nothing_to_say(port) -> None:
+    assert checked(port) == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_port_in_use(count) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        assert checked(taken, count=count) == [
+            f"port {taken} on 127.0.0.1 is in use: choose another with --port"
+        ]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_somebody_else(port, host) -> None:
+    (finding,) = checked(port, host=host)
+    assert finding.startswith(f"--host {host} is no address of this machine")
+
+
+def test_files_that_cannot_be_used(port, tmp_path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert checked(
+        port,
+        api_key_file=str(empty),
+        chat_template=str(tmp_path / "none"),
+        ssl_certfile=str(tmp_path),
+    ) == [
+        f"--api-key-file {empty} is empty: write one key a line",
+        f"--ssl-certfile {tmp_path} cannot be read: Is a directory",
+        f"--chat-template {tmp_path / 'none'} cannot be read: No such file or directory",
+        "--ssl-certfile and --ssl-keyfile belong together: give both or none",
+    ]
+
+
+def test_certificates(port, tmp_path) -> None:
+    files = {"ssl_certfile": str(tmp_path / "cert"), "ssl_keyfile": str(tmp_path / "key")}
+    (tmp_path / "cert").write_text(CERTIFICATE)
+    (tmp_path / "key").write_text(KEY)
+    assert checked(port, **files) == []
+    (finding,) = checked(port, ssl_certfile=files["ssl_keyfile"], ssl_keyfile=files["ssl_keyfile"])
+    assert "are no usable pair" in finding
+
+
+@pytest.mark.parametrize("version", ["0.26.0", "0.32.0", "0.33.1"])
+def test_tested_releases(port, tmp_path, version) -> None:
+    (tmp_path / "config.json").touch()
+    assert checked(port, Engine(model=str(tmp_path)), version) == []
+
+
+@pytest.mark.parametrize("version", ["0.25.9", "0.34.0", "unknown"])
+def test_untested_releases(port, tmp_path, version) -> None:
+    (tmp_path / "config.json").touch()
+    (finding,) = checked(port, Engine(model=str(tmp_path)), version)
+    assert version in finding
+    assert "--allow-untested-vllm" in finding
+    allowed = Engine(model=str(tmp_path), args={"allow_untested_vllm": True})
+    assert checked(port, allowed, version) == []
+
+
+@pytest.mark.parametrize("model", ["/no/such", "./none", "a/b/c", "a b"])
+def test_models_that_cannot_be(port, model) -> None:
+    assert checked(port, Engine(model=model)) == [f"model {model}: there is no such directory"]
+
+
+def test_a_directory_without_a_model(port, tmp_path) -> None:
+    assert checked(port, Engine(model=str(tmp_path))) == [
+        f"model {tmp_path}: the directory holds no model (no config.json)"
+    ]
+    (tmp_path / "x.gguf").touch()
+    assert checked(port, Engine(model=str(tmp_path))) == []
+
+
+def test_names_on_the_hub(port, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    engine = Engine(model="org/name")
+    assert checked(port, engine) == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (finding,) = checked(port, engine)
+    assert finding.startswith("model org/name: ")
+    assert "HF_HUB_OFFLINE" in finding
+    (tmp_path / "hub/models--org--name/snapshots/abc").mkdir(parents=True)
+    assert checked(port, engine) == []
+
+
+def test_addresses_are_left_to_vllm(port) -> None:
+    assert checked(port, Engine(model="s3://bucket/model")) == []
+
+
+def test_the_simulators_model_and_options(port, tmp_path) -> None:
+    (finding,) = checked(port, Engine(model=str(tmp_path), backend="sim"))
+    assert finding == f"model {tmp_path}: the directory holds no tokenizer.json"
+    (finding,) = checked(port, Engine(model="./none", backend="sim"))
+    assert "there is no such directory" in finding
+    small = Engine(model="m", backend="sim", args={"num_gpu_blocks_override": 2})
+    (finding,) = checked(port, small)
+    assert finding.startswith("--max-model-len 8192 needs 512 KV blocks")
+
+
+def test_one_finding_for_equal_engines(port) -> None:
+    engine = Engine(model="/no/such")
+    topology = Topology(gateway=Gateway(port=port), engines=[engine, engine])
+    assert len(check(topology, lambda: "0.32.0")) == 1
+
+
+def test_keys_from_flags_and_environment() -> None:
+    assert api_keys(["a", "b"], {"CALLBOARD_API_KEY": "b\n c \n\n"}) == ["a", "b", "c"]
+    assert api_keys([], {}) == []
