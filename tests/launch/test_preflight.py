@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 from typing import Any
 
 import pytest
 
 from launch.preflight import api_keys, check
 from launch.topology import Engine, Gateway, Topology
-
-
-# Made for this test, used nowhere else.
-CERTIFICATE = """\
------BEGIN CERTIFICATE-----
-MIIBbzCCARWgAwIBAgIUchJj3g+zSGlv9jTKUQFvE/UiHUMwCgYIKoZIzj0EAwIw
-DDEKMAgGA1UEAwwBeDAgFw0yNjExMjIxNTMxMzhaGA8yMTI2MTAyOTE1MzEzOFow
-DDEKMAgGA1UEAwwBeDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABHHJMQe7azho
-l/RPWDt7RH3pPNVvdeOG1Bao3xAqeFD7NK3L6th9/1Yr4OrLxWuFFh1uk9FZ/Sc/
-N3rx1mGxNcyjUzBRMB0GA1UdDgQWBBQhjxEKdArgKlMbkfV3iTyIoy7HiDAfBgNV
-HSMEGDAWgBQhjxEKdArgKlMbkfV3iTyIoy7HiDAPBgNVHRMBAf8EBTADAQH/MAoG
-CCqGSM49BAMCA0gAMEUCIQCWXZuJOjmrrWOp9RFUOh0HuWufoLuMiYx5PaRbZ4D7
-4AIgI5OpllyRFkU6qy2/TvmpZnakK333hf1pjREZG+x3+cE=
------END CERTIFICATE-----
-"""
-KEY = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgRAsDf+3yzbJM9gyf
-zUw/B323LoJTtclpqUUf78dQoruhRANCAARxyTEHu2s4aJf0T1g7e0R96TzVb3Xj
-htQWqN8QKnhQ+zSty+rYff9WK+Dqy8VrhRYdbpPRWf0nPzd68dZhsTXM
------END PRIVATE KEY-----
-"""
 
 
 @pytest.fixture
@@ -88,13 +68,19 @@ def test_files_that_cannot_be_used(port, tmp_path) -> None:
     ]
 
 
-def test_certificates(port, tmp_path) -> None:
-    files = {"ssl_certfile": str(tmp_path / "cert"), "ssl_keyfile": str(tmp_path / "key")}
-    (tmp_path / "cert").write_text(CERTIFICATE)
-    (tmp_path / "key").write_text(KEY)
-    assert checked(port, **files) == []
-    (finding,) = checked(port, ssl_certfile=files["ssl_keyfile"], ssl_keyfile=files["ssl_keyfile"])
+def test_a_certificate_that_is_none(port, tmp_path) -> None:
+    file = tmp_path / "cert"
+    file.write_text("no certificate")
+    (finding,) = checked(port, ssl_certfile=str(file), ssl_keyfile=str(file))
     assert "are no usable pair" in finding
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+def test_a_certificate_with_its_key(port, tmp_path) -> None:
+    certificate, key = str(tmp_path / "cert"), str(tmp_path / "key")
+    make = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -out {certificate} -keyout {key}"
+    subprocess.run(make.split(), check=True, capture_output=True)
+    assert checked(port, ssl_certfile=certificate, ssl_keyfile=key) == []
 
 
 @pytest.mark.parametrize("version", ["0.26.0", "0.32.0", "0.33.1"])
