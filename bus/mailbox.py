@@ -99,6 +99,7 @@ class Mailbox:
         if header.recipient not in (0, me.incarnation):
             text = f"meant for life {header.recipient} of {me.actor}, which is over"
             self._refuse(identity, FrameError("stale", text, header))
+            self._count_lost(identity, header)
             return
         if self._directory.is_over(header.sender, header.incarnation):
             text = f"life {header.incarnation} of {header.sender} is over"

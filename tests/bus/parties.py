@@ -98,8 +98,9 @@ class Stage:
         self.directory = directory
         self.tcp = tcp
         self.lease = lease
-        self.config_mailbox, self.config_outbox = self.endpoint("cm", fixed=True), self.endpoint(
-            "co", fixed=True
+        self.config_mailbox, self.config_outbox = (
+            self.endpoint("cm", fixed=True),
+            self.endpoint("co", fixed=True),
         )
         self.runtimes: list[Runtime] = []
         self.strangers: list[Stranger] = []
@@ -127,9 +128,7 @@ class Stage:
         options = {"actors": {name: {"me": name} for name in names}, "lease": self.lease}
         return self.launch(CONFIG, ConfigActor(), incarnation, options=options)
 
-    def launch(
-        self, name: str, actor: Actor, incarnation: int = 1, **arguments: Any
-    ) -> Runtime:
+    def launch(self, name: str, actor: Actor, incarnation: int = 1, **arguments: Any) -> Runtime:
         """Start an actor; `arguments` are the Runtime's."""
         loop = asyncio.get_running_loop()
         runtime = Runtime(
