@@ -11,6 +11,9 @@ from typing import Any
 from bench import peers
 from bench.server import Server, free_port
 
+MODEL = peers.ROOT / ".cache/models/SmolLM2-135M-Instruct"
+"""The small real model that `make` prepares."""
+
 NOTES = {
     "callboard": "`callboard serve MODEL --engine sim --sim-speed 0`.",
     "dynamo": "dynamo.frontend (round-robin) and dynamo.mocker --speedup-ratio 1000000 (0, which "

@@ -1,4 +1,4 @@
-"""`python -m bench.gateway MODEL`: the HTTP path without a model, beside Dynamo and vLLM.
+"""`python -m bench.gateway`: the HTTP path without a model, beside Dynamo and vLLM.
 
 One streaming chat request of about 120 prompt and 64 output tokens, over and over on 1, 16, 64 and
 256 connections, by `wrk`, all on the same cores. Behind each gateway stands an engine that
@@ -24,6 +24,7 @@ from typing import Any
 
 from bench import contestants, machine, peers
 from bench.capture import Answer, WrongAnswer, capture, require_tokens
+from bench.contestants import MODEL
 from bench.server import Server, StartError
 from bench.table import OUT, Table, publish
 from bench.wrk import Result, drive
@@ -104,7 +105,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", type=Path, help="directory with config and tokenizer")
+    parser.add_argument("--model", type=Path, default=MODEL, help="its config and tokenizer count")
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4, help="of each turn (default 4)")

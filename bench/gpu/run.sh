@@ -9,6 +9,6 @@ trap 'rm -rf "$(dirname "$model")"' EXIT
 
 export VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_LOGGING_LEVEL=WARNING HF_HUB_OFFLINE=1
 python3 -m bench.gpu.model "$model"
-python3 -m bench.engine "$model" --widths 1 64 256 --prompt 512 --output 128 \
+python3 -m bench.engine --model "$model" --widths 1 64 256 --prompt 512 --output 128 \
     --rounds "${ROUNDS:-2}" --bursts 3 --budget "${BUDGET:-330}" --out "$out" \
     --load-format=dummy --max-model-len=2048 --max-num-seqs=256 --gpu-memory-utilization=0.9
