@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bus.clock import Clock
 from bus.directory import Directory
 from bus.envelope import Frame, FrameError, Kind, decode
-from bus.identity import CONFIG
+from bus.identity import CONFIG, Identity
 from bus.ledger import Ledger
 from bus.sequences import Seen
 from schemas.life import Heartbeat
@@ -32,7 +32,7 @@ class Listening:
 
     def __init__(
         self,
-        actor: str,
+        me: Identity,
         directory: Directory,
         seen: Seen,
         ledger: Ledger,
@@ -40,7 +40,7 @@ class Listening:
         on_replies_lost: Callable[[str, int], None],
         clock: Clock,
     ) -> None:
-        self._actor = actor
+        self._claim_key = f"@{me.wire.decode()}"
         self._directory = directory
         self._seen = seen
         self._ledger = ledger
@@ -78,7 +78,7 @@ class Listening:
         """A heartbeat says how far its topics are, and how far its replies to us."""
         life = (publisher, incarnation)
         for topic, last in sequences.items():
-            if topic == f"@{self._actor}":
+            if topic == self._claim_key:
                 self._check_claim(*life, last)
             elif topic != "life":
                 self._count_lost(*life, topic, self._seen.behind((*life, topic), last))

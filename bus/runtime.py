@@ -96,7 +96,7 @@ class Runtime:
         self._mailbox = Mailbox(*common, self._on_message, self._on_cancel)
         self._asking = Asking(*common, self._peers, addresses, self._on_batch, self.guard)
         self._listening = Listening(
-            identity.actor,
+            identity,
             self.directory,
             self._seen,
             self._ledger,
@@ -342,7 +342,8 @@ class Runtime:
             self.guard(self.actor.on_entry, change.entry)
             return
         actor, incarnation = change.actor, change.incarnation
-        self._peers.drop(actor, incarnation)
+        if waited := self._peers.drop(actor, incarnation):
+            self.note("tell_dropped", f"waited for {actor} when it died", waited)
         self._seen.forget(actor)
         self._mailbox.forget(actor, incarnation)
         text = f"{actor} died: {change.reason}"

@@ -43,12 +43,12 @@ class Wire:
         return encode(header, message, topic)
 
     def last(self) -> dict[str, int]:
-        """For heartbeats: the last sequence of each topic, and as `@actor` of replies to it."""
+        """For heartbeats: the last sequence of each topic, and as `@identity` of replies."""
         sequences: dict[str, int] = {}
         for key, last in self.sent.items():
             if isinstance(key, bytes):
                 name = key.decode(errors="backslashreplace")  # a stranger's may be any bytes
-                sequences[f"@{name.rsplit('#', 1)[0]}"] = last - self.held.get(key, 0)
+                sequences[f"@{name}"] = last - self.held.get(key, 0)
             elif "/" not in str(key):  # keys with a slash are actors that we ask, not topics
                 sequences[str(key)] = last
         return sequences
