@@ -16,7 +16,7 @@ from actors.engine.vllm.environment import Environment
 from actors.engine.vllm.intake import Intake
 from actors.engine.vllm.load import RankLoad
 from actors.engine.vllm.options import split_options
-from actors.engine.vllm.processes import ProcessWatch, children, family, kill
+from actors.engine.vllm.processes import ProcessWatch, children, end, family, kill
 from schemas.directory import ModelCard
 from schemas.generate import Generate
 
@@ -151,6 +151,8 @@ class VllmBackend:
             from actors.engine.vllm.setup import shut_down
 
             await loop.run_in_executor(self._thread, shut_down, engine)
+        elif leftover := children() - self._before:
+            await loop.run_in_executor(self._thread, end, leftover, family(leftover))
         self._starting = self._maker = self._intake = self._drain = None
         self._tasks.clear()
         self._thread.shutdown()

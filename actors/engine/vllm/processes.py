@@ -6,7 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from multiprocessing.process import BaseProcess
 
 import psutil
@@ -90,12 +90,19 @@ def kill(members: Iterable[psutil.Process]) -> None:
             continue
 
 
-def end(processes: Iterable[BaseProcess], members: list[psutil.Process]) -> None:
-    """Wait for `members` to end, kill those that do not, and reap `processes`. Blocks."""
-    _, alive = psutil.wait_procs(members, timeout=GRACE)
+def end(processes: Collection[BaseProcess], members: Iterable[psutil.Process]) -> None:
+    """Wait for all to end, kill those that do not, and reap `processes`. Blocks."""
+    own = {process.pid for process in processes}
+    # psutil would reap our children, and multiprocessing would then take them for alive.
+    others = [member for member in members if member.pid not in own]
+    for process in processes:
+        process.join(GRACE)
+        if process.exitcode is None:
+            process.kill()
+    _, alive = psutil.wait_procs(others, timeout=GRACE)
     kill(alive)
     psutil.wait_procs(alive, timeout=GRACE)
     for process in processes:
         process.join(GRACE)
-        if process.exitcode is not None:
+        if process.exitcode is not None:  # else it hangs in the kernel: nothing more can be done
             process.close()

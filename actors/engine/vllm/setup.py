@@ -10,16 +10,13 @@ from typing import Any
 import psutil
 import vllm
 from vllm.config import VllmConfig
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from actors.engine.vllm import environment, processes
-from actors.engine.vllm.options import check_names
+from actors.engine.vllm.arguments import engine_arguments
 from actors.engine.vllm.stat_logger import OnStep, step_logger_factory
-
-CPU_BLOCK_SIZE = 32
 
 
 class Stopped(Exception):
@@ -56,12 +53,10 @@ def start_engine(
 
     `before` are this process's children that are none of the engine's.
     """
-    fields = (field.name for field in dataclasses.fields(AsyncEngineArgs))
-    check_names(arguments, fields, vllm.__version__)
     on_cpu = current_platform.is_cpu()
     if on_cpu:
         environment.keep_worker_in_core()
-    args = AsyncEngineArgs(**with_defaults(arguments, on_cpu=on_cpu))
+    args = engine_arguments(arguments, version=vllm.__version__, on_cpu=on_cpu)
     config = args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     if on_cpu:
         transfer = config.kv_transfer_config
@@ -89,17 +84,6 @@ def start_engine(
         processes=started,
         family=processes.family(started),
     )
-
-
-def with_defaults(arguments: dict[str, Any], *, on_cpu: bool) -> dict[str, Any]:
-    """The engine arguments, with Callboard's defaults where the operator gave none."""
-    # Chats and agents repeat their prefixes; vLLM leaves it off for some kinds of models.
-    defaults: dict[str, Any] = {"enable_prefix_caching": True}
-    if on_cpu:
-        # vLLM's 128 on CPU shares prefixes of 128 tokens only; its kernels want multiples of 32.
-        defaults["block_size"] = CPU_BLOCK_SIZE
-    given = {name: value for name, value in arguments.items() if value is not None}
-    return defaults | given
 
 
 def shut_down(engine: Engine) -> None:

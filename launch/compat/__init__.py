@@ -1,0 +1,1 @@
+"""Checks Callboard against releases of vLLM: `python -m launch.compat`, or `make compat`."""

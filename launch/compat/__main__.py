@@ -1,0 +1,95 @@
+"""Tries every supported release of vLLM and writes `docs/compatibility.md`.
+
+python -m launch.compat [--model DIR] [--only VERSION ...] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from launch.compat.packages import NotToBeHad, Trial, fetch_wheel
+from launch.compat.page import Finding, page
+from launch.compat.releases import RELEASES, Release
+from launch.compat.signatures import missing
+from launch.compat.sources import Sources
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / ".cache/models/SmolLM2-135M-Instruct"
+WHEELS = ROOT / ".cache/compat"
+LIMIT = 600.0
+"""Seconds for one release's run."""
+
+
+def check(release: Release, model: Path, wheels: Path) -> Finding:
+    finding = Finding(release)
+    try:
+        wheel = fetch_wheel(release, wheels)
+    except NotToBeHad as error:
+        finding.failed, finding.note = True, f"the wheel is not to be had: {error}"
+        return finding
+    sources = Sources(wheel)
+    finding.missing = missing(sources)
+    sources.close()
+    if not release.runs_on_cpu:
+        finding.note = "no CPU build of this release"
+        return finding
+    with tempfile.TemporaryDirectory(prefix="callboard-compat-") as folder:
+        try:
+            trial = Trial(Path(folder) / "venv")
+            extra = trial.install(wheel)
+        except NotToBeHad as error:
+            finding.note = f"not installable here: {error}"
+            return finding
+        finding.note = f"with {', '.join(extra)}" if extra else ""
+        _run(finding, trial, model)
+    return finding
+
+
+def _run(finding: Finding, trial: Trial, model: Path) -> None:
+    command = [str(trial.python), "-m", "launch.compat.smoke", str(model)]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        finding.failed, finding.note = True, f"not done after {LIMIT:.0f} s"
+        return
+    if done.returncode:
+        sys.stderr.write(done.stdout + done.stderr)
+        lines = done.stderr.strip().splitlines()
+        finding.failed, finding.note = True, lines[-1] if lines else f"exit {done.returncode}"
+        return
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    finding.tokens, finding.stored = result["tokens"], result["stored"]
+    finding.seconds = result["seconds"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m launch.compat", description=__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--only", nargs="+", metavar="VERSION", help="these releases alone")
+    parser.add_argument("--wheels", type=Path, default=WHEELS, help="where the wheels are kept")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/compatibility.md")
+    arguments = parser.parse_args()
+    arguments.wheels.mkdir(parents=True, exist_ok=True)
+    findings = []
+    for release in RELEASES:
+        if arguments.only is None or release.version in arguments.only:
+            sys.stderr.write(f"vLLM {release.version} …\n")
+            findings.append(check(release, arguments.model.absolute(), arguments.wheels))
+            sys.stderr.write(f"  {'good' if findings[-1].good else findings[-1].note}\n")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(page(findings, machine))
+    sys.exit(0 if all(finding.good for finding in findings) else 1)
+
+
+if __name__ == "__main__":
+    main()

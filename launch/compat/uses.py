@@ -1,0 +1,107 @@
+"""All that Callboard uses of vLLM: names, members, parameters. Checked in every release's sources.
+
+A line `Use(module, name)` says that the name is there; `members` that its class has these;
+`call` that it, or its method `method`, takes these parameters by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Use:
+    module: str
+    name: str
+    members: tuple[str, ...] = ()
+    method: str | None = None
+    call: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}" + (f".{self.method}" if self.method else "")
+
+
+ASYNC_LLM = "vllm.v1.engine.async_llm"
+SAMPLING = "vllm.sampling_params"
+STATS = "vllm.v1.metrics.stats"
+
+USES = (
+    # setup.py
+    Use("vllm.engine.arg_utils", "AsyncEngineArgs", members=(
+        "model", "enable_prefix_caching", "block_size", "enable_lora", "served_model_name",
+        "reasoning_parser", "enable_log_requests", "disable_log_stats", "data_parallel_size",
+    )),
+    Use("vllm.engine.arg_utils", "EngineArgs", method="create_engine_config",
+        call=("usage_context",)),
+    Use("vllm.usage.usage_lib", "UsageContext", members=("OPENAI_API_SERVER",)),
+    Use("vllm.platforms.interface", "Platform", members=("is_cpu",)),
+    Use("vllm.config", "VllmConfig", members=(
+        "model_config", "cache_config", "scheduler_config", "kv_transfer_config",
+        "speculative_config", "structured_outputs_config",
+    )),
+    Use("vllm.config", "ModelConfig", members=(
+        "max_model_len", "max_logprobs", "tokenizer", "tokenizer_revision", "generation_config",
+        "override_generation_config", "get_vocab_size", "get_diff_sampling_param",
+        "try_get_generation_config",
+    )),
+    Use("vllm.config", "CacheConfig", members=("block_size", "num_gpu_blocks")),
+    Use("vllm.config", "SchedulerConfig", members=("max_num_seqs", "max_num_batched_tokens")),
+    Use("vllm.config", "KVTransferConfig", members=("kv_connector", "kv_role")),
+    Use(ASYNC_LLM, "AsyncLLM", method="from_vllm_config", call=(
+        "vllm_config", "usage_context", "stat_loggers", "enable_log_requests",
+        "disable_log_stats",
+    )),
+    Use(ASYNC_LLM, "AsyncLLM", members=(
+        "engine_core", "errored", "output_handler", "shutdown", "tokenizer",
+        "_run_output_handler",
+    )),
+    Use("vllm.v1.engine.core_client", "MPClient", members=("engine_ranks_managed",)),
+    # intake.py, drain.py
+    Use(ASYNC_LLM, "AsyncLLM", method="add_request", call=(
+        "request_id", "prompt", "params", "priority", "data_parallel_rank", "reasoning_ended",
+    )),
+    Use(ASYNC_LLM, "AsyncLLM", method="abort", call=("request_id", "internal")),
+    Use("vllm.v1.engine.output_processor", "RequestOutputCollector", members=(
+        "output", "ready", "request_id", "put", "get_nowait",
+    )),
+    # stat_logger.py, load.py
+    Use("vllm.v1.metrics.loggers", "StatLoggerBase", method="record", call=(
+        "scheduler_stats", "iteration_stats", "mm_cache_stats", "engine_idx",
+    )),
+    Use("vllm.v1.metrics.loggers", "StatLoggerBase", members=("log_engine_initialized",)),
+    Use(STATS, "SchedulerStats", members=(
+        "kv_cache_usage", "num_running_reqs", "num_waiting_reqs", "num_skipped_waiting_reqs",
+    )),
+    Use(STATS, "IterationStats", members=("num_prompt_tokens", "num_generation_tokens")),
+    # params.py, prompts.py, compat.py
+    Use(SAMPLING, "SamplingParams", method="from_optional", call=(
+        "repetition_penalty", "temperature", "top_p", "top_k", "min_p", "presence_penalty",
+        "frequency_penalty", "seed", "max_tokens", "min_tokens", "stop", "stop_token_ids",
+        "ignore_eos", "include_stop_str_in_output", "skip_special_tokens",
+        "spaces_between_special_tokens", "bad_words", "logit_bias", "allowed_token_ids",
+        "logprobs", "prompt_logprobs", "structured_outputs", "extra_args", "detokenize",
+        "output_kind", "skip_clone",
+    )),
+    Use(SAMPLING, "SamplingParams", method="verify", call=(
+        "model_config", "speculative_config", "structured_outputs_config", "tokenizer",
+    )),
+    Use(SAMPLING, "StructuredOutputsParams", members=(
+        "json", "regex", "choice", "grammar", "json_object", "structural_tag",
+        "whitespace_pattern", "disable_any_whitespace",
+    )),
+    Use(SAMPLING, "RequestOutputKind", members=("DELTA",)),
+    Use("vllm.inputs", "tokens_input", call=("prompt_token_ids", "cache_salt")),
+    Use("vllm.inputs", "TextPrompt", members=("prompt", "cache_salt")),
+    Use("vllm.exceptions", "VLLMValidationError"),
+    # outputs.py
+    Use("vllm.outputs", "RequestOutput", members=(
+        "outputs", "prompt_token_ids", "prompt_logprobs", "num_cached_tokens",
+    )),
+    Use("vllm.outputs", "CompletionOutput", members=(
+        "token_ids", "text", "logprobs", "finish_reason", "stop_reason",
+    )),
+    Use("vllm.logprobs", "Logprob", members=("logprob", "rank")),
+    # card.py
+    Use("vllm.transformers_utils.repo_utils", "try_get_local_file",
+        call=("model", "file_name", "revision")),
+)  # fmt: skip

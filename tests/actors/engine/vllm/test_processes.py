@@ -1,0 +1,110 @@
+"""The deaths of real processes, seen at once and named."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+
+import psutil
+import pytest
+
+from actors.engine.vllm.processes import ProcessWatch, children, end, family
+
+FORK = multiprocessing.get_context("fork")
+"""Spawning would start Python's resource tracker, which lives as long as the interpreter."""
+
+
+def sleeper() -> None:
+    time.sleep(600)
+
+
+def parent_of_sleeper() -> None:
+    child = FORK.Process(target=sleeper)
+    child.start()
+    child.join()
+
+
+def started(target: Callable[..., None], *args: object) -> BaseProcess:
+    process = FORK.Process(target=target, args=args, name="EngineCore")
+    process.start()
+    return process
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE  # its new parent may be slow to reap it
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def death_of(process: BaseProcess, cause: Callable[[], None]) -> list[str]:
+    deaths: list[str] = []
+    seen = asyncio.Event()
+
+    def on_death(reason: str) -> None:
+        deaths.append(reason)
+        seen.set()
+
+    watch = ProcessWatch([process], on_death)
+    cause()
+    await asyncio.wait_for(seen.wait(), 10)
+    watch.close()
+    return deaths
+
+
+@pytest.mark.parametrize("reaped", [False, True])
+def test_a_killed_process_is_seen_and_named(reaped: bool):
+    process = started(sleeper)
+    assert process.pid is not None
+
+    def cause() -> None:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        if reaped:  # as vLLM's own monitor may do before us
+            process.join()
+
+    (reason,) = asyncio.run(death_of(process, cause))
+    assert f"EngineCore ({process.pid})" in reason
+    assert reaped or reason.endswith("was killed by SIGKILL")
+    end([process], [])
+
+
+def test_a_process_that_died_before_it_was_watched_is_seen():
+    process = started(sleeper)
+    process.kill()
+    process.join()
+    (reason,) = asyncio.run(death_of(process, lambda: None))
+    assert reason.endswith("is gone")
+    end([process], [])
+
+
+def test_a_closed_watch_says_nothing():
+    process = started(sleeper)
+    deaths: list[str] = []
+
+    async def scenario() -> None:
+        watch = ProcessWatch([process], deaths.append)
+        watch.close()
+        watch.close()
+        process.kill()
+        await asyncio.to_thread(process.join)
+
+    asyncio.run(scenario())
+    assert deaths == []
+    end([process], [])
+
+
+def test_end_kills_what_does_not_go_and_what_its_children_started(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("actors.engine.vllm.processes.GRACE", 0.2)
+    before = children()
+    started(parent_of_sleeper)
+    own = children() - before
+    while len(members := family(own)) < 2:  # the grandchild is starting
+        assert all(process.is_alive() for process in own)
+    end(own, members)
+    assert not any(runs(member) for member in members)
