@@ -122,7 +122,7 @@ class EngineActor(Actor):
             self.card = await self._backend.start(self)
         except Exception as error:  # whatever the engine's own code raises is why it cannot start
             self.rt.log.exception("the engine did not start")
-            self.rt.fail(f"the engine did not start: {error}")
+            self.rt.fail(str(error) or type(error).__name__)
             return
         self._handle(Loaded(list(self.card.served_names), self.card.ranks))
         self.rt.ready(self.card)
