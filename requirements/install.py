@@ -95,7 +95,7 @@ def pip_install(what: str, *arguments: str, total: int | None = None) -> None:
         progress.end(f"{what}: pip failed, and this is the end of what it said")
         print(*tail, sep="\n", file=sys.stderr)
         sys.exit(1)
-    progress.end(f"{what}: {new} packages installed")
+    progress.end(f"{what}: {new} packages installed" if new else f"{what}: all there")
 
 
 def install_torch(requirement: str, lock: str) -> None:
