@@ -6,11 +6,12 @@ from launch.cli.console import OK, Parser, say
 
 EPILOG = """
 Put it where your shell finds it:
-  bash  callboard completion bash > ~/.local/share/bash-completion/completions/callboard
-  zsh   callboard completion zsh > "${fpath[1]}/_callboard"
-  fish  callboard completion fish > ~/.config/fish/completions/callboard.fish
+  callboard completion bash >> ~/.bash_completion
+  callboard completion zsh > "${fpath[1]}/_callboard"
+  callboard completion fish > ~/.config/fish/completions/callboard.fish
 
-or try it in this shell:  source <(callboard completion bash)
+or try it in this shell:
+  source <(callboard completion bash)
 """
 
 # Each script asks `callboard complete WORDS…`, where the last word is being written. Every line of

@@ -7,7 +7,7 @@ from launch.cli.target import add_name, ask, choose
 from schemas.life import Describe, Description
 
 EPILOG = """
-Queues are bounded: depth and limit are messages, dropped counts since the start.
+Queues are bounded. DEPTH and LIMIT count messages, DROPPED since the start.
 
 example:
   callboard describe engine/0

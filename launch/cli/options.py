@@ -5,8 +5,8 @@ from __future__ import annotations
 from launch.cli.console import Parser
 
 EPILOG = """
-Any engine flag of vLLM may follow, as with `vllm serve`: -tp 2, --dtype float16,
---max-model-len 8K, --compilation-config.mode 3. Help on them:
+Any engine flag of vLLM can follow, as with `vllm serve`: --dtype float16,
+-tp 2, --max-model-len 8K, --compilation-config.mode 3, … Help on them:
   callboard serve --help=vllm          the groups of vLLM's flags
   callboard serve --help=CacheConfig   one group
   callboard serve --help=max-num       flags with these letters

@@ -1,0 +1,86 @@
+"""Runs `callboard` as a user does: as a process, 80 columns wide, without a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+GUARD = 60.0
+"""Seconds after which a command is not merely slow."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([more.pop("PYTHONPATH", ""), str(ROOT)]).strip(os.pathsep),
+        "COLUMNS": "80",
+        **more,
+    }
+
+
+def callboard(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "launch.cli", *words],
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+    )
+
+
+class Served:
+    """A topology in the foreground of a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], shown: str) -> None:
+        self.process = process
+        self.shown = shown
+
+    def interrupt(self) -> tuple[int, str, str]:
+        """Ctrl-C. Returns exit code and the rest of both outputs."""
+        self.process.send_signal(signal.SIGINT)
+        out, err = self.process.communicate(timeout=GUARD)
+        return self.process.returncode, out, err
+
+
+@contextmanager
+def serving(*words: str, **more: str) -> Iterator[Served]:
+    """A topology that is ready; it is ended with the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.cli", *words],
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        shown = ""
+        deadline = time.monotonic() + GUARD
+        while "Ctrl-C stops it" not in shown and time.monotonic() < deadline:
+            line = process.stdout.readline()
+            if not line:
+                _, err = process.communicate(timeout=GUARD)
+                raise AssertionError(f"it ended with {process.returncode}: {shown}{err}")
+            shown += line
+        yield Served(process, shown)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=GUARD)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])

@@ -1,0 +1,206 @@
+"""`callboard serve`: flags to topology; what is refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from launch.cli.console import Failure
+from launch.cli.ready import base_url, ready_text
+from launch.cli.serve import parse
+from launch.flags.sim import sim_table
+from launch.flags.table import Document, Flag, FlagTable
+from launch.flags.tables import Tables
+from launch.topology import Backend, Engine, Gateway, Log, Topology
+from tests.launch.cli.running import callboard, free_port
+from tests.launch.flags import fake_vllm
+
+VLLM = FlagTable(
+    "vllm",
+    Document(
+        "0.32.0",
+        [
+            Flag("model", ["--model"], "str", ""),
+            Flag("max_model_len", ["--max-model-len"], "size", ""),
+            Flag("enforce_eager", ["--enforce-eager"], "bool", "", nargs=0),
+            Flag("tool_call_parser", ["--tool-call-parser"], "str", ""),
+            Flag("served_model_name", ["--served-model-name"], "str", "", nargs="+"),
+        ],
+        server_flags=["--config", "--enable-auto-tool-choice", "--root-path"],
+    ),
+)
+
+
+class Known(Tables):
+    """Both tables, without a vLLM."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+
+    def of(self, backend: Backend) -> FlagTable:
+        return VLLM if backend == "vllm" else sim_table()
+
+    def at_hand(self, backend: Backend) -> FlagTable | None:
+        return self.of(backend)
+
+
+def parsed(line: str) -> Topology:
+    return parse(line.split(), Known())[0]
+
+
+def findings(line: str) -> tuple[str, ...]:
+    with pytest.raises(Failure) as refused:
+        parse(line.split(), Known())
+    assert refused.value.code == 2
+    return refused.value.findings
+
+
+def test_the_model_alone() -> None:
+    assert parsed("m") == Topology(engines=[Engine(model="m")])
+
+
+def test_all_of_callboards_flags() -> None:
+    line = (
+        "--engines 2 m --engine=sim --sim-speed 0 --gateways 3 --host 0.0.0.0 --port 81 --name n "
+        "--api-key a --api-key b --api-key-file k --ssl-certfile c --ssl-keyfile s "
+        "--chat-template t --log-level debug --log-format json"
+    )
+    topology, keys = parse(line.split(), Known())
+    assert keys == ["a", "b"]
+    assert topology == Topology(
+        name="n",
+        gateway=Gateway(
+            count=3,
+            host="0.0.0.0",
+            port=81,
+            api_key_file="k",
+            ssl_certfile="c",
+            ssl_keyfile="s",
+            chat_template="t",
+        ),
+        log=Log(level="debug", format="json"),
+        engines=[Engine(model="m", count=2, backend="sim", args={"sim_speed": 0.0})],
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "m --max-model-len 8K --enforce-eager",
+        "--enforce-eager m --max_model_len=8192",
+        "--model m --max-model-len 8K --enforce-eager",
+        "--max-model-len 8K --model=m --enforce-eager",
+    ],
+)
+def test_engine_flags_stand_anywhere(line) -> None:
+    assert parsed(line).engines == [
+        Engine(model="m", args={"max_model_len": 8192, "enforce_eager": True})
+    ]
+
+
+def test_keys_are_in_no_document() -> None:
+    topology, _ = parse(["m", "--api-key", "s3cret"], Known())
+    assert "s3cret" not in json.dumps([topology.document(), topology.actors(api_keys=True)])
+
+
+MISTAKES = {
+    "--max-model-length 3": ("unknown flag --max-model-length: did you mean --max-model-len?"),
+    "--prot 3": "unknown flag --prot: did you mean --port?",
+    "--zzz 3": "unknown flag --zzz: `callboard serve --help=vllm` lists them all",
+    "--zzz.a.b 3": "unknown flag --zzz.a.b: `callboard serve --help=vllm` lists them all",
+    "--max-model-len x": (
+        "--max-model-len x: write a whole number, such as 4096, 25.6k (thousands) or 4K (of 1024)"
+    ),
+    "--port 0": "--port 0: write a whole number from 1 to 65535",
+    "--port abc": "--port abc: write a whole number from 1 to 65535",
+    "--port": "--port: expected one argument; see `callboard serve --help`",
+    "--engines 0": "--engines 0: write a whole number from 1 to 1024",
+    "--gateways x": "--gateways x: write a whole number from 1 to 1024",
+    "--log-level loud": "--log-level loud: choose one of debug, info, warning, error",
+    "other": "unexpected word 'other': there is one MODEL",
+    "--sim-speed 0": ("--sim-speed is a flag of the simulator: leave it out, or add --engine sim"),
+    "--engine sim --enforce-eager": (
+        "--enforce-eager is a flag of vLLM that the simulator does not have: leave it out"
+    ),
+    "--config x.yaml": (
+        "--config is a flag of vLLM's own API server: "
+        "write a topology file, see `callboard up --help`"
+    ),
+    "--enable-auto-tool-choice": (
+        "--enable-auto-tool-choice is a flag of vLLM's own API server: "
+        "leave it out, --tool-call-parser alone turns tool calls on"
+    ),
+    "--root-path /x": (
+        "--root-path is a flag of vLLM's own API server: "
+        "leave it out, Callboard's gateway takes that server's place"
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "finding"), MISTAKES.items())
+def test_one_sentence_for_each_mistake(line, finding) -> None:
+    assert findings(f"m {line}") == (finding,)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    told = findings("m --port 0 --max-model-len x --nope --engines z --name A")
+    assert len(told) == 5
+
+
+def test_an_unknown_flag_comes_before_the_missing_model() -> None:
+    (finding,) = findings("--enforce-eager")
+    assert "MODEL" in finding
+
+
+def test_without_vllm_the_command_says_how_to_get_it(run_directory, tmp_path) -> None:
+    done = callboard("serve", "m", PYTHONSAFEPATH="1", CALLBOARD_CACHE_DIR=str(tmp_path))
+    if "not installed" not in done.stderr:
+        pytest.skip("vLLM is installed here")
+    assert done.returncode == 2
+    assert "pip install 'callboard[vllm]'" in done.stderr
+
+
+def test_with_vllm_a_bad_flag_costs_no_start(run_directory, tmp_path) -> None:
+    more = {
+        "PYTHONPATH": str(fake_vllm.install(tmp_path)),
+        "CALLBOARD_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = callboard("serve", str(tmp_path), "--dtype", "flaot32", **more)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "reading vLLM 0.32.0's flags, once (10 s) …\n"
+        "callboard: --dtype flaot32: did you mean float32?\n"
+    )
+    done = callboard("serve", "/no/model", "--max-num-seqs", "3", "--port", free_port(), **more)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "callboard: model /no/model: there is no such directory\n",
+    )
+    done = callboard("serve", "--help=dtype", **more)
+    assert (done.returncode, "choices: auto, float16, float32" in done.stdout) == (0, True)
+    done = callboard("serve", "--help=vllm", **more)
+    assert "ModelConfig" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert list(run_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("gateway", "url"),
+    [
+        (Gateway(), "http://127.0.0.1:8000"),
+        (Gateway(host="0.0.0.0", port=1), "http://127.0.0.1:1"),
+        (Gateway(host="::"), "http://[::1]:8000"),
+        (Gateway(ssl_certfile="c", ssl_keyfile="k"), "https://127.0.0.1:8000"),
+    ],
+)
+def test_where_a_topology_is_reached(gateway, url) -> None:
+    assert base_url(gateway) == url
+
+
+def test_the_line_to_paste() -> None:
+    engine = Engine(model="m", args={"served_model_name": ["it's", "b"]})
+    text = ready_text(Topology(engines=[engine, engine]), ["k"], 1.23)
+    assert "Ready after 1.2 s: http://127.0.0.1:8000/v1\nServing it's, b\n" in text
+    assert '-H "Authorization: Bearer $CALLBOARD_API_KEY"' in text
+    assert max(map(len, text.splitlines())) <= 80
