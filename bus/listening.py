@@ -89,7 +89,9 @@ class Listening:
         if claim is not None and claim.incarnation == incarnation:
             if now < claim.at + OVERTAKING:
                 return
-            if self._seen.behind((publisher, incarnation, "replies"), claim.last):
+            replies = (publisher, incarnation, "replies")
+            self._seen.join(replies)
+            if self._seen.behind(replies, claim.last):
                 self._on_replies_lost(publisher, incarnation)
         self._claims[publisher] = _Claim(incarnation, last, now)
 

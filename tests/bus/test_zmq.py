@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from actors.router.actor import RouterActor
 from bus.actor import Incoming
 from bus.envelope import Kind
 from bus.outgoing import Outgoing
@@ -574,5 +576,25 @@ def test_a_callback_that_raises_does_not_stop_a_socket():
             await until(lambda: heard == [b"1", b"bad", b"2"])
             transport.close()
             assert len(raised) == 1
+
+    run(scenario())
+
+
+def test_the_example_of_the_protocol_page_is_understood():
+    page = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
+    header, body = (
+        bytes.fromhex(re.search(rf"^\| {frame} \| `(.+)` \|$", page, re.MULTILINE)[1])
+        for frame in ("header", "body")
+    )
+
+    async def scenario():
+        async with stage() as on:
+            on.config()
+            router = await on.ready("router/0", RouterActor(), incarnation=3)
+            stranger = on.stranger(router.entry().mailbox, b"gateway/0#7")
+            stranger.send([b"", header, body])
+            reply, answer = await stranger.hear()
+            assert (reply.kind, reply.correlation) == (Kind.ANSWER, 42)
+            assert answer == Refusal("not_found", "no engine serves 'tiny'", "model")
 
     run(scenario())
