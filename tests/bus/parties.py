@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,9 +41,13 @@ class Scripted(Actor):
     kind: ClassVar[str] = "engine"
     accepts: ClassVar[tuple[type[Message], ...]] = (Place, Generate)
 
-    def __init__(self, reply: Callable[[Incoming], None] = lambda incoming: None) -> None:
+    def __init__(
+        self,
+        reply: Callable[[Incoming], None] = lambda incoming: None,
+        listens: Mapping[str, tuple[str, ...]] = {},  # noqa: B006  never changed
+    ) -> None:
         self.reply = reply
-        self.listens: dict[str, tuple[str, ...]] = {}  # type: ignore[misc]  # per instance here
+        self.__dict__["listens"] = listens  # of this one, not of the class
         self.got: list[Incoming] = []
         self.cancelled: list[Incoming] = []
         self.batches: list[tuple[str, Message]] = []
@@ -292,7 +296,7 @@ class Impostor:
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until this holds."""
     async with asyncio.timeout(GUARD):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  what is waited for is inside other actors
             await asyncio.sleep(0.001)
 
 

@@ -362,8 +362,7 @@ def test_a_flood_of_bad_frames_is_one_line_in_the_log(monkeypatch):
 async def asker(on: Stage) -> tuple[Runtime, Impostor]:
     """A real gateway, and an engine made of frames."""
     on.config()
-    gateway = Scripted()
-    gateway.listens = {"engine": ("load",)}
+    gateway = Scripted(listens={"engine": ("load",)})
     runtime = on.launch("gateway/0", gateway)
     impostor = Impostor(on, "engine/0", 3)
     await impostor.register(on)
@@ -510,5 +509,5 @@ async def test_a_peer_that_speaks_a_newer_protocol_is_refused_by_name(on, runtim
     asked = asyncio.ensure_future(runtime.request("engine/0", Place("r", "m", 1, 1)))
     identity, header, _ = await impostor.hear()
     impostor.reply(identity, Kind.ANSWER, PLACED, header.correlation, version=VERSION + 1)
-    with pytest.raises(Refused, match="version: engine/0 speaks protocol 1.1"):
+    with pytest.raises(Refused, match=r"version: engine/0 speaks protocol 1.1"):
         await asked

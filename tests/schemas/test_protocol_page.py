@@ -66,7 +66,7 @@ def describe(kind: msgspec.inspect.Type) -> str:
         case inspect.DictType(key_type=key, value_type=value):
             return f"map of {describe(key)} to {describe(value)}"
         case inspect.LiteralType(values=values):
-            return "one of " + ", ".join(values)
+            return "one of " + ", ".join(map(str, values))
         case inspect.StructType(cls=cls):
             return cls.__name__
     names = {
