@@ -118,7 +118,12 @@ def _call(at: str, call: Any) -> dict[str, Any]:
             f'{at}.tool_calls has an entry that is not {{"type": "function", "function": {{…}}}}.',
             param="messages",
         )
-    return {**call, "function": {**function, "arguments": _arguments(function.get("arguments"))}}
+    if not isinstance(function.get("name"), str):
+        raise TextError(f"{at}.tool_calls has a function without a name.", param="messages")
+    # In vLLM's order of fields, since some templates show the whole call.
+    arguments = _arguments(function.get("arguments"))
+    shown = {"id": call.get("id"), "function": {"arguments": arguments, "name": function["name"]}}
+    return {**shown, "type": "function"}
 
 
 def _arguments(arguments: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer
 
 from actors.gateway.text.errors import TextError
 
@@ -61,7 +61,10 @@ def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _complete(tokenizer: Tokenizer, config: dict[str, Any], special_tokens: dict[str, str]) -> None:
-    """Bring into the tokenizer what only its configuration says."""
+    """Bring in the special tokens that only the configuration knows.
+
+    Which of them `encode` adds to a text is tokenizer.json's to say: add_bos_token is ignored.
+    """
     unnamed = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     contents = [*special_tokens.values()]
     if isinstance(unnamed, list):
@@ -70,13 +73,6 @@ def _complete(tokenizer: Tokenizer, config: dict[str, Any], special_tokens: dict
     tokenizer.add_special_tokens(
         [AddedToken(c, normalized=False, special=True) for c in contents if c not in known]
     )
-    if "add_bos_token" in config or "add_eos_token" in config:
-        bos = special_tokens.get("bos_token") if config.get("add_bos_token") else None
-        eos = special_tokens.get("eos_token") if config.get("add_eos_token") else None
-        ends = [(token, tokenizer.token_to_id(token)) for token in (bos, eos) if token]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=[*([bos] if bos else []), "$A", *([eos] if eos else [])], special_tokens=ends
-        )
 
 
 def _templates(directory: Path, config: dict[str, Any]) -> dict[str, str]:

@@ -13,7 +13,11 @@ from schemas.generate import StructuredOutput
 
 
 class ParserStream:
-    """Parses the output of one choice as it comes. Not thread-safe."""
+    """Parses the output of one choice as it comes. Not thread-safe.
+
+    Push one token at a time: some of vLLM's parsers repeat a marker such as <think> as text when
+    other tokens come with it.
+    """
 
     def __init__(
         self,

@@ -75,19 +75,21 @@ def read_request(request: dict[str, Any]) -> ChatRequest:
     """An OpenAI chat request as vLLM itself reads it. Raises TextError for what it refuses."""
     from pydantic import ValidationError
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.exceptions import VLLMValidationError
 
-    messages = [dict(m) if isinstance(m, dict) else m for m in request.get("messages", [])]
+    # vLLM's validators write into messages and the request itself, so they get copies.
+    body = dict(request)
+    if isinstance(messages := request.get("messages"), list):
+        body["messages"] = [dict(m) if isinstance(m, dict) else m for m in messages]
     try:
-        # vLLM's validators write into messages and the request itself, so they get copies.
-        return ChatCompletionRequest.model_validate({**request, "messages": messages})
+        return ChatCompletionRequest.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise TextError(
-            f"{field or 'The request'}: {first['msg']}.", param=field or None
-        ) from error
-    except ValueError as error:
-        raise TextError(str(error), param=getattr(error, "parameter", None)) from error
+        field = str(first["loc"][0]) if first["loc"] else None
+        raise TextError(f"{field or 'The request'}: {first['msg']}.", param=field) from error
+    except VLLMValidationError as error:
+        # Its text ends in the field's name once more, the bare message does not.
+        raise TextError(str(error.args[0]), param=error.parameter) from error
 
 
 def template_variables(request: ChatRequest) -> dict[str, Any]:

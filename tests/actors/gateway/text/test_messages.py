@@ -118,6 +118,10 @@ def test_the_request_is_left_as_it_was():
         ([assistant("a", tool_calls={"a": 1})], "tool_calls is an object, but must be a list"),
         ([assistant("a", tool_calls=["x"])], "tool_calls has an entry that is not"),
         (
+            [assistant("a", tool_calls=[{"function": {}}])],
+            "tool_calls has a function without a name",
+        ),
+        (
             [assistant("a", tool_calls=[{"type": "custom", "custom": {}}])],
             "has an entry that is not",
         ),

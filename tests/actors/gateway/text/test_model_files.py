@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from actors.gateway.text import ModelText, TextError
 from tests.actors.gateway.text.chats import user
@@ -78,20 +79,14 @@ def test_special_tokens_of_old_directories_are_read(tmp_path):
     assert shown(loaded(tmp_path, chat_template="{{ eos_token }}")) == "<|end|>"
 
 
-@pytest.mark.parametrize(
-    ("config", "text"),
-    [
-        ({}, "a"),
-        ({"add_bos_token": True}, "<s>a"),
-        ({"add_bos_token": True, "add_eos_token": True}, "<s>a</s>"),
-        ({"add_bos_token": False}, "a"),
-    ],
-)
-def test_special_tokens_around_a_text(tmp_path, config, text):
-    model = loaded(tmp_path, bos_token="<s>", eos_token="</s>", **config)
-    assert model.decode(model.encode("a"), skip_special_tokens=False) == text
-    assert model.encode("a", add_special_tokens=False) == model.encode("a")[-1:] or config
-    assert model.decode(model.encode("a", add_special_tokens=False)) == "a"
+def test_special_tokens_around_a_text_are_tokenizer_json_s_to_say(tmp_path):
+    tokenizer = byte_level()
+    around = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=around)
+    text = loaded(tmp_path, tokenizer, bos_token="<s>", add_bos_token=False)
+    bare = text.encode("a", add_special_tokens=False)
+    assert text.decode(bare, skip_special_tokens=False) == "a"
+    assert text.decode(text.encode("a"), skip_special_tokens=False) == "<s>a</s>"
 
 
 def test_truncation_and_padding_of_training_are_off(tmp_path):
