@@ -120,7 +120,7 @@ class Runtime:
         self._outbox = self._transport.bind_publisher(self.addresses.outbox)
         self._membership.start()
         if self._options is not None:
-            self.guard(self.actor.on_start, self._options)
+            self.begin(self._options, self.config_version)
 
     def ready(self, card: ModelCard | None = None) -> None:
         """The actor serves from now on; an engine brings its card."""
@@ -418,11 +418,15 @@ class Runtime:
         return self._options is None
 
     def begin(self, options: dict[str, Any], version: int) -> None:
-        """ConfigActor gave us our options."""
+        """Start the actor with its options. One that cannot start with them fails, and says why."""
         self.config_version = version
         self._options = options
-        if not self.guard(self.actor.on_start, options):
-            self.fail("could not start: see the log")
+        try:
+            self.actor.on_start(options)
+        except Exception as error:  # whatever it is, it is why this actor cannot start
+            self.log.exception("could not start")
+            text = str(error) or type(error).__name__
+            self.fail(text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}")
 
     def refuse_life(self, code: Code, text: str) -> None:
         """The directory does not take this life."""
