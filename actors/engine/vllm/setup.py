@@ -47,9 +47,9 @@ def start_engine(
     arguments: dict[str, Any],
     on_step: OnStep,
     before: set[BaseProcess],
-    stopped: threading.Event,
+    given_up: threading.Event,
 ) -> Engine:
-    """Raises InvalidOption, Stopped once `stopped` is set, or what vLLM raises.
+    """Raises InvalidOption, Stopped once `given_up` is set, or what vLLM raises.
 
     `before` are this process's children that are none of the engine's.
     """
@@ -61,7 +61,7 @@ def start_engine(
     if on_cpu:
         transfer = config.kv_transfer_config
         environment.fork_processes(None if transfer is None else transfer.kv_connector)
-    if stopped.is_set():
+    if given_up.is_set():
         raise Stopped
     llm = AsyncLLM.from_vllm_config(
         config,

@@ -68,10 +68,16 @@ def test_what_is_there_is_found(sources: Sources, use: Use):
         (Use("engine.gone", "Core"), "engine.gone has no Core"),
         (Use("engine", "Gone"), "engine has no Gone"),
         (Use("engine.core", "Core", members=("ready",)), "engine.core.Core has no member ready"),
-        (Use("engine.core", "Core", method="add", call=("at",)), "engine.core.Core.add takes no at"),
-        (Use("engine.core", "Core", method="size", call=("at",)), "engine.core.Core.size is no function"),
+        (
+            Use("engine.core", "Core", method="add", call=("at",)),
+            "engine.core.Core.add takes no at",
+        ),
+        (
+            Use("engine.core", "Core", method="size", call=("at",)),
+            "engine.core.Core.size is no function",
+        ),
         (Use("engine", "soon", call=("when",)), "engine.soon takes no when"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there_is_named(sources: Sources, use: Use, sentence: str):
     assert missing(sources, [use]) == [sentence]

@@ -1,0 +1,72 @@
+"""A running engine: requests in, steps and loads out, until it is closed or dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from actors.engine.backend import InvalidRequest, Sink
+from actors.engine.vllm.compat import start_output_handler
+from actors.engine.vllm.drain import Drain
+from actors.engine.vllm.intake import Intake
+from actors.engine.vllm.load import RankLoad
+from actors.engine.vllm.processes import ProcessWatch
+from actors.engine.vllm.prompts import RequestMaker
+from actors.engine.vllm.setup import Engine
+from schemas.generate import Generate
+
+
+class Serving:
+    """Made on the event loop, when the engine is up. Says the first load of each rank at once."""
+
+    def __init__(self, engine: Engine, sink: Sink, *, text: bool) -> None:
+        self._sink = sink
+        self._ended = False
+        self._maker = RequestMaker(engine, text=text)
+        self._drain = Drain(sink.step, lambda: bool(engine.llm.errored), text=text)
+        self._intake = Intake(engine.llm, self._drain, self._on_dead)
+        self._loads = {rank: RankLoad(rank, engine.num_blocks) for rank in engine.ranks}
+        for load in self._loads.values():
+            sink.load(load.first())
+        self._watch = ProcessWatch(engine.processes, self._on_dead)
+        handler = start_output_handler(engine.llm)
+        handler.add_done_callback(
+            lambda _: self._on_dead("vLLM gave its engine up; its log has the cause")
+        )
+        self._tasks = [handler, asyncio.ensure_future(self._intake.run())]
+
+    def submit(self, key: int, stream: int, request: Generate) -> None:
+        """As Backend.submit."""
+        if self._ended:
+            raise InvalidRequest("the engine is gone")
+        self._intake.submit(key, stream, self._maker.make(key, request))
+
+    def abort(self, keys: Iterable[int]) -> None:
+        """As Backend.abort."""
+        if not self._ended:
+            self._intake.abort(keys)
+
+    def on_step(self, rank: int, scheduler: Any, iteration: Any) -> None:
+        """A step's output is in the collectors; with vLLM's statistics of that step."""
+        self._drain.flush()
+        load = self._loads[rank].record(scheduler, iteration)
+        if load is not None:
+            self._sink.load(load)
+
+    async def close(self) -> None:
+        """Say nothing more. The engine itself is ended elsewhere."""
+        self._ended = True
+        self._watch.close()
+        self._drain.clear()
+        # Else vLLM's handler would log the end of the engine as a failure of its own.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+    def _on_dead(self, reason: str) -> None:
+        """Told by whoever notices first; the sink hears it once, and not after `close`."""
+        if not self._ended:
+            self._ended = True
+            self._drain.clear()
+            self._sink.dead(reason)
