@@ -16,7 +16,7 @@ from actors.gateway.http.auth import read_keys
 from actors.gateway.http.context import Context
 from actors.gateway.http.pipe import Flusher
 from actors.gateway.models import Models
-from actors.gateway.options import Options, read_options
+from actors.gateway.options import Options, OptionsError, read_options
 from actors.gateway.server import HttpServer, bind
 from actors.gateway.streams import Streams
 from bus.actor import Actor
@@ -46,11 +46,18 @@ class GatewayActor(Actor):
     # --- hooks of the runtime ---
 
     def on_start(self, options: dict[str, Any]) -> None:
-        self.options = read_options(options)
-        keys = read_keys(self.options)
-        template = self.options.chat_template
+        try:
+            self._start(read_options(options))
+        except OptionsError as error:
+            self.rt.fail(str(error))
+
+    def _start(self, options: Options) -> None:
+        self.options = options
+        keys = read_keys(options)
+        sock = bind(options)
+        template = options.chat_template
         loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(self.options.tokenizer_threads, "text")
+        self._threads = ThreadPoolExecutor(options.tokenizer_threads, "text")
         self.models = Models(
             self._threads,
             self.rt.clock.now,
@@ -60,7 +67,7 @@ class GatewayActor(Actor):
         self.streams = Streams(
             self.rt,
             self.core,
-            self.options.max_inflight,
+            options.max_inflight,
             lambda: flusher.flush_if_older(MAX_GATHER),
         )
         context = Context(
@@ -72,12 +79,11 @@ class GatewayActor(Actor):
             draining=lambda: self._draining,
             health=self.health,
             keys=keys,
-            max_body_bytes=self.options.max_body_bytes,
-            max_pending_bytes=self.options.max_pending_bytes,
-            trust_request_chat_template=self.options.trust_request_chat_template,
+            max_body_bytes=options.max_body_bytes,
+            max_pending_bytes=options.max_pending_bytes,
+            trust_request_chat_template=options.trust_request_chat_template,
         )
-        sock = bind(self.options)
-        self.server = HttpServer(make_app(context), self.options, sock)
+        self.server = HttpServer(make_app(context), options, sock)
         self._started = True
         for entry in self.rt.directory.entries():
             self.on_entry(entry)

@@ -9,7 +9,6 @@ need the tokens produced so far; the shell's choices hold them.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal
 
 import msgspec
@@ -48,6 +47,8 @@ SILENT: frozenset[Code] = frozenset({"died", "unreachable", "deadline", "stale",
 PAUSE = 0.05
 """Seconds before a second try where the first engine is the only one; doubles each time."""
 
+COUNTERS = ("failed", "finished", "placed_by_load", "placed_by_router", "retries", "router_failed")
+
 Phase = Literal["placing", "pausing", "opening", "generating"]
 
 
@@ -69,14 +70,14 @@ class State(msgspec.Struct):
     choices: dict[int, Choice]
     routers: list[str]
     without_router: int
-    counters: Counter[str]
+    counters: dict[str, int]
 
 
 class GatewayCore:
     """Every choice that was submitted ends once: finished, failed, or forgotten with its client."""
 
     def __init__(self) -> None:
-        self.state = State(Fleet(), {}, [], 0, Counter())
+        self.state = State(Fleet(), {}, [], 0, dict.fromkeys(COUNTERS, 0))
 
     def handle(self, event: Event) -> list[Effect]:
         state = self.state

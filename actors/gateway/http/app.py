@@ -31,7 +31,12 @@ MAX_REQUEST_ID = 256
 
 class Handler(Protocol):
     def __call__(
-        self, scope: Scope, receive: Receive, send: Send, headers: Sequence[Header]
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Sequence[Header],
+        request_id: str,
     ) -> Awaitable[None]: ...
 
 
@@ -70,7 +75,7 @@ class App:
         if hot is None:
             await self._rest(scope, receive, _adding(send, headers))
         elif scope["method"] == "POST":
-            await hot(scope, receive, send, headers)
+            await hot(scope, receive, send, headers, given)
         else:
             await _respond(send, ApiError(405, "This path takes POST only."), headers)
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
-from uuid import uuid4
 
 import msgspec
 
@@ -70,8 +69,14 @@ class Endpoint(Generic[R]):
         raise NotImplementedError
 
     async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, headers: Sequence[Header]
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Sequence[Header],
+        request_id: str,
     ) -> None:
+        """`request_id` is the client's own, or was made for it."""
         task = asyncio.current_task()
         assert task is not None
         context, service = self.context, self.context.service
@@ -85,7 +90,7 @@ class Endpoint(Generic[R]):
         keys: list[int] = []
         try:
             request, body = await self._reader.read(scope, receive)
-            call = await self._call(scope, request, body, pipe)
+            call = await self._call(scope, request, body, pipe, request_id)
             answer, orders = await self.answer(call)
             keys = answer.keys = service.submit(orders)
             await ended(receive)
@@ -109,18 +114,19 @@ class Endpoint(Generic[R]):
                 service.cancel(keys)
                 pipe.abort()
 
-    async def _call(self, scope: Scope, request: R, body: bytes, pipe: Pipe) -> Call[R]:
+    async def _call(
+        self, scope: Scope, request: R, body: bytes, pipe: Pipe, request_id: str
+    ) -> Call[R]:
         context = self.context
         context.admit()
         model = context.model(request.model)
         text = await text_or_none(model) if model.card.text_mode else await text_of(model)
-        given = header(scope, b"x-request-id") or request.request_id or uuid4().hex
         return Call(
             request,
             body,
             model,
             text,
-            f"{self.id_prefix}-{given}",
+            f"{self.id_prefix}-{request_id}",
             _number(scope, b"x-data-parallel-rank"),
             _number(scope, b"x-vllm-priority") or request.priority,
             pipe,

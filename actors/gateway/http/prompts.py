@@ -14,8 +14,12 @@ from actors.gateway.text import ModelText, TextError
 
 T = TypeVar("T")
 
-INLINE_BYTES = 4096
-"""Requests up to this size are tokenized on the loop: a thread hop would cost more."""
+INLINE_BYTES = 2048
+"""Requests up to this size are rendered and tokenized on the loop, larger ones in a thread.
+
+Measured on two cores: 300 µs for 600 bytes (120 tokens), so at most 1 ms of the loop's time here. A
+hop to a thread and back takes 45 µs of CPU and 80 µs of waiting, more when both cores are busy.
+"""
 MAX_PROMPTS = 1024
 
 

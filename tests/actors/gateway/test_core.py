@@ -1,0 +1,217 @@
+"""What must hold of GatewayCore: every choice ends once, load is counted back, retries are bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.gateway.core import ATTEMPTS, WITHOUT_ROUTER, GatewayCore
+from actors.gateway.events import (
+    AskPlacement,
+    Cancel,
+    ClientGone,
+    Due,
+    Effect,
+    EndPlacement,
+    EngineEntry,
+    EngineGone,
+    Event,
+    Fail,
+    Finished,
+    LoadSeen,
+    OpenStream,
+    Pause,
+    Placed,
+    Refused,
+    RouterEntry,
+    RouterGone,
+    Started,
+    Submit,
+)
+from schemas.load import Load
+
+
+def engine(number: int, *, life: int = 1, ready: bool = True, ranks: int = 1) -> EngineEntry:
+    return EngineEntry(f"engine/{number}", life, ready, ["m"], ranks)
+
+
+def submit(key: int, rank: int | None = None) -> Submit:
+    return Submit(key, f"r{key}", "m", 10, 20, rank)
+
+
+def load(number: int, requests: int, rank: int = 0) -> LoadSeen:
+    return LoadSeen(f"engine/{number}", Load(rank, 100, 0, 0, requests, 0, 0, 1))
+
+
+def core_with(*events: Event) -> GatewayCore:
+    core = GatewayCore()
+    for event in events:
+        core.handle(event)
+    return core
+
+
+def placed_load(core: GatewayCore) -> int:
+    return sum(rank.placed for e in core.state.fleet.engines.values() for rank in e.ranks)
+
+
+def test_the_only_engine_is_taken_without_asking():
+    core = core_with(engine(0, life=7), RouterEntry("router/0", ready=True))
+    assert core.handle(submit(1)) == [OpenStream(1, "engine/0", 7, 0)]
+
+
+def test_with_several_candidates_the_router_decides():
+    core = core_with(engine(0), engine(1), RouterEntry("router/0", ready=True))
+    assert core.handle(submit(1)) == [AskPlacement(1, "router/0", "r1", "m", 10, 20, [])]
+    assert core.handle(Placed(1, "engine/1", 1, 0)) == [OpenStream(1, "engine/1", 1, 0)]
+    core.handle(Started(1))
+    assert core.handle(Finished(1)) == [EndPlacement("router/0", "r1")]
+
+
+def test_ranks_of_one_engine_are_several_candidates():
+    core = core_with(engine(0, ranks=2), RouterEntry("router/0", ready=True))
+    assert isinstance(core.handle(submit(1))[0], AskPlacement)
+
+
+def test_without_a_router_the_least_loaded_is_taken():
+    core = core_with(engine(0), engine(1), load(0, 5), load(1, 2))
+    chosen = [core.handle(submit(key))[0] for key in range(1, 5)]
+    # Our own three are counted before the engine reports them.
+    assert [effect.engine for effect in chosen] == ["engine/1"] * 4  # type: ignore[union-attr]
+    core = core_with(engine(0), engine(1))
+    chosen = [core.handle(submit(key))[0] for key in range(1, 5)]
+    assert [effect.engine for effect in chosen] == [  # type: ignore[union-attr]
+        "engine/0",
+        "engine/1",
+        "engine/0",
+        "engine/1",
+    ]
+
+
+def test_a_silent_router_is_done_without_for_a_while():
+    core = core_with(engine(0), engine(1), RouterEntry("router/0", ready=True), submit(1))
+    assert isinstance(core.handle(Refused(1, "deadline", "late"))[0], OpenStream)
+    assert core.router is None
+    for key in range(2, WITHOUT_ROUTER + 1):
+        assert isinstance(core.handle(submit(key))[0], OpenStream)
+    assert isinstance(core.handle(submit(500))[0], AskPlacement)
+
+
+def test_a_pinned_rank_goes_to_that_rank_and_to_no_other():
+    core = core_with(engine(0, ranks=3), RouterEntry("router/0", ready=True))
+    assert core.handle(submit(1, rank=2)) == [OpenStream(1, "engine/0", 1, 2)]
+    (failed,) = core.handle(submit(2, rank=3))
+    assert isinstance(failed, Fail)
+    assert failed.code == "invalid"
+
+
+def test_a_refused_choice_goes_to_another_engine_at_once():
+    core = core_with(engine(0), engine(1), submit(1))
+    assert core.handle(Refused(1, "overloaded", "full")) == [OpenStream(1, "engine/1", 1, 0)]
+
+
+def test_with_one_engine_it_tries_again_after_growing_pauses_then_gives_up():
+    core = core_with(engine(0), submit(1))
+    delays = []
+    for _ in range(ATTEMPTS - 1):
+        (pause,) = core.handle(Refused(1, "not_ready", "loading"))
+        assert isinstance(pause, Pause)
+        delays.append(pause.delay)
+        assert core.handle(Due(1)) == [OpenStream(1, "engine/0", 1, 0)]
+    assert delays == sorted(set(delays))
+    assert core.handle(Refused(1, "not_ready", "loading")) == [Fail(1, "not_ready", "loading")]
+    assert core.state.choices == {}
+    assert placed_load(core) == 0
+
+
+def test_what_the_client_did_wrong_is_not_tried_again():
+    core = core_with(engine(0), engine(1), submit(1))
+    refusal = Refused(1, "invalid", "no such token", "logit_bias")
+    assert core.handle(refusal) == [Fail(1, "invalid", "no such token", "logit_bias")]
+
+
+def test_after_the_first_token_a_death_is_final():
+    core = core_with(engine(0), engine(1), submit(1), Started(1))
+    assert core.handle(Refused(1, "died", "gone")) == [Fail(1, "died", "gone")]
+
+
+def test_a_client_that_left_is_withdrawn_everywhere():
+    core = core_with(engine(0), engine(1), RouterEntry("router/0", ready=True), submit(1))
+    assert core.handle(ClientGone([1, 99])) == [Cancel(1), EndPlacement("router/0", "r1")]
+    assert core.handle(Placed(1, "engine/0", 1, 0)) == []
+    assert core.handle(ClientGone([1])) == []
+
+
+def test_a_choice_that_pauses_has_nothing_to_cancel():
+    core = core_with(engine(0), submit(1), Refused(1, "overloaded", "full"))
+    assert core.handle(ClientGone([1])) == []
+    assert core.handle(Due(1)) == []
+
+
+def test_a_cut_choice_is_cancelled_at_the_engine():
+    core = core_with(engine(0), submit(1), Started(1))
+    assert core.handle(Finished(1, cut=True)) == [Cancel(1)]
+
+
+def test_no_engine_then_one_comes_back():
+    core = core_with(engine(0), EngineGone("engine/0", 1))
+    assert isinstance(core.handle(submit(1))[0], Pause)
+    core.handle(engine(0, life=2))
+    assert core.handle(Due(1)) == [OpenStream(1, "engine/0", 2, 0)]
+
+
+def test_the_death_of_an_earlier_life_does_not_touch_the_present_one():
+    core = core_with(engine(0, life=2), EngineGone("engine/0", 1))
+    assert core.handle(submit(1)) == [OpenStream(1, "engine/0", 2, 0)]
+
+
+def test_snapshot_and_restore():
+    core = core_with(engine(0), engine(1), RouterEntry("router/0", ready=True), submit(1), load(1, 9))
+    other = GatewayCore()
+    other.restore(core.snapshot())
+    for event in (RouterGone("router/0"), Refused(1, "died", "gone"), submit(2), submit(3)):
+        assert core.handle(event) == other.handle(event)
+
+
+KEYS = st.integers(1, 4)
+EVENTS = st.one_of(
+    st.builds(submit, KEYS, st.sampled_from([None, None, 0, 1])),
+    st.builds(Placed, KEYS, st.sampled_from(["engine/0", "engine/1"]), st.just(1), st.just(0)),
+    st.builds(
+        Refused, KEYS, st.sampled_from(["died", "overloaded", "invalid", "deadline"]), st.just("x")
+    ),
+    st.builds(Started, KEYS),
+    st.builds(Finished, KEYS, st.booleans()),
+    st.builds(lambda key: ClientGone([key]), KEYS),
+    st.builds(Due, KEYS),
+    st.builds(engine, st.integers(0, 1), life=st.just(1), ready=st.booleans()),
+    st.builds(RouterEntry, st.just("router/0"), st.booleans()),
+    st.builds(load, st.integers(0, 1), st.integers(0, 9)),
+)
+
+
+@given(st.lists(EVENTS, max_size=60))
+def test_every_choice_ends_once_and_its_load_is_counted_back(events: Iterable[Event]):
+    core = GatewayCore()
+    running: set[int] = set()
+    for event in events:
+        if isinstance(event, Submit):
+            if event.choice in running:
+                continue  # keys are unique
+            running.add(event.choice)
+        effects: list[Effect] = core.handle(event)
+        ended = [effect.choice for effect in effects if isinstance(effect, Fail)]
+        if isinstance(event, Finished):
+            ended.append(event.choice)
+        elif isinstance(event, ClientGone):
+            ended += event.choices
+        for effect in effects:
+            if isinstance(effect, OpenStream | AskPlacement | Pause):
+                assert effect.choice in running
+        running.difference_update(ended)
+        assert set(core.state.choices) == running
+    for key in list(running):
+        core.handle(ClientGone([key]))
+    assert core.state.choices == {}
+    assert placed_load(core) == 0
