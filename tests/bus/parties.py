@@ -44,7 +44,7 @@ class Scripted(Actor):
     def __init__(
         self,
         reply: Callable[[Incoming], None] = lambda incoming: None,
-        listens: Mapping[str, tuple[str, ...]] = {},  # noqa: B006  never changed
+        listens: Mapping[str, tuple[str, ...]] = {},
     ) -> None:
         self.reply = reply
         self.__dict__["listens"] = listens  # of this one, not of the class
