@@ -159,7 +159,7 @@ def vllm_prompt(model: Any, tokenizer: Any, template: str, body: dict[str, Any])
         template, tools, "auto", tokenizer, model_config=model
     )
     conversation, _, _ = parse_chat_messages(request.messages, model, content_format)
-    return safe_apply_chat_template(
+    prompt: str = safe_apply_chat_template(
         model,
         tokenizer,
         conversation,
@@ -168,6 +168,7 @@ def vllm_prompt(model: Any, tokenizer: Any, template: str, body: dict[str, Any])
         tokenize=False,
         add_generation_prompt=True,
     )
+    return prompt
 
 
 @pytest.mark.parametrize("template", PROMPT_TEMPLATES.values(), ids=PROMPT_TEMPLATES)

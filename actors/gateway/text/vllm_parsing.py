@@ -83,13 +83,20 @@ def read_request(request: dict[str, Any]) -> ChatRequest:
         body["messages"] = [dict(m) if isinstance(m, dict) else m for m in messages]
     try:
         return ChatCompletionRequest.model_validate(body)
+    except VLLMValidationError as error:
+        raise _refusal(error) from error
     except ValidationError as error:
         first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, VLLMValidationError):  # 0.26 lets pydantic catch it
+            raise _refusal(cause) from error
         field = str(first["loc"][0]) if first["loc"] else None
         raise TextError(f"{field or 'The request'}: {first['msg']}.", param=field) from error
-    except VLLMValidationError as error:
-        # Its text ends in the field's name once more, the bare message does not.
-        raise TextError(str(error.args[0]), param=error.parameter) from error
+
+
+def _refusal(error: Any) -> TextError:
+    """A VLLMValidationError; its text ends in the field's name, its bare message does not."""
+    return TextError(str(error.args[0]), param=error.parameter)
 
 
 def template_variables(request: ChatRequest) -> dict[str, Any]:
@@ -109,7 +116,7 @@ def needs_adjustment(parser_class: type[Parser], request: ChatRequest) -> bool:
 
 def reasoning_ended(parser: Parser, request: ChatRequest, prompt_ids: Sequence[int]) -> bool | None:
     """What vLLM's server tells its engine of the prompt."""
-    if hasattr(request, "resolve_reasoning_ended"):  # since 0.31
+    if hasattr(request, "resolve_reasoning_ended"):  # not in 0.26
         ended: bool | None = request.resolve_reasoning_ended(parser, list(prompt_ids))
         return ended
     if not request.include_reasoning or getattr(request, "_grammar_from_tool_parser", False):
