@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,10 +27,10 @@ STOP = WORDS.words[0]
 
 
 @pytest.fixture(scope="module")
-def base(small_model) -> Iterator[Any]:
+def base(small_model) -> Any:
     from tests.real.vllm_scheduler import base_config
 
-    yield base_config(small_model)
+    return base_config(small_model)
 
 
 @st.composite
@@ -39,29 +38,31 @@ def scenarios(draw: st.DrawFn) -> tuple[SimOptions, list[tuple[int, Generate, in
     """An engine that is short of blocks, and (step of arrival, request, step of abort)."""
     size = draw(st.sampled_from([2, 4, 16]))
     blocks = draw(st.integers(6, 40))
-    context = draw(st.integers(4 * size, (blocks - 1) * size))
+    fits = (blocks - 1) * size
     options = parse(
         {
             "block_size": size,
             "num_gpu_blocks_override": blocks,
-            "max_model_len": context,
-            "max_num_seqs": draw(st.integers(1, 8)),
+            "max_model_len": draw(st.just(fits) | st.integers(4 * size, fits)),
+            "max_num_seqs": draw(st.integers(1, 10)),
             "max_num_batched_tokens": draw(st.integers(8, 96)),
             "async_scheduling": draw(st.booleans()),
-            "scheduling_policy": draw(st.sampled_from(["fcfs", "fcfs", "priority"])),
+            "scheduling_policy": draw(st.sampled_from(["fcfs", "priority"])),
             "enable_prefix_caching": draw(st.sampled_from([True, True, True, False])),
-            "watermark": draw(st.sampled_from([0.0, 0.0, 0.1])),
+            "watermark": draw(st.sampled_from([0.0, 0.0, 0.1, 0.3])),
         }
     )
+    context = options.max_model_len
     families = [[40 + family] * context for family in range(3)]
     submissions = []
-    for key in range(draw(st.integers(1, 14))):
-        length = draw(st.integers(1, context - 1))
+    short = min(context - 1, 3 * size)  # many of these run together, and then grow
+    for key in range(draw(st.integers(1, 20))):
+        length = draw(st.integers(1, short) | st.integers(1, context - 1))
         shared = draw(st.integers(0, length))
         prompt = draw(st.sampled_from(families))[:shared]
         prompt = prompt + [100 + (key * 7 + place) % 90 for place in range(length - shared)]
         sampling = Sampling(
-            max_tokens=draw(st.integers(1, 60)),
+            max_tokens=draw(st.integers(1, 80)),
             ignore_eos=True,
             stop_token_ids=draw(st.sampled_from([[], [], [STOP]])),
             prompt_logprobs=draw(st.sampled_from([None] * 7 + [1])),
@@ -74,7 +75,7 @@ def scenarios(draw: st.DrawFn) -> tuple[SimOptions, list[tuple[int, Generate, in
             salt=draw(st.sampled_from([None, None, None, "salt"])),
             priority=draw(st.integers(0, 2)),
         )
-        arrival = draw(st.integers(0, 40))
+        arrival = draw(st.integers(0, 4) | st.integers(0, 40))
         lifetime = draw(st.sampled_from([None, None, None, 1, 5, 20]))
         submissions.append((arrival, request, None if lifetime is None else arrival + lifetime))
     return options, submissions
@@ -95,9 +96,7 @@ class SimSide:
         most = request.sampling.max_tokens or 0
         limit = min(self.options.max_model_len, len(request.token_ids) + most)
         self._asked[key] = (request, [])
-        own = SimRequest(
-            key, key, request, answer, block_size=self.options.block_size, limit=limit
-        )
+        own = SimRequest(key, key, request, answer, block_size=self.options.block_size, limit=limit)
         self.rank.add(own)
 
     def token(self, key: int, place: int) -> int:
@@ -110,7 +109,7 @@ class SimSide:
 
     def outputs(self, result: StepResult) -> list[tuple[int, list[int], str | None, int | None]]:
         """As vLLM gives them: cached tokens with the first token only."""
-        outputs = []
+        outputs: list[tuple[int, list[int], str | None, int | None]] = []
         for key, delta in result.deltas:
             cached = None if key in self._begun else delta.cached_tokens
             self._begun.add(key)
@@ -174,4 +173,3 @@ def test_same_requests_same_decisions_at_every_step(base, scenario):
             break
         assert step < 5000, "it does not end"
     event(f"preempted: {bool(preempted)}, removed: {bool(removed)}, reused: {bool(reused)}")
-

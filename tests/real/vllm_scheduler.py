@@ -100,9 +100,7 @@ class VllmRank:
 
     def step(self) -> Step | None:
         """Schedules ahead as far as the engine may, then processes the oldest step."""
-        while (
-            len(self._flying) < self._depth and self.scheduler.get_num_unfinished_requests()
-        ):
+        while len(self._flying) < self._depth and self.scheduler.get_num_unfinished_requests():
             output = self.scheduler.schedule()
             sampling = [
                 key

@@ -108,32 +108,30 @@ class Rank:
     def _deltas(self, batch: Batch) -> list[tuple[int, Delta]]:
         """One token for each request of the batch. This loop is the cost of a decode step."""
         deltas = []
-        running, finished, ahead = Status.RUNNING, Status.FINISHED, self._ahead
         over = False
         for request in batch.sampling:
-            status = request.status
-            if status is running:
-                request.in_flight -= ahead
-            elif status is finished:
-                continue  # aborted, or over before the scheduler knew
-            # A token that was in flight when its request was preempted is still good.
-            count = request.num_tokens
-            token = request.tokens[count]
-            request.num_tokens = count = count + 1
+            count = request.num_tokens + 1
             if count < request.watch:
-                deltas.append((request.key, Delta(request.stream, [token])))
+                request.num_tokens = count
+                delta = Delta(request.stream, [request.tokens[count - 1]])
+            elif request.status is Status.FINISHED:
+                continue  # aborted, or over before the scheduler knew
             else:
-                deltas.append((request.key, self._remarkable(request, token)))
-                over |= request.status is finished
+                delta = self._remarkable(request)
+                over = over or delta.finish_reason is not None
+            deltas.append((request.key, delta))
         if over:
             self._scheduler.sweep()
         return deltas
 
-    def _remarkable(self, request: SimRequest, token: int) -> Delta:
-        """The delta of a token that is not just one more: first, last, with logprobs, …"""
-        count = request.num_tokens
-        if self._ahead and request.status is Status.RUNNING:
-            # Asynchronous scheduling did not know this token when it made room for it.
+    def _remarkable(self, request: SimRequest) -> Delta:
+        """The delta of a token that may be more than one more: first, last, with logprobs, …"""
+        token = request.tokens[request.num_tokens]
+        request.num_tokens = count = request.num_tokens + 1
+        if request.status is Status.PREEMPTED:
+            request.expected = count  # the token was in flight, and is still good
+        elif self._ahead:
+            # The step after this one was scheduled before this token was known.
             self._paging.publish(request, count - 1)
         if count == len(request.tokens) and request.end is None:
             request.foresee()
@@ -161,10 +159,7 @@ class Rank:
     def _next_watch(self, request: SimRequest) -> int:
         if request.sampling.logprobs is not None:
             return 0
-        watch = len(request.tokens) if request.end is None else request.end[0]
-        if self._ahead and self._options.enable_prefix_caching:
-            watch = min(watch, (request.findable + 1) * request.block_size + 1)
-        return watch
+        return len(request.tokens) if request.end is None else request.end[0]
 
     def _logprobs(self, request: SimRequest, place: int) -> list[list[Candidate]] | None:
         width = request.sampling.logprobs

@@ -24,10 +24,12 @@ class SimRequest:
 
     `tokens` runs ahead of `num_tokens`: behind the prompt and the tokens said so far stands the
     rest of the chunk of the answer that is made up already.
-    `num_computed` counts tokens whose KV exists or is being computed by a step in flight;
-    `in_flight` the tokens of such steps that are not yet known.
+    `expected` is `num_tokens` and the tokens that steps in flight will add.
+    `num_computed` counts the tokens whose KV exists or is being computed by a step in flight,
+    while that is a prefill. A decoding request has computed all of `expected` but one; it needs
+    no thought by the scheduler while `expected` is below `easy`, which is 0 during a prefill.
     `end` is the token count at which the answer is over, and why, once that is made up.
-    `watch` is the token count up to which nothing remarkable happens; see `Rank`.
+    `watch` is the token count below which a token is just one more; see `Rank`.
     """
 
     __slots__ = (
@@ -39,10 +41,11 @@ class SimRequest:
         "blocks",
         "cached_tokens",
         "capacity",
+        "easy",
         "end",
+        "expected",
         "findable",
         "hashes",
-        "in_flight",
         "key",
         "limit",
         "lora",
@@ -80,8 +83,9 @@ class SimRequest:
         self.answer = answer
         self.tokens = list(request.token_ids)
         self.num_prompt = self.num_tokens = len(self.tokens)
+        self.expected = self.num_tokens
         self.num_computed = 0
-        self.in_flight = 0
+        self.easy = 0
         self.limit = limit
         self.end: tuple[int, FinishReason, int | None] | None = None
         self.watch = self.num_tokens + 1
@@ -116,7 +120,8 @@ class SimRequest:
     def lose_blocks(self) -> list[int]:
         """Forget the KV: finished, aborted or preempted. Returns the blocks in token order."""
         blocks, self.blocks = self.blocks, []
-        self.capacity = self.findable = self.num_computed = self.in_flight = 0
+        self.capacity = self.findable = self.num_computed = self.easy = self.watch = 0
+        self.expected = self.num_tokens
         return blocks
 
     def foresee(self) -> None:

@@ -36,7 +36,6 @@ class Scheduler:
         self._paging = paging
         self._budget = options.max_num_batched_tokens
         self._most = options.max_num_seqs
-        self._ahead = int(options.async_scheduling)
         self._by_priority = options.scheduling_policy == "priority"
         self._arrivals = 0
         self.waiting: Waiting = Priority() if self._by_priority else Fcfs()
@@ -70,33 +69,46 @@ class Scheduler:
 
     def _schedule_running(self, batch: Batch) -> int:
         budget = self._budget
-        running, sampling, ahead = self.running, batch.sampling, self._ahead
+        running, sampling = self.running, batch.sampling
         given: dict[SimRequest, int] | None = {} if self._by_priority else None
         place = 0
         while place < len(running) and budget:
             request = running[place]
             place += 1
-            computed, in_flight = request.num_computed, request.in_flight
-            if in_flight and computed + 1 >= request.limit:
+            known = request.expected
+            if known < request.easy and given is None:
+                request.expected = known + 1
+                sampling.append(request)
+                budget -= 1
+                continue
+            if known >= request.limit:
                 continue  # the step in flight gives it its last token
-            known = request.num_tokens + in_flight
+            computed = known - 1 if request.easy else request.num_computed
             upto = min(known, computed + budget)
-            if upto >= request.capacity and not self._paging.grow(request, upto):
+            if not self._paging.grow(request, upto):
                 for victim in self._make_room(request, upto, batch):
                     if given and victim in given:
                         place, budget = place - 1, budget + self._undo(victim, given, batch)
-                if request.status != Status.RUNNING:
+                if request.status is not Status.RUNNING:
                     break
+            if given is not None:
+                given[request] = upto - computed
             if upto - computed > 1:
                 batch.prefill_tokens += upto - computed
             budget -= upto - computed
-            request.num_computed = upto
-            if upto == known:
-                request.in_flight = in_flight + ahead
-                sampling.append(request)
-            if given is not None:
-                given[request] = upto - computed
+            self._advance(request, upto, batch)
+        for request in running[place:]:
+            request.watch = 0  # what the step in flight fills is not yet findable
         return budget
+
+    @staticmethod
+    def _advance(request: SimRequest, upto: int, batch: Batch) -> None:
+        """The step computes the KV of the tokens before `upto`, and so perhaps a new token."""
+        request.num_computed = upto
+        if upto == request.expected:
+            request.expected += 1
+            request.easy = min(request.capacity, request.limit)
+            batch.sampling.append(request)
 
     def _make_room(self, request: SimRequest, tokens: int, batch: Batch) -> list[SimRequest]:
         """Preempt until `request` has blocks for `tokens` tokens, at worst the request itself."""
@@ -138,10 +150,7 @@ class Scheduler:
             self.waiting.pop()
             self.running.append(request)
             request.status = Status.RUNNING
-            request.num_computed = upto
             budget -= upto - cached
             batch.prefill_tokens += upto - cached
-            if upto == request.num_tokens:
-                request.in_flight = self._ahead
-                batch.sampling.append(request)
+            self._advance(request, upto, batch)
         return budget

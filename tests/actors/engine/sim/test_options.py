@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from actors.engine.sim.options import FLAGS, InvalidOptionError, SimOptions, parse
+
+
+def test_defaults():
+    options = parse({})
+    assert options == SimOptions()
+    assert (options.block_size, options.num_gpu_blocks_override) == (16, 16384)
+    assert options.names == ["sim"]
+
+
+def test_text_stands_for_numbers_and_one_name_for_a_list():
+    options = parse(
+        {
+            "block_size": "32",
+            "enable_prefix_caching": "false",
+            "sim_speed": "0",
+            "served_model_name": "a",
+        }
+    )
+    assert (options.block_size, options.enable_prefix_caching, options.sim_speed) == (32, False, 0)
+    assert options.names == ["a"]
+
+
+def test_none_means_not_given():
+    assert parse({"max_model_len": None}) == SimOptions()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"tensor_parallel_size": 2}, ["tensor_parallel_size", "does not model", "--engine vllm"]),
+        ({"sim_sped": 0}, ["sim_sped", "no flag of the simulator", "sim_speed"]),
+        ({"block_size": 0}, ["block_size is 0", ">= 1"]),
+        ({"block_size": "many"}, ["block_size is 'many'", "int"]),
+        ({"sim_speed": -1}, ["sim_speed is -1", ">= 0"]),
+        ({"scheduling_policy": "lifo"}, ["scheduling_policy is 'lifo'", "fcfs, priority"]),
+        ({"served_model_name": [1]}, ["served_model_name is [1]"]),
+        ({"num_gpu_blocks_override": 8}, ["max_model_len 8192", "leaves 7", "513", "112"]),
+        ({"num_gpu_blocks_override": 1}, ["leaves 0", "raise it to 513"]),
+    ],
+)
+def test_a_wrong_flag_is_refused_in_one_sentence(flags, words):
+    with pytest.raises(InvalidOptionError) as refused:
+        parse(flags)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_the_table_has_every_flag_with_its_default_and_help():
+    assert [flag.name for flag in FLAGS] == list(SimOptions.__struct_fields__)
+    for flag in FLAGS:
+        assert flag.help
+        assert flag.help.endswith(".")
+        assert flag.default == getattr(SimOptions(), flag.name)
+        assert isinstance(flag.default, flag.kind)
+    policy = next(flag for flag in FLAGS if flag.name == "scheduling_policy")
+    assert policy.choices == ("fcfs", "priority")
