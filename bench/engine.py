@@ -25,8 +25,8 @@ from typing import Any
 from bench import contestants, load, machine
 from bench.contestants import MODEL
 from bench.load import Burst
-from bench.server import Server
-from bench.table import OUT, Table, publish
+from bench.server import Server, StartError
+from bench.table import OUT, Table, publish, write
 
 WAYS = ("bare", "callboard", "serve")
 GPU = shutil.which("nvidia-smi")
@@ -51,42 +51,45 @@ COLUMNS = {
 MEASURED = ("tokens_per_s", "ttft_p50", "ttft_p99", "itl_mean", "gap_p99", "cpu", "start")
 
 
+class Failed(Exception):
+    """A way did not do what was asked; its numbers do not count."""
+
+
 def main() -> None:
     options, flags = _arguments()
     environment = contestants.QUIET | (contestants.VLLM_CPU if GPU is None else {})
+    record = machine.record(machine.OWN + machine.ENGINE)
     began = time.monotonic()
     taken: dict[str, list[tuple[Burst, dict[str, Any]]]] = {way: [] for way in options.ways}
-    left_out = 0
+    troubles: list[str] = []
     for number in range(options.rounds):
-        ways = list(options.ways)
-        for way in ways if number % 2 == 0 else reversed(ways):
+        for way in options.ways if number % 2 == 0 else reversed(options.ways):
             if time.monotonic() - began > options.budget:
-                left_out += 1
+                troubles.append(f"{way} left out of round {number + 1}: no time.")
                 continue
-            bursts = _bursts(options, number)
-            with tempfile.TemporaryDirectory() as scratch:
-                if way == "bare":
-                    rows = _bare(options.model, flags, bursts, environment, Path(scratch))
-                else:
-                    rows = _served(way, options.model, flags, bursts, environment, Path(scratch))
-            kept = [(b, row) for b, row in zip(bursts, rows, strict=True) if b.seed < WARM_SEEDS]
-            taken[way] += kept
-            for burst, row in kept:
-                print(
-                    f"{way}, {burst.width} requests: {row['tokens_per_s']:.1f} tokens/s", flush=True
-                )
+            try:
+                taken[way] += _turn(way, options, flags, environment, number)
+            except (StartError, load.LoadError, Failed) as error:
+                print(f"{way}: {error}", file=sys.stderr, flush=True)
+                troubles.append(f"{way} failed in round {number + 1}: {str(error).splitlines()[0]}")
+            table = _table(options, flags, taken, troubles)
+            write("engine", [table], record, options.out)  # what there is, should the next one hang
+    publish("engine", [_table(options, flags, taken, troubles)], record, options.out)
+
+
+def _table(
+    options: argparse.Namespace,
+    flags: list[str],
+    taken: dict[str, list[tuple[Burst, dict[str, Any]]]],
+    troubles: list[str],
+) -> Table:
     notes = [
         f"{options.prompt} prompt and {options.output} output tokens. {METHOD}",
         f"Medians of {options.rounds} rounds of {options.bursts} bursts of each width.",
         f"vLLM's flags, the same for all: {' '.join(flags)}",
+        *troubles,
     ]
-    if left_out:
-        notes.append(
-            f"{left_out} of {options.rounds * len(options.ways)} starts left out for time."
-        )
-    title = f"Engine: {options.model.name}"
-    table = Table(title, COLUMNS, _rows(taken, options.widths), notes)
-    publish("engine", [table], machine.record(machine.OWN + machine.ENGINE), options.out)
+    return Table(f"Engine: {options.model.name}", COLUMNS, _rows(taken, options.widths), notes)
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -125,6 +128,27 @@ def _bursts(options: argparse.Namespace, number: int) -> list[Burst]:
     ]
 
 
+def _turn(
+    way: str,
+    options: argparse.Namespace,
+    flags: list[str],
+    environment: dict[str, str],
+    number: int,
+) -> list[tuple[Burst, dict[str, Any]]]:
+    """Start one way, drive it, stop it: the measured bursts of this round."""
+    bursts = _bursts(options, number)
+    with tempfile.TemporaryDirectory() as scratch:
+        if way == "bare":
+            rows = _bare(options.model, flags, bursts, environment, Path(scratch))
+        else:
+            rows = _served(way, options.model, flags, bursts, environment, Path(scratch))
+    kept = [(b, row) for b, row in zip(bursts, rows, strict=True) if b.seed < WARM_SEEDS]
+    for burst, row in kept:
+        row["cpu"] *= 1000 / row["tokens"]
+        print(f"{way}, {burst.width} requests: {row['tokens_per_s']:.1f} tokens/s", flush=True)
+    return kept
+
+
 def _bare(
     model: Path, flags: list[str], bursts: list[Burst], environment: dict[str, str], scratch: Path
 ) -> list[dict[str, Any]]:
@@ -138,7 +162,7 @@ def _bare(
         check=False,
     )
     if done.returncode != 0:
-        raise SystemExit(f"bare AsyncLLM: exit code {done.returncode}; its error is above")
+        raise Failed(f"exit code {done.returncode}; its error is above")
     rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return rows
 
@@ -168,11 +192,11 @@ async def _drive(server: Server, bursts: list[Burst]) -> list[dict[str, Any]]:
         try:
             samples = await load.drive(server.port, model, burst)
         except load.LoadError as error:
-            raise SystemExit(f"{error}\n{server.tail()}") from None
+            raise load.LoadError(f"{error}\n{server.tail()}") from None
         cpu = server.tree.seconds() - before
         row = load.summarise(samples) | {"cpu": cpu, "start": server.start_seconds}
         if row["tokens"] != burst.width * burst.output:
-            raise SystemExit(f"{row['tokens']} tokens came, not {burst.width} x {burst.output}")
+            raise Failed(f"{row['tokens']} tokens came, not {burst.width} x {burst.output}")
         rows.append(row)
     return rows
 
@@ -186,8 +210,6 @@ def _rows(
             turns = [row for burst, row in pairs if burst.width == width]
             if not turns:
                 continue
-            for row in turns:
-                row["cpu"] *= 1000 / row["tokens"]
             middle = {key: statistics.median(row[key] for row in turns) for key in MEASURED}
             rows.append({"way": way, "width": width, **middle, "turns": turns})
     rates = {(row["way"], row["width"]): row["tokens_per_s"] for row in rows}

@@ -55,9 +55,15 @@ def show(value: Cell) -> str:
 
 
 def publish(name: str, tables: list[Table], record: dict[str, Any], out: Path = OUT) -> Path:
-    """Print the tables; write `NAME-TIME.json` and `.txt` into `out`. Returns the JSON's path."""
+    """Write the tables and print them. Returns the JSON's path."""
+    path = write(name, tables, record, out)
+    print(f"\n{path.with_suffix('.txt').read_text()}\nwritten: {path}", flush=True)
+    return path
+
+
+def write(name: str, tables: list[Table], record: dict[str, Any], out: Path = OUT) -> Path:
+    """Write `NAME-TIME.json` and `.txt` into `out`. Returns the JSON's path."""
     text = "\n\n".join([table.text() for table in tables] + [_wrapped(machine.line(record))])
-    print(f"\n{text}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     stamp = record["time"].replace(":", "").replace("-", "")[:15]
     path = out / f"{name}-{stamp}.json"
@@ -69,7 +75,6 @@ def publish(name: str, tables: list[Table], record: dict[str, Any], out: Path = 
     }
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     path.with_suffix(".txt").write_text(text + "\n")
-    print(f"\nwritten: {path}")
     return path
 
 
