@@ -94,6 +94,16 @@ class HttpServer:
         scheme = "https" if self._server.config.is_ssl else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self._server.server_state.connections)
+
+    @property
+    def total_requests(self) -> int:
+        """Answered so far."""
+        return self._server.server_state.total_requests
+
     async def start(self) -> None:
         """Returns when connections are accepted."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]))

@@ -115,7 +115,7 @@ class Streams:
                 cut = choice.sink.push(delta)
             except Exception as error:  # one bad choice must not take the step from the others
                 self._rt.log.exception("choice failed", request=choice.generate.request_id)
-                self._fail(key, "internal", f"the output could not be handled: {error}")
+                self._fail(key, "internal", f"the output was not understood: {error!r}")
                 continue
             if delta.finish_reason is not None:
                 self._rt.finish(delta.stream)

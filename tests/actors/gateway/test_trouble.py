@@ -1,0 +1,263 @@
+"""Clients that leave or do not read, engines that refuse or die, gateways that stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from schemas.generate import Delta
+from schemas.placement import Placed, PlacementEnded
+from schemas.refusal import Refusal
+from tests.actors.gateway.test_bad_requests import check_error
+from tests.actors.gateway.world import World, events, says
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def forever(stream, _request):
+    while True:
+        yield Delta(stream, [120])
+
+
+def silent(_stream, _request):
+    yield None
+
+
+def dies_after(count, code="died"):
+    def script(stream, _request):
+        for _ in range(count):
+            yield Delta(stream, [120])
+        yield Refusal(code, "the engine is gone")
+
+    return script
+
+
+def request_bytes(path="/v1/chat/completions", **fields):
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+    raw = json.dumps(body).encode()
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(raw)}\r\n\r\n"
+    ).encode() + raw
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("script", [forever, silent])
+def test_a_client_that_leaves_stops_all_its_choices(script, stream):
+    async def go():
+        async with World(script) as world:
+            _, writer = await asyncio.open_connection("127.0.0.1", world.port)
+            writer.write(request_bytes(n=3, stream=stream))
+            await world.until(lambda: len(world.bus.requests) == 3)
+            writer.close()
+            await writer.wait_closed()
+            await world.until(world.idle)
+            assert len(world.bus.cancelled) == 3
+            assert world.bus.counters["client_gone"] == 1
+
+    run(go())
+
+
+def test_a_client_that_leaves_before_its_body_is_complete():
+    async def go():
+        async with World(says("x")) as world:
+            _, writer = await asyncio.open_connection("127.0.0.1", world.port)
+            writer.write(request_bytes()[:-10])
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+            await world.until(lambda: world.bus.counters["client_gone"] == 1)
+            assert world.bus.requests == []
+
+    run(go())
+
+
+def test_a_slow_reader_is_cut_off_and_others_are_not_held_up():
+    async def go():
+        options = {"max_pending_bytes": 100_000}
+        async with World(forever, says("Hello!"), options=options) as world:
+            # Two engines: the first stream goes to the endless one.
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.port, limit=1024)
+            writer.write(request_bytes(stream=True))
+            await world.until(lambda: len(world.bus.requests) == 1)
+            answer = await world.chat()
+            assert answer.json()["choices"][0]["message"]["content"] == "Hello!"
+            await world.until(world.idle)
+            assert world.bus.counters["slow_reader"] == 1
+            assert len(world.bus.cancelled) == 1
+            writer.transport.abort()
+            del reader
+
+    run(go())
+
+
+def test_a_slow_reader_that_catches_up_gets_everything():
+    async def go():
+        text = "y" * 380
+        async with World(says(text)) as world:
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.port, limit=1024)
+            for _ in range(60):
+                writer.write(request_bytes(stream=True, n=1))
+            writer.write(b"GET /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            await asyncio.sleep(0.2)  # a guard: enough for the server to run into the full socket
+            received = await reader.read(-1)
+            room = 400 - len(world.bus.requests[0].token_ids)
+            assert received.count(b'"content":"y"') == 60 * room
+            assert received.count(b"data: [DONE]") == 60
+            assert world.bus.counters["slow_reader"] == 0
+            writer.close()
+            await writer.wait_closed()
+
+    run(go())
+
+
+def test_a_death_before_the_first_token_goes_to_another_engine():
+    async def go():
+        async with World(dies_after(0), says("Hello!")) as world:
+            chunks = events(await world.chat(stream=True))
+            assert "".join(c["choices"][0]["delta"]["content"] for c in chunks) == "Hello!"
+            assert world.idle()
+
+    run(go())
+
+
+def test_a_death_in_the_midst_is_an_event_of_the_stream():
+    async def go():
+        async with World(dies_after(2)) as world:
+            response = await world.chat(stream=True)
+            assert response.status_code == 200
+            *_, last = events(response)
+            assert last["error"]["code"] == 503
+            assert "gone" in last["error"]["message"]
+            assert world.idle()
+            check_error(await world.chat(), 503)
+
+    run(go())
+
+
+def test_one_dead_choice_ends_the_others():
+    async def go():
+        scripts = iter([forever, dies_after(3)])
+
+        def script(stream, request):
+            return next(scripts)(stream, request)
+
+        async with World(script) as world:
+            check_error(await world.chat(n=2), 503)
+            assert world.idle()
+            assert len(world.bus.cancelled) == 1
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("invalid", 400),
+        ("not_found", 404),
+        ("too_large", 413),
+        ("unsupported", 501),
+        ("internal", 500),
+        ("overloaded", 503),
+        ("not_ready", 503),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_refusals_have_a_status_even_for_streams(code, status, stream):
+    async def go():
+        async with World(dies_after(0, code)) as world:
+            response = await world.chat(stream=stream)
+            check_error(response, status)
+            assert ("retry-after" in response.headers) == (status == 503)
+            assert world.idle()
+
+    run(go())
+
+
+def test_an_engine_that_fails_on_one_request():
+    async def go():
+        def script(stream, _request):
+            yield Delta(stream, [], "error", error="no such kernel")
+
+        async with World(script) as world:
+            assert "no such kernel" in check_error(await world.chat(), 500)["message"]
+            assert world.idle()
+
+    run(go())
+
+
+def test_a_failure_of_ours_takes_only_its_own_choice(monkeypatch):
+    async def go():
+        async with World(says("Hello!")) as world:
+            model = world.actor.models.find("m")
+            text = await model.text()
+
+            def broken(*_args, **_kwargs):
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(text, "token_text", broken)
+            check_error(await world.chat(logprobs=True), 500)
+            *_, last = events(await world.chat(logprobs=True, stream=True))
+            assert last["error"]["code"] == 500
+            assert (await world.chat()).status_code == 200
+            assert world.idle()
+
+    run(go())
+
+
+def test_the_router_is_asked_and_told():
+    async def go():
+        async with World(says("a"), says("b"), router=lambda _: Placed("engine/1", 1, 0)) as world:
+            answer = (await world.chat(max_tokens=9)).json()
+            assert answer["choices"][0]["message"]["content"] == "b"
+            (ask,) = world.bus.asks
+            assert (ask.model, ask.max_tokens) == ("m", 9)
+            assert ask.prompt_tokens == answer["usage"]["prompt_tokens"]
+            assert world.bus.told == [("router/0", PlacementEnded(ask.request_id))]
+
+    run(go())
+
+
+def test_a_router_that_does_not_answer_is_done_without():
+    async def go():
+        silence = Refusal("deadline", "router/0 did not answer in time")
+        async with World(says("a"), says("b"), router=lambda _: silence) as world:
+            assert (await world.chat()).status_code == 200
+            health = (await world.client.get("/health")).json()
+            assert "no router: placing by load" in health["detail"]["problems"]
+
+    run(go())
+
+
+def test_draining():
+    async def go():
+        async with World(silent) as world:
+            waiting = asyncio.create_task(world.chat())
+            await world.until(lambda: len(world.bus.requests) == 1)
+            kept = await asyncio.open_connection("127.0.0.1", world.port)
+            kept[1].write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n")
+            await world.until(lambda: world.actor.server.connections == 2)
+            world.actor.on_drain(5.0)
+            assert world.actor.pending() == 1
+            kept[1].write(request_bytes().split(b"\r\n", 2)[2])
+            answer = await kept[0].read(-1)
+            assert b"503" in answer
+            assert b"stopping" in answer
+            kept[1].close()
+            await kept[1].wait_closed()
+            stream = next(iter(world.bus.open))
+            world.actor.on_batch("engine/0", step(stream))
+            assert (await waiting).status_code == 200
+            assert world.actor.pending() == 0
+
+    run(go())
+
+
+def step(stream):
+    from schemas.generate import Step
+
+    return Step([Delta(stream, [104, 257], "stop")])
