@@ -59,11 +59,6 @@ class RunDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
-    @property
-    def api_key_file(self) -> Path:
-        """Where keys given by flag or environment lie, one a line, so that no argv shows them."""
-        return self.path / "api-keys"
-
     def log_file(self, actor: str) -> Path:
         """`logs/engine-0.log` for `engine/0`: JSON lines."""
         return self.logs / f"{actor.replace('/', '-')}.log"
@@ -130,6 +125,13 @@ def claim(name: str) -> RunDir:
         except OSError as error:
             raise RunDirError(f"cannot make {run_dir.path}: {error.strerror}") from error
     return run_dir
+
+
+def check_free(name: str) -> None:
+    """Raises `AlreadyRunning` while a live topology has this name."""
+    pid = _live_pid(RunDir(base_directory() / name))
+    if pid is not None:
+        raise AlreadyRunning(name, pid)
 
 
 def release(run_dir: RunDir) -> None:

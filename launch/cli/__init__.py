@@ -75,9 +75,7 @@ def _run(words: list[str]) -> int:
         return OK if words else USAGE
     command, *rest = words
     if command == "--version":
-        from importlib.metadata import version
-
-        say(f"callboard {version('callboard')}")
+        say(f"callboard {_version()}")
         return OK
     if command not in COMMANDS and command not in HIDDEN:
         from launch.flags.table import nearest
@@ -87,6 +85,15 @@ def _run(words: list[str]) -> int:
         raise Failure(f"there is no command {command!r}: {hint}", code=USAGE)
     run: Callable[[list[str]], int] = import_module(f"launch.cli.{command}").run
     return run(rest)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("callboard")
+    except PackageNotFoundError:
+        return "from a source tree"
 
 
 def help_text() -> str:

@@ -14,7 +14,8 @@ from launch.topology import LogFormat
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _CLEAR = "\r\x1b[K"
-PERIOD = 0.1
+PERIOD, IDLE_PERIOD = 0.1, 0.5
+"""Seconds between looks at the logs while something starts, and later."""
 
 
 class Display:
@@ -25,7 +26,7 @@ class Display:
     """
 
     def __init__(self, actors: list[str], logs: Path, fmt: LogFormat, started: float) -> None:
-        self._waiting = dict.fromkeys(actors, "")
+        self._waiting: dict[str, str] = {}
         self._terminal = sys.stdout.isatty()
         self._started = started
         self._reader = LogReader(logs, actors)
@@ -50,12 +51,10 @@ class Display:
         with self._lock:
             if state == "starting":
                 self._waiting[actor] = detail
-                if not detail:
+                if self._terminal or not detail:
                     return
             else:
                 self._waiting.pop(actor, None)
-            if self._terminal and state == "starting":
-                return
             seconds = time.monotonic() - self._started
             self._line(f"{seconds:7.1f} s  {actor:<12} {state}{f': {detail}' if detail else ''}")
 
@@ -70,7 +69,7 @@ class Display:
 
     def _draw(self) -> None:
         turn = 0
-        while not self._over.wait(PERIOD):
+        while not self._over.wait(PERIOD if self._waiting else IDLE_PERIOD):
             turn += 1
             with self._lock:
                 self._logs()

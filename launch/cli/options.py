@@ -65,6 +65,7 @@ def serve_parser(*, model: bool = True) -> Parser:
     logs.add_argument(
         "--log-format",
         metavar="FORMAT",
-        help="auto (default): readable on a terminal, else JSON; console; json",
+        help="auto (default): warnings, readable, on a terminal; all lines, as JSON, elsewhere. "
+        "console or json: all lines",
     )
     return parser

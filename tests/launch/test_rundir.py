@@ -16,6 +16,7 @@ from launch.rundir import (
     RunDir,
     RunDirError,
     base_directory,
+    check_free,
     check_name,
     claim,
     release,
@@ -32,10 +33,13 @@ def test_claim_makes_private_directories_and_release_removes_them(run_directory)
     assert list(run_directory.iterdir()) == []
 
 
-def test_a_live_topology_keeps_its_name(run_directory) -> None:
+@pytest.mark.parametrize("refusing", [claim, check_free])
+def test_a_live_topology_keeps_its_name(run_directory, refusing) -> None:
+    check_free("default")
     run_dir = claim("default")
+    check_free("other")
     with pytest.raises(AlreadyRunning) as refused:
-        claim("default")
+        refusing("default")
     assert refused.value.pid == os.getpid()
     assert "callboard down --name default" in str(refused.value)
     release(run_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
@@ -35,6 +37,41 @@ def callboard(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
         timeout=GUARD,
         check=False,
     )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a terminal got, escapes and all, and how the command ended."""
+
+    text: str
+    code: int
+
+
+def on_terminal(*words: str, until: str, **more: str) -> Shown:
+    """Runs `callboard` on a terminal, and presses Ctrl-C when it has shown `until`."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.cli", *words],
+        env=environment(**more),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    text = ""
+    pressed = False
+    deadline = time.monotonic() + GUARD
+    while time.monotonic() < deadline:
+        try:
+            text += os.read(ours, 65536).decode(errors="replace")
+        except OSError:  # EIO: nobody has the other side open any more
+            break
+        if until in text and not pressed:
+            pressed = True
+            process.send_signal(signal.SIGINT)
+    os.close(ours)
+    return Shown(text, process.wait(GUARD))
 
 
 class Served:

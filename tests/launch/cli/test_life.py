@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.cli.running import Served, callboard, free_port, serving
+from tests.launch.cli.running import Served, callboard, free_port, on_terminal, serving
 
 
 def sim(*words: str) -> list[str]:
@@ -49,9 +49,10 @@ def test_a_life(run_directory) -> None:
         assert "no actor 'engine/7'" in unknown.stderr
 
         assert callboard("restart", "engine/1").returncode == 0
-        again = callboard("serve", "demo", "--engine", "sim", "--name", "t", "--port", free_port())
-        assert again.returncode == 1
-        assert "already running" in again.stderr
+        again = callboard("serve", "demo", "--engine", "sim", "--name", "t", "--port", port)
+        assert again.returncode == 2
+        assert "topology 't' is already running" in again.stderr
+        assert f"port {port} on 127.0.0.1 is in use" in again.stderr
         taken = callboard("serve", "demo", "--engine", "sim", "--name", "u", "--port", port)
         assert (taken.returncode, taken.stderr) == (
             2,
@@ -83,9 +84,24 @@ def test_ctrl_c_drains_and_leaves_nothing(run_directory) -> None:
     with serving(*sim("--port", free_port())) as served:
         code, out, err = served.interrupt()
     assert code == 0
-    assert out.endswith("stopped: every request was finished or told, no process is left\n")
+    assert out.endswith("stopped\n")
     events = [json.loads(line) for line in err.splitlines()]
     assert {event["actor"] for event in events} >= {"supervisor/0", "engine/0", "gateway/0"}
+    assert list(run_directory.iterdir()) == []
+
+
+def test_on_a_terminal(run_directory) -> None:
+    shown = on_terminal(*sim("--port", free_port()), until="Ctrl-C stops it")
+    assert shown.code == 0
+    assert "s  starting " in shown.text
+    assert "\r\x1b[K" in shown.text
+    assert '"timestamp"' not in shown.text
+    assert shown.text.endswith("stopped\r\n")
+
+
+def test_ctrl_c_before_it_serves(run_directory) -> None:
+    shown = on_terminal(*sim("--port", free_port()), until="s  starting ")
+    assert shown.code == 130
     assert list(run_directory.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -153,10 +154,9 @@ def test_an_unknown_flag_comes_before_the_missing_model() -> None:
     assert "MODEL" in finding
 
 
-def test_without_vllm_the_command_says_how_to_get_it(run_directory, tmp_path) -> None:
-    done = callboard("serve", "m", PYTHONSAFEPATH="1", CALLBOARD_CACHE_DIR=str(tmp_path))
-    if "not installed" not in done.stderr:
-        pytest.skip("vLLM is installed here")
+@pytest.mark.skipif(bool(importlib.util.find_spec("vllm")), reason="vLLM is installed here")
+def test_without_vllm_the_command_says_how_to_get_it(run_directory) -> None:
+    done = callboard("serve", "m")
     assert done.returncode == 2
     assert "pip install 'callboard[vllm]'" in done.stderr
 
