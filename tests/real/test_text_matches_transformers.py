@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,6 @@ from actors.gateway.text.template import compile_template
 from tests.actors.gateway.text.chats import CHATS, TEMPLATES, WEATHER, assistant, user
 from tests.actors.gateway.text.vocabularies import byte_fallback, byte_level, card, write_model
 
-transformers = pytest.importorskip("transformers")
-
 pytestmark = [
     pytest.mark.timeout(300),  # the import alone takes its time
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch's own, while it is imported
@@ -25,7 +22,12 @@ many = settings(deadline=None, suppress_health_check=[HealthCheck.function_scope
 
 
 @pytest.fixture(scope="module")
-def theirs(small_model) -> Any:
+def transformers() -> Any:
+    return pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def theirs(transformers, small_model) -> Any:
     return transformers.AutoTokenizer.from_pretrained(small_model)
 
 
@@ -145,7 +147,7 @@ def test_what_templates_can_do(ours, theirs, source):
         {"additional_special_tokens": ["<|old|>"]},
     ],
 )
-def test_directories_are_read_alike(tmp_path: Path, vocabulary, config):
+def test_directories_are_read_alike(transformers, tmp_path, vocabulary, config):
     fields = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     directory = write_model(tmp_path, vocabulary(), **fields | config)
     theirs = transformers.AutoTokenizer.from_pretrained(directory)

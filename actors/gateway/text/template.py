@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
@@ -26,10 +26,15 @@ class ChatTemplate(NamedTuple):
     wants_parts: bool
     """Content as a list of parts, not as a string."""
 
-    def render(self, **variables: Any) -> str:
+    @property
+    def knows_developer(self) -> bool:
+        """The role "developer" beside "system"."""
+        return "'developer'" in self.source or '"developer"' in self.source
+
+    def render(self, variables: Mapping[str, Any]) -> str:
         """Raises TextError with the template's own reason, or what went wrong in it."""
         try:
-            return self.compiled.render(**variables)
+            return self.compiled.render(variables)
         except jinja2.TemplateError as error:
             raise TextError(
                 f"The chat template refuses this chat: {error.message}", param="messages"

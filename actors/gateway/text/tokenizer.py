@@ -121,12 +121,12 @@ class ModelText:
             )
         chosen = self._template(template, has_tools=tools is not None)
         chat = normalize_messages(messages, as_parts=chosen.wants_parts)
-        if "developer" not in chosen.source:
+        if not chosen.knows_developer:
             chat = without_developer_role(chat)
         variables["tools"] = normalize_tools(tools)
         if open_ended:
-            return render_open_ended(chat, lambda m: chosen.render(messages=m, **variables))
-        return chosen.render(messages=chat, **variables)
+            return render_open_ended(chat, lambda m: chosen.render(variables | {"messages": m}))
+        return chosen.render(variables | {"messages": chat})
 
     def decoder(
         self,

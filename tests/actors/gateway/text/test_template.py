@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -108,6 +109,7 @@ def test_variables_of_the_request_reach_the_template():
     assert (
         rendered("{{ add_generation_prompt }}", extra={"add_generation_prompt": False}) == "False"
     )
+    assert rendered("{{ self_ }}{{ args }}", extra={"self_": 1, "self": 2, "args": 3}) == "13"
     assert rendered("{{ documents[0].title }}", documents=[{"title": "T"}]) == "T"
 
 
@@ -187,3 +189,22 @@ class TestContinueFinalMessage:
             extra={"continue_final_message": True, "add_generation_prompt": False},
         )
         assert shown == "<|im_start|>assistant\nWe"
+
+
+def test_the_developer_s_role_stays_where_the_template_knows_it():
+    chat = [{"role": "developer", "content": "Be brief."}, user("hi")]
+    assert rendered("{# developer #}{{ messages[0].role }}", chat) == "system"
+    assert rendered("{% if messages[0].role == 'developer' %}yes{% endif %}", chat) == "yes"
+
+
+def test_threads_can_share_one_model():
+    text = text_of(byte_tokenizer(), template=TEMPLATES["chatml"])
+    chats = [[user(f"{number} é" * 50)] for number in range(40)]
+
+    def ids_of(chat: Any) -> list[int]:
+        ids: list[int] = text.encode(text.render(chat), add_special_tokens=False)
+        assert text.decode(ids, skip_special_tokens=False) == text.render(chat)
+        return ids
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ids_of, chats)) == [ids_of(chat) for chat in chats]
