@@ -26,7 +26,7 @@ from actors.engine.core import (
     Submit,
     Withdrawn,
 )
-from schemas.generate import Delta, Generate, Sampling, Step
+from schemas.generate import Delta, FinishReason, Generate, Sampling, Step
 
 PEER = "gateway/0#1"
 
@@ -143,6 +143,7 @@ def test_restore_refuses_what_is_no_snapshot():
         EngineCore().restore(msgspec.msgpack.encode({"phase": "asleep"}))
 
 
+finishes: st.SearchStrategy[FinishReason | None] = st.sampled_from([None, "stop", "error"])
 peers = st.sampled_from(["gateway/0#1", "gateway/0#2", "gateway/1#1"])
 
 
@@ -215,7 +216,7 @@ class Machine(RuleBasedStateMachine):
         streams = {key: stream for (_, stream), key in self.open.items()}
         deltas = []
         for key in keys:
-            finish = data.draw(st.sampled_from([None, "stop", "length", "error"]))
+            finish = data.draw(finishes)
             deltas.append((key, Delta(streams[key], [1], finish)))
             if finish is not None:
                 self.at_the_engine.discard(key)

@@ -1,0 +1,333 @@
+"""SupervisorCore: who is started again, who is not, and how everything ends."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from launch.supervisor.core import (
+    FIRST_DELAY,
+    GRACE,
+    LONGEST_DELAY,
+    RESTARTS,
+    STOP_ORDER,
+    WINDOW,
+    Announce,
+    Begin,
+    Drain,
+    Effect,
+    Event,
+    Exited,
+    Finish,
+    Kill,
+    Ready,
+    RestartAsked,
+    Seen,
+    ShutdownAsked,
+    Spawn,
+    Spawned,
+    SupervisorCore,
+    Tick,
+)
+from schemas.life import State
+
+ACTORS = ["config/0", "engine/0", "engine/1", "router/0", "gateway/0"]
+MS = 1_000_000
+
+
+class Stand:
+    """A supervisor's core with processes that do as a test says. Seconds and pids count up."""
+
+    def __init__(self, actors: list[str] = ACTORS, drain_timeout: float = 30.0) -> None:
+        self.core = SupervisorCore(drain_timeout)
+        self.now = 0.0
+        self.running: dict[str, int] = {}  # actor -> incarnation
+        self.lives: dict[str, list[int]] = {actor: [] for actor in actors}
+        self.pids = 100
+        self.effects: list[Effect] = []
+        self.handle(Begin(self.now, MS, actors))
+
+    def handle(self, event: Event) -> list[Effect]:
+        twin = SupervisorCore()
+        twin.restore(self.core.snapshot())
+        effects = self.core.handle(event)
+        assert twin.handle(event) == effects
+        assert twin.snapshot() == self.core.snapshot()
+        for effect in effects:
+            self.effects.append(effect)
+            if isinstance(effect, Spawn):
+                assert effect.actor not in self.running
+                assert effect.incarnation > max(self.lives[effect.actor], default=0)
+                self.running[effect.actor] = effect.incarnation
+                self.lives[effect.actor].append(effect.incarnation)
+                self.pids += 1
+                assert (
+                    self.handle(Spawned(effect.actor, effect.incarnation, self.pids, self.now))
+                    == []
+                )
+        return effects
+
+    def say(self, actor: str, state: State, detail: str = "") -> list[Effect]:
+        return self.handle(Seen(actor, self.running[actor], state, detail, self.now))
+
+    def all_ready(self) -> list[Effect]:
+        return [effect for actor in self.lives for effect in self.say(actor, "ready")]
+
+    def exit(self, actor: str, cause: str = "exit code 1") -> list[Effect]:
+        life = self.running.pop(actor)
+        return self.handle(Exited(actor, life, cause, self.now, int(MS + self.now * 1000)))
+
+    def wait(self, seconds: float) -> list[Effect]:
+        self.now += seconds
+        return self.handle(Tick(self.now, int(MS + self.now * 1000)))
+
+
+def drained(effects: list[Effect]) -> list[str]:
+    return [effect.actor for effect in effects if isinstance(effect, Drain)]
+
+
+def test_all_are_started_in_order_and_ready_is_said_once():
+    stand = Stand()
+    assert [e.actor for e in stand.effects if isinstance(e, Spawn)] == ACTORS
+    for actor in ACTORS[:-1]:
+        assert stand.say(actor, "ready") == []
+    assert stand.say(ACTORS[-1], "ready") == [Ready()]
+    assert stand.all_ready() == []
+
+
+def test_an_unexpected_end_is_announced_and_the_next_life_starts_after_a_while():
+    stand = Stand()
+    stand.all_ready()
+    life = stand.running["engine/0"]
+    assert stand.exit("engine/0", "killed by SIGKILL") == [
+        Announce("engine/0", life, "killed by SIGKILL")
+    ]
+    assert stand.wait(FIRST_DELAY * 0.9) == []
+    (spawn,) = stand.wait(FIRST_DELAY * 0.2)
+    assert isinstance(spawn, Spawn)
+    assert spawn.incarnation > life
+
+
+def test_what_the_actor_said_of_its_failure_is_the_reason():
+    stand = Stand()
+    stand.all_ready()
+    stand.say("engine/0", "failed", "out of memory")
+    (announce, *_) = stand.exit("engine/0")
+    assert isinstance(announce, Announce)
+    assert announce.reason == "out of memory"
+
+
+def test_delays_double_up_to_a_limit():
+    stand = Stand()
+    stand.all_ready()
+    delay = FIRST_DELAY
+    for _ in range(RESTARTS):
+        stand.say("engine/0", "ready")
+        stand.exit("engine/0")
+        assert stand.wait(delay * 0.99) == []
+        assert len(stand.wait(delay * 0.02)) == 1
+        delay = min(2 * delay, LONGEST_DELAY)
+
+
+def test_too_many_ends_within_the_window_end_the_topology_with_the_reason():
+    stand = Stand()
+    stand.all_ready()
+    for _ in range(RESTARTS):
+        stand.exit("engine/0")
+        stand.wait(LONGEST_DELAY / 2)
+    stand.now = min(stand.now, WINDOW - 1)
+    effects = stand.exit("engine/0", "exit code 3")
+    assert drained(effects) == ["gateway/0"]
+    assert stand.core.state.reason == (
+        f"engine/0 ended {RESTARTS + 1} times within {WINDOW:g} s: exit code 3"
+    )
+
+
+def test_ends_that_are_far_apart_never_end_the_topology():
+    stand = Stand()
+    stand.all_ready()
+    for _ in range(3 * RESTARTS):
+        stand.exit("engine/0")
+        assert len(stand.wait(WINDOW / 2)) == 1
+    assert not stand.core.state.stopping
+
+
+def test_an_actor_that_never_got_ready_is_not_tried_again():
+    stand = Stand()
+    effects = stand.exit("engine/0", "the model is missing")
+    assert drained(effects) == ["gateway/0"]
+    assert stand.core.state.reason == "engine/0 did not start: the model is missing"
+
+
+def test_a_shutdown_drains_kind_after_kind_and_config_last():
+    stand = Stand()
+    stand.all_ready()
+    order = []
+    effects = stand.handle(ShutdownAsked(stand.now))
+    while stand.running:
+        order.append(drained(effects))
+        effects = [e for actor in drained(effects) for e in stand.exit(actor, "exit code 0")]
+    assert order == [["gateway/0"], ["router/0"], ["engine/0", "engine/1"], ["config/0"]]
+    assert effects[-1] == Finish("")
+    assert stand.handle(ShutdownAsked(stand.now)) == []
+    assert stand.wait(100) == []
+
+
+def test_who_does_not_drain_in_time_is_killed_once():
+    stand = Stand(drain_timeout=2.0)
+    stand.all_ready()
+    stand.handle(ShutdownAsked(stand.now))
+    assert stand.wait(2.0 + GRACE - 0.1) == []
+    pid = stand.core.state.processes["gateway/0"].pid
+    assert stand.wait(0.2) == [Kill("gateway/0", pid)]
+    assert stand.wait(10) == []
+
+
+def test_a_restart_drains_first_and_counts_as_no_failure():
+    stand = Stand()
+    stand.all_ready()
+    first = stand.running["engine/0"]
+    (drain,) = stand.handle(RestartAsked("engine/0", stand.now))
+    assert isinstance(drain, Drain)
+    assert stand.handle(RestartAsked("engine/0", stand.now)) == []
+    announce, spawn = stand.exit("engine/0", "exit code 0")
+    assert isinstance(announce, Announce)
+    assert isinstance(spawn, Spawn)
+    assert spawn.incarnation > first
+    assert stand.core.state.processes["engine/0"].ends == []
+
+
+def test_a_shutdown_during_a_restart_starts_nothing():
+    stand = Stand(["engine/0"])
+    stand.all_ready()
+    stand.handle(RestartAsked("engine/0", stand.now))
+    assert stand.handle(ShutdownAsked(stand.now)) == []
+    effects = stand.exit("engine/0", "exit code 0")
+    assert [type(e) for e in effects] == [Announce, Finish]
+
+
+def test_a_shutdown_does_not_wait_for_a_restart_that_is_due():
+    stand = Stand(["engine/0"])
+    stand.all_ready()
+    stand.exit("engine/0")
+    assert stand.handle(ShutdownAsked(stand.now)) == [Finish("")]
+    assert stand.wait(100) == []
+
+
+def test_news_of_an_earlier_life_or_state_change_nothing():
+    stand = Stand(["engine/0"])
+    stand.all_ready()
+    life = stand.running["engine/0"]
+    before = stand.core.snapshot()
+    assert stand.handle(Seen("engine/0", life - 1, "failed", "x", 0.0)) == []
+    assert stand.handle(Seen("engine/0", life, "starting", "x", 0.0)) == []
+    assert stand.handle(Seen("nobody/0", 1, "ready", "", 0.0)) == []
+    assert stand.handle(Exited("engine/0", life - 1, "x", 0.0, MS)) == []
+    assert stand.core.snapshot() == before
+
+
+def test_lives_go_up_even_if_the_clock_goes_back():
+    stand = Stand(["engine/0"])
+    stand.all_ready()
+    life = stand.running["engine/0"]
+    stand.exit("engine/0")
+    (spawn,) = stand.handle(Tick(stand.now + 1, 5))
+    assert isinstance(spawn, Spawn)
+    assert spawn.incarnation == life + 1
+
+
+def test_restore_refuses_what_is_no_snapshot():
+    with pytest.raises(msgspec.ValidationError):
+        SupervisorCore().restore(msgspec.msgpack.encode({"processes": 1}))
+
+
+class Machine(RuleBasedStateMachine):
+    """Processes live, speak and die as they like; somebody asks for restarts, and for the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stand: Stand
+
+    @initialize(actors=st.lists(st.sampled_from(ACTORS), unique=True, min_size=1))
+    def begin(self, actors: list[str]) -> None:
+        self.stand = Stand(actors)
+
+    @property
+    def finished(self) -> list[Effect]:
+        return [e for e in self.stand.effects if isinstance(e, Finish)]
+
+    @precondition(lambda self: self.stand.running)
+    @rule(
+        data=st.data(),
+        state=st.sampled_from(["starting", "ready", "ready", "draining", "stopped", "failed"]),
+    )
+    def speak(self, data: st.DataObject, state: State) -> None:
+        self.stand.say(data.draw(st.sampled_from(sorted(self.stand.running))), state, state)
+
+    @precondition(lambda self: self.stand.running)
+    @rule(data=st.data())
+    def exit(self, data: st.DataObject) -> None:
+        actor = data.draw(st.sampled_from(sorted(self.stand.running)))
+        life = self.stand.running[actor]
+        announced = [e for e in self.stand.exit(actor) if isinstance(e, Announce)]
+        assert [(e.actor, e.incarnation) for e in announced] == [(actor, life)]
+
+    @rule(seconds=st.floats(0, 40))
+    def wait(self, seconds: float) -> None:
+        for effect in self.stand.wait(seconds):
+            if isinstance(effect, Kill):
+                self.stand.exit(effect.actor, "killed by SIGKILL")
+
+    @rule(actor=st.sampled_from(ACTORS))
+    def restart(self, actor: str) -> None:
+        self.stand.handle(RestartAsked(actor, self.stand.now))
+
+    @rule(wanted=st.integers(0, 9))
+    def shut_down(self, wanted: int) -> None:
+        if not wanted:
+            self.stand.handle(ShutdownAsked(self.stand.now))
+
+    @invariant()
+    def what_stops_stops_in_order(self) -> None:
+        state = self.stand.core.state
+        if not state.stopping:
+            return
+        alive = [p for p in state.processes.values() if p.phase != "exited"]
+        assert all(p.phase != "waiting" for p in alive)
+        first = next((k for k in STOP_ORDER if any(p.kind == k for p in alive)), None)
+        for process in alive:
+            # Who is not yet to stop runs, unless it was stopping for a restart already.
+            if process.kind == first or first is None:
+                assert process.phase == "stopping"
+            elif not process.restart_asked:
+                assert process.phase == "running"
+
+    @invariant()
+    def the_end_comes_once_and_only_when_all_are_gone(self) -> None:
+        state = self.stand.core.state
+        assert len(self.finished) <= 1
+        assert bool(self.finished) == (state.stopping and not self.stand.running)
+        if self.finished:
+            assert self.finished == [Finish(state.reason)]
+
+    @invariant()
+    def nobody_fails_more_often_than_allowed(self) -> None:
+        for process in self.stand.core.state.processes.values():
+            assert len(process.ends) <= RESTARTS + 1
+
+    def teardown(self) -> None:
+        """Whatever happened, a shutdown ends it: by draining, or by the knife."""
+        if not hasattr(self, "stand"):
+            return
+        self.stand.handle(ShutdownAsked(self.stand.now))
+        for _ in range(len(ACTORS) + 1):
+            self.wait(100.0)
+        assert len(self.finished) == 1
+        assert not self.stand.running
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
