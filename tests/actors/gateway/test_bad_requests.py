@@ -150,7 +150,9 @@ def test_every_wrong_request_gets_a_clear_answer():
 def test_other_content_types_and_methods():
     async def go():
         async with World(says("x")) as world:
-            response = await world.client.post(CHAT, content=b"{}", headers={"content-type": "text/plain"})
+            response = await world.client.post(
+                CHAT, content=b"{}", headers={"content-type": "text/plain"}
+            )
             check_error(response, 415)
             check_error(await world.client.get(CHAT), 405)
             check_error(await world.client.delete("/v1/models"), 405)

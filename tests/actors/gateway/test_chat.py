@@ -11,8 +11,6 @@ import pytest
 from schemas.generate import StructuredOutput
 from tests.actors.gateway.world import CARD, World, events, says
 
-PROMPT = len("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n") - 2 * 11 - 9
-
 
 def run(coroutine):
     return asyncio.run(coroutine)
@@ -249,7 +247,11 @@ def test_logprobs(stream):
 def test_token_ids_beside_the_text():
     async def go():
         async with World(says("ab")) as world:
-            fields = {"return_token_ids": True, "logprobs": True, "return_tokens_as_token_ids": True}
+            fields = {
+                "return_token_ids": True,
+                "logprobs": True,
+                "return_tokens_as_token_ids": True,
+            }
             answer = (await world.chat(**fields)).json()
             assert answer["prompt_token_ids"] == world.bus.requests[0].token_ids
             assert answer["choices"][0]["token_ids"] == [97, 98, 257]
@@ -384,28 +386,30 @@ def test_an_engine_that_does_text():
 
 def test_the_official_client():
     async def go():
-        async with World(says("Hello!")) as world:
-            async with openai.AsyncOpenAI(base_url=world.url + "/v1", api_key="none") as client:
-                messages = [{"role": "user", "content": "hi"}]
-                whole = await client.chat.completions.create(model="m", messages=messages)
-                assert whole.choices[0].message.content == "Hello!"
-                stream = await client.chat.completions.create(
-                    model="m",
-                    messages=messages,
-                    stream=True,
-                    stream_options={"include_usage": True},
-                )
-                text, usage = "", None
-                async for chunk in stream:
-                    usage = chunk.usage or usage
-                    text += "".join(choice.delta.content or "" for choice in chunk.choices)
-                assert text == "Hello!"
-                assert usage is not None
-                assert usage.completion_tokens == 7
-                text = (await client.completions.create(model="m", prompt="hi")).choices[0].text
-                assert text == "Hello!"
-                assert [model.id async for model in client.models.list()] == ["alias", "m"]
-                with pytest.raises(openai.NotFoundError, match="does not exist"):
-                    await client.chat.completions.create(model="x", messages=messages)
+        async with (
+            World(says("Hello!")) as world,
+            openai.AsyncOpenAI(base_url=world.url + "/v1", api_key="none") as client,
+        ):
+            messages = [{"role": "user", "content": "hi"}]
+            whole = await client.chat.completions.create(model="m", messages=messages)
+            assert whole.choices[0].message.content == "Hello!"
+            stream = await client.chat.completions.create(
+                model="m",
+                messages=messages,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+            text, usage = "", None
+            async for chunk in stream:
+                usage = chunk.usage or usage
+                text += "".join(choice.delta.content or "" for choice in chunk.choices)
+            assert text == "Hello!"
+            assert usage is not None
+            assert usage.completion_tokens == 7
+            text = (await client.completions.create(model="m", prompt="hi")).choices[0].text
+            assert text == "Hello!"
+            assert [model.id async for model in client.models.list()] == ["alias", "m"]
+            with pytest.raises(openai.NotFoundError, match="does not exist"):
+                await client.chat.completions.create(model="x", messages=messages)
 
     run(go())

@@ -106,7 +106,9 @@ def test_echo_with_logprobs(stream):
 def test_echo_alone(stream):
     async def go():
         async with World(says("abc")) as world:
-            response = await world.complete(prompt=[104, 105], echo=True, max_tokens=0, stream=stream)
+            response = await world.complete(
+                prompt=[104, 105], echo=True, max_tokens=0, stream=stream
+            )
             choice = events(response)[0] if stream else response.json()
             assert choice["choices"][0]["text"] == "hi"
             assert world.bus.requests[0].sampling.max_tokens == 1
@@ -118,9 +120,7 @@ def test_truncation():
     async def go():
         async with World(says("x")) as world:
             await world.complete(prompt="abcdef", truncate_prompt_tokens=2)
-            await world.complete(
-                prompt="abcdef", truncate_prompt_tokens=2, truncation_side="right"
-            )
+            await world.complete(prompt="abcdef", truncate_prompt_tokens=2, truncation_side="right")
             await world.complete(prompt="a" * 1000, truncate_prompt_tokens=-1)
             kept = [bytes(request.token_ids) for request in world.bus.requests]
             assert kept == [b"ef", b"ab", b"a" * 399]

@@ -1,4 +1,4 @@
-"""What must hold of GatewayCore: every choice ends once, load is counted back, retries are bounded."""
+"""GatewayCore: every choice ends once, its load is counted back, retries are bounded."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_without_a_router_the_least_loaded_is_taken():
     core = core_with(engine(0), engine(1), load(0, 5), load(1, 2))
     chosen = [core.handle(submit(key))[0] for key in range(1, 5)]
     # Our own three are counted before the engine reports them.
-    assert [effect.engine for effect in chosen] == ["engine/1"] * 4  # type: ignore[union-attr]
+    assert [effect.engine for effect in chosen] == ["engine/1"] * 4
     core = core_with(engine(0), engine(1))
     chosen = [core.handle(submit(key))[0] for key in range(1, 5)]
-    assert [effect.engine for effect in chosen] == [  # type: ignore[union-attr]
+    assert [effect.engine for effect in chosen] == [
         "engine/0",
         "engine/1",
         "engine/0",
@@ -167,7 +167,9 @@ def test_the_death_of_an_earlier_life_does_not_touch_the_present_one():
 
 
 def test_snapshot_and_restore():
-    core = core_with(engine(0), engine(1), RouterEntry("router/0", ready=True), submit(1), load(1, 9))
+    core = core_with(
+        engine(0), engine(1), RouterEntry("router/0", ready=True), submit(1), load(1, 9)
+    )
     other = GatewayCore()
     other.restore(core.snapshot())
     for event in (RouterGone("router/0"), Refused(1, "died", "gone"), submit(2), submit(3)):

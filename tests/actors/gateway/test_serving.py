@@ -55,7 +55,9 @@ def test_tokens_there_and_back():
     async def go():
         async with World(says("x")) as world:
             post = world.client.post
-            tokens = (await post("/tokenize", json={"prompt": "hé", "return_token_strs": True})).json()
+            tokens = (
+                await post("/tokenize", json={"prompt": "hé", "return_token_strs": True})
+            ).json()
             assert tokens == {
                 "count": 3,
                 "max_model_len": 400,
@@ -216,12 +218,8 @@ def test_a_port_in_use_is_said_clearly():
 
 def test_tls(tmp_path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-        + ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost".split()
+    subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True)
 
     async def go():
         options = {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}

@@ -1,4 +1,4 @@
-"""A gateway with a real HTTP server, on a bus that is played here, with engines that are scripts."""
+"""A gateway with a real HTTP server, on a bus and with engines that are played here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import httpx
 import structlog
@@ -47,7 +47,7 @@ CARD = ModelCard(
 
 
 def says(text: str, *, reason: str = "stop", per_delta: int = 1) -> Script:
-    """An engine that answers `text`, a byte a token, then stops with EOS; or earlier, at the limit."""
+    """An engine that answers `text`, a byte a token, then EOS; or less, at the limit."""
 
     def script(stream: int, request: Generate) -> Iterator[Delta]:
         sampling = request.sampling
@@ -136,9 +136,7 @@ class FakeBus:
         self.loop.call_soon(lambda: done(answer))
         return correlation
 
-    def stream(
-        self, to: str, message: Generate, done: Callable[[Message], None], **_: Any
-    ) -> int:
+    def stream(self, to: str, message: Generate, done: Callable[[Message], None], **_: Any) -> int:
         self.requests.append(message)
         correlation = next(self._ids)
         self.open[correlation] = done
@@ -181,10 +179,10 @@ class World:
         self._router = router
         self._options = {"port": 0, **(options or {})}
 
-    async def __aenter__(self) -> World:
+    async def __aenter__(self) -> Self:
         self.actor = GatewayActor()
         self.bus = FakeBus(self.actor, placed=self._router)
-        self.actor.rt = cast(Runtime, self.bus)
+        self.actor.rt = cast("Runtime", self.bus)
         self.actor.on_start(self._options)
         await self.bus.up.wait()
         assert not self.bus.failed, self.bus.failed
@@ -225,7 +223,9 @@ class World:
         return await self.client.post("/v1/chat/completions", json=body)
 
     async def complete(self, **fields: Any) -> httpx.Response:
-        return await self.client.post("/v1/completions", json={"model": "m", "prompt": "hi", **fields})
+        return await self.client.post(
+            "/v1/completions", json={"model": "m", "prompt": "hi", **fields}
+        )
 
     def idle(self) -> bool:
         """Nothing runs and nothing is remembered of what ran."""
