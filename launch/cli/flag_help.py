@@ -107,6 +107,7 @@ def _flag(flag: Flag, *, long: bool) -> str:
         f"--[no-]{option[2:]}" if f"--no-{option[2:]}" in flag.negative else option
         for option in flag.options
     ]
+    spellings += [no for no in flag.negative if f"--{no.removeprefix('--no-')}" not in flag.options]
     lines = [f"  {', '.join(spellings)}{value}"]
     if flag.help:
         lines.append(wrap(flag.help if long else flag.help.split("\n\n")[0], 6))

@@ -20,8 +20,11 @@ import msgspec
 
 from launch.flags.table import Document, Flag, Kind, Scalar
 
-_PARSER_MODULES = ("vllm.utils.argparse_utils", "vllm.utils")
-_SERVER_MODULES = ("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
+_SERVER_MODULES = (
+    "vllm.entrypoints.common.cli_args",  # from 0.33
+    "vllm.entrypoints.launchers.cli_args",  # from 0.29
+    "vllm.entrypoints.openai.cli_args",
+)
 _REFUSALS = (ValueError, TypeError, argparse.ArgumentTypeError)
 
 
@@ -36,11 +39,12 @@ def extract() -> Document:
     """The table of the installed vLLM. Raises `ImportError` where it is not, or is too strange."""
     from vllm import __version__ as version
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = AsyncEngineArgs.add_cli_args(_first(_PARSER_MODULES, "FlexibleArgumentParser")())
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
     fields = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     flags = [
-        _flag(action, group.title or "")
+        _flag(parser, action, group.title or "")
         for group in parser._action_groups
         for action in group._group_actions
         if action.dest in fields and action.option_strings
@@ -53,15 +57,15 @@ def extract() -> Document:
             for group in parser._action_groups
             if group.title and any(flag.group == group.title for flag in flags)
         },
-        server_flags=_server_flags({option for flag in flags for option in _spellings(flag)}),
+        server_flags=_server_flags(FlexibleArgumentParser(), set(parser._option_string_actions)),
     )
 
 
-def _flag(action: argparse.Action, group: str) -> Flag:
-    negative = []
-    if isinstance(action, argparse.BooleanOptionalAction):
-        negative = [option for option in action.option_strings if option.startswith("--no-")]
-    options = [option for option in action.option_strings if option not in negative]
+def _flag(parser: argparse.ArgumentParser, action: argparse.Action, group: str) -> Flag:
+    # Not `action.option_strings`: since 0.33 that leaves out some that the parser takes.
+    spellings = [option for option, its in parser._option_string_actions.items() if its is action]
+    negative = [option for option in spellings if _means_no(parser, action, option)]
+    options = [option for option in spellings if option not in negative]
     options.sort(key=lambda option: not option.startswith("--"))
     kind, optional, fold, keys = _kind(action)
     # vLLM lists known values here where it takes others too.
@@ -82,6 +86,15 @@ def _flag(action: argparse.Action, group: str) -> Flag:
         fold=fold,
         default=_shown(action.default),
     )
+
+
+def _means_no(parser: argparse.ArgumentParser, action: argparse.Action, option: str) -> bool:
+    """Whether a flag without a value sets its field to false (`--no-x`, `--disable-x`)."""
+    if action.nargs != 0:
+        return False
+    result = argparse.Namespace()
+    action(parser, result, [], option)
+    return getattr(result, action.dest, None) is False
 
 
 def _kind(action: argparse.Action) -> tuple[Kind, bool, bool, list[str]]:
@@ -153,25 +166,20 @@ def _shown(default: Any) -> str:
     return str(getattr(default, "value", default))
 
 
-def _spellings(flag: Flag) -> list[str]:
-    return [*flag.options, *flag.negative]
-
-
-def _server_flags(engine: set[str]) -> list[str]:
+def _server_flags(empty: argparse.ArgumentParser, engine: set[str]) -> list[str]:
     """Options of vLLM's API server that are not the engine's."""
     try:
-        make = _first(_SERVER_MODULES, "make_arg_parser")
-        parser = make(_first(_PARSER_MODULES, "FlexibleArgumentParser")())
+        parser = _server_parser_maker()(empty)
     except (ImportError, AttributeError, TypeError):
         # Only a better error message depends on these names.
         return []
     return sorted(set(parser._option_string_actions) - engine - {"-h", "--help"})
 
 
-def _first(modules: tuple[str, ...], name: str) -> Any:
-    for module in modules:
+def _server_parser_maker() -> Any:
+    for module in _SERVER_MODULES:
         try:
-            return getattr(importlib.import_module(module), name)
+            return importlib.import_module(module).make_arg_parser
         except (ImportError, AttributeError):
             continue
-    raise ImportError(f"this vLLM has no {name} in {' or '.join(modules)}")
+    raise ImportError("make_arg_parser")

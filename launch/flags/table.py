@@ -42,7 +42,7 @@ class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def name(self) -> str:
         """The spelling for messages, e.g. `--max-model-len`."""
-        return self.options[0]
+        return (self.options or self.negative)[0]
 
     @property
     def takes_json(self) -> bool:

@@ -179,6 +179,8 @@ def test_with_vllm_a_bad_flag_costs_no_start(run_directory, tmp_path) -> None:
     )
     done = callboard("serve", "--help=dtype", **more)
     assert (done.returncode, "choices: auto, float16, float32" in done.stdout) == (0, True)
+    done = callboard("serve", "--help=lora", **more)
+    assert "  --[no-]enable-lora, --disable-lora\n" in done.stdout
     done = callboard("serve", "--help=vllm", **more)
     assert "ModelConfig" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80

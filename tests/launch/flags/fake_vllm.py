@@ -10,6 +10,14 @@ FILES = {
     "utils/__init__.py": "",
     "utils/argparse_utils.py": """
 import argparse
+class EnableDisable(argparse.BooleanOptionalAction):
+    def __init__(self, option_strings, dest, **more):
+        super().__init__(option_strings, dest, **more)
+        self.shown = [option_strings[0], option_strings[0].replace("enable", "disable")]
+        self.negative = set(self.option_strings[1:]) | {self.shown[1]}
+        self.option_strings = [*self.option_strings, self.shown[1]]
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, option_string not in self.negative)
 class FlexibleArgumentParser(argparse.ArgumentParser):
     pass
 """,
@@ -17,6 +25,7 @@ class FlexibleArgumentParser(argparse.ArgumentParser):
     "engine/arg_utils.py": """
 import argparse, json, sys
 from dataclasses import dataclass, field
+from vllm.utils.argparse_utils import EnableDisable
 
 HELP = any("--help" in word for word in sys.argv)
 
@@ -61,6 +70,7 @@ class AsyncEngineArgs:
     max_num_seqs: int = None
     gpu_memory_utilization: float = 0.92
     enforce_eager: bool = False
+    enable_lora: bool = None
     disable_log_stats: bool = False
     dtype: str = "auto"
     tokenizer_mode: str = "auto"
@@ -91,6 +101,8 @@ class AsyncEngineArgs:
         group.add_argument("--hf-token", nargs="?", const=True, type=str)
         group.add_argument("--hf-overrides", type=text_or_json, default={})
         group.add_argument("--log-level", choices=["INFO", "DEBUG"])
+        lora = group.add_argument("--enable-lora", action=EnableDisable)
+        lora.option_strings = lora.shown
         group = parser.add_argument_group("SchedulerConfig")
         group.add_argument("--max-num-batched-tokens", type=readable)
         group.add_argument("--max-num-seqs", type=int)

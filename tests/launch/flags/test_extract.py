@@ -86,6 +86,8 @@ def test_kinds_are_known_by_behaviour(flags, field, kind, nargs, optional) -> No
 
 def test_spellings_choices_keys_and_help(flags) -> None:
     assert flags["enforce_eager"].negative == ["--no-enforce-eager"]
+    assert flags["enable_lora"].options == ["--enable-lora"]
+    assert flags["enable_lora"].negative == ["--no-enable-lora", "--disable-lora"]
     assert flags["disable_log_stats"].negative == []
     assert flags["tensor_parallel_size"].options == ["--tensor-parallel-size", "-tp"]
     assert flags["dtype"].choices == ["auto", "float16", "float32"]
