@@ -166,7 +166,10 @@ class Asker(Actor):
 
     def _generate(self) -> None:
         to = self.random.choice(["engine/0", "engine/1"])
-        tokens, timeout = self.random.randint(1, 40), self.random.choice([0.2, 5.0])
+        self.generate(to, self.random.randint(1, 40), self.random.choice([0.2, 5.0]))
+
+    def generate(self, to: str, tokens: int, timeout: float) -> None:
+        """Stream tokens, and watch that they come in order."""
         asked = Asked(to, self.rt.clock.now(), timeout, tokens)
         self.asked.append(asked)
         request = Generate(f"r{len(self.asked)}", MODEL, Sampling(max_tokens=tokens), [1])

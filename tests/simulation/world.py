@@ -49,7 +49,14 @@ class Life:
 class World:
     """Use within a running asyncio loop. Same seed and same calls: same `digest`."""
 
-    def __init__(self, seed: int, *, loss: float = 0.0, keep_log: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        loss: float = 0.0,
+        keep_log: bool = False,
+        fixed_endpoints: bool = False,
+    ) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self.random = Random(seed)
         self.clock = VirtualClock()
@@ -58,6 +65,7 @@ class World:
         self.past: list[Life] = []
         self.log: list[str] = []
         self._keep_log = keep_log
+        self._fixed_endpoints = fixed_endpoints  # of all lives of an actor; never do that
         self._digest = hashlib.sha256()
         self._incarnations: dict[str, int] = {}
 
@@ -72,7 +80,7 @@ class World:
         """A new life; `options` only for who does not ask ConfigActor."""
         incarnation = self._incarnations[name] = self._incarnations.get(name, 0) + 1
         node = self.network.node(name)
-        stem = f"sim://{name}.{incarnation}"
+        stem = f"sim://{name}" if self._fixed_endpoints else f"sim://{name}.{incarnation}"
         config = f"sim://{CONFIG}"
         mailbox, outbox = (
             (f"{config}.m", f"{config}.o") if name == CONFIG else (f"{stem}.m", f"{stem}.o")
