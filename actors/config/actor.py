@@ -21,9 +21,6 @@ from bus.actor import Actor, Incoming
 from schemas.config import Config, GetConfig
 from schemas.directory import (
     Deregister,
-    Entries,
-    EntryChanged,
-    EntryRemoved,
     ListEntries,
     Register,
     Renew,
@@ -107,7 +104,6 @@ class ConfigActor(Actor):
             if isinstance(effect, Announce):
                 self.rt.publish("directory", effect.message)
                 # We are not subscribed to ourselves, but follow the others like everybody.
-                assert isinstance(effect.message, Entries | EntryChanged | EntryRemoved)
                 self.rt.learn(effect.message)
                 continue
             asked = self._asks.pop(effect.ask, None)

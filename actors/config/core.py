@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, Registered
-from schemas.message import Message
 
 STARTING = 900.0
 """Seconds of lease for an actor that starts: loading a model may keep its loop from beating."""
@@ -50,7 +49,7 @@ class Reject(msgspec.Struct, frozen=True):
 class Announce(msgspec.Struct, frozen=True):
     """Publish on topic `directory`."""
 
-    message: Message
+    message: Entries | EntryChanged | EntryRemoved
 
 
 Event = Come | Renewed | Left | Tick

@@ -88,7 +88,12 @@ def test_the_clock_of_a_loop():
         clock = LoopClock(loop)
         came: list[str] = []
         done = asyncio.Event()
-        clock.call_later(0.01, lambda: (came.append("later"), done.set()))
+
+        def later() -> None:
+            came.append("later")
+            done.set()
+
+        clock.call_later(0.01, later)
         clock.call_later(0, lambda: came.append("soon"))
         clock.call_later(-1, lambda: came.append("soon too"))
         clock.call_later(0, lambda: came.append("never")).cancel()
