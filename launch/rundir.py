@@ -59,6 +59,11 @@ class RunDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    @property
+    def config_file(self) -> Path:
+        """What ConfigActor starts with: `document`, and `actors`, the options of each by its id."""
+        return self.path / "config.json"
+
     def log_file(self, actor: str) -> Path:
         """`logs/engine-0.log` for `engine/0`: JSON lines."""
         return self.logs / f"{actor.replace('/', '-')}.log"

@@ -23,15 +23,20 @@ def run(words: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     arguments = parser.parse_args(words)
     found = [choose(arguments.name)] if arguments.name else running()
+    shown, failures = [], [] if found else [NOTHING]
+    for topology in found:
+        try:
+            shown.append(_describe(topology))
+        except Failure as failure:
+            failures += [f"{topology.name}: {finding}" for finding in failure.findings]
     if arguments.json:
         import msgspec
 
-        shown = [_describe(topology) for topology in found]
         say(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
-    if not found:
-        raise Failure(NOTHING)
-    if not arguments.json:
-        say("\n\n".join(_text(_describe(topology)) for topology in found))
+    elif shown:
+        say("\n\n".join(map(_text, shown)))
+    if failures:
+        raise Failure(*failures)
     return OK
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -58,7 +57,7 @@ def ask(client: Client, actor: str, message: Message, kind: type[M], timeout: fl
 def actor_ids(run_dir: RunDir) -> list[str]:
     """Ids of the actors of a topology, read without asking anybody; empty if that cannot be."""
     try:
-        config = msgspec.json.decode(Path(run_dir.path, "config.json").read_bytes())
+        config = msgspec.json.decode(run_dir.config_file.read_bytes())
         return [*config["actors"], "supervisor/0"]
     except (OSError, msgspec.DecodeError, KeyError, TypeError):
         return []

@@ -15,55 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from launch.flags.table import Document, Flag, FlagTable
+from launch.flags.ours import with_ours
+from launch.flags.table import Document, FlagTable
 
 EXTRACTION_LIMIT = 180.0
 """Seconds after which an extraction is given up. It takes 10 to 20."""
-
-OURS = [
-    Flag(
-        "tool_call_parser",
-        ["--tool-call-parser"],
-        "str",
-        "Callboard",
-        "Turn tool calls on, read by this parser of vLLM's, e.g. hermes.",
-    ),
-    Flag(
-        "use_vllm_tokenizer",
-        ["--use-vllm-tokenizer"],
-        "bool",
-        "Callboard",
-        "Let the engine tokenize and detokenize, for models whose tokenizer gateways cannot read.",
-        nargs=0,
-    ),
-    Flag(
-        "chat_template",
-        ["--chat-template"],
-        "str",
-        "Callboard",
-        "Chat template in place of the model's own: Jinja, or a file of it.",
-    ),
-    Flag(
-        "role",
-        ["--role"],
-        "str",
-        "Callboard",
-        "What the engine does, where its KV transfer configuration does not tell.",
-        choices=["aggregated", "prefill", "decode", "encode"],
-    ),
-    Flag(
-        "allow_untested_vllm",
-        ["--allow-untested-vllm"],
-        "bool",
-        "Callboard",
-        "Start although this release of vLLM is not among the tested ones.",
-        nargs=0,
-    ),
-]
-"""What Callboard's own side of a vLLM engine takes, beside vLLM's flags."""
-
-_OVERRULED = ("log_level", "log_config_file")
-"""Fields of vLLM's whose flags Callboard has itself, for all processes."""
 
 _FORMAT = 1
 _INSTALL = "install it with: pip install 'callboard[vllm]', or use --engine sim"
@@ -106,21 +62,14 @@ def vllm_table(tell: Callable[[str], None]) -> FlagTable:
     if (document := _read(file)) is None:
         tell(f"reading vLLM {found.version}'s flags, once (10 s) …")
         document = _extract(found, file)
-    return _table(document)
+    return with_ours(document)
 
 
 def cached_vllm_table() -> FlagTable | None:
     """The table if the cache has it. Never extracts: for completion and for better errors."""
     found = installed()
     document = _read(_cache_file(found)) if found is not None else None
-    return _table(document) if document is not None else None
-
-
-def _table(document: Document) -> FlagTable:
-    theirs = [flag for flag in document.flags if flag.field not in _OVERRULED]
-    groups = {"Callboard": "Callboard's own side of a vLLM engine.", **document.groups}
-    flags = [*OURS, *theirs]
-    return FlagTable("vllm", msgspec.structs.replace(document, flags=flags, groups=groups))
+    return with_ours(document) if document is not None else None
 
 
 def _version(package: Path) -> str:
