@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
+
 from launch.compat.packages import NotToBeHad, Trial, fetch_wheel
 from launch.compat.page import Finding, page
 from launch.compat.releases import RELEASES, Release
@@ -22,7 +24,7 @@ from launch.compat.sources import Sources
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / ".cache/models/SmolLM2-135M-Instruct"
-WHEELS = ROOT / ".cache/compat"
+CACHE = ROOT / ".cache/compat"
 LIMIT = 600.0
 """Seconds for one release's run."""
 
@@ -75,20 +77,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m launch.compat", description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--only", nargs="+", metavar="VERSION", help="these releases alone")
-    parser.add_argument("--wheels", type=Path, default=WHEELS, help="where the wheels are kept")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/compatibility.md")
     arguments = parser.parse_args()
-    arguments.wheels.mkdir(parents=True, exist_ok=True)
-    findings = []
-    for release in RELEASES:
-        if arguments.only is None or release.version in arguments.only:
-            sys.stderr.write(f"vLLM {release.version} …\n")
-            findings.append(check(release, arguments.model.absolute(), arguments.wheels))
-            sys.stderr.write(f"  {'good' if findings[-1].good else findings[-1].note}\n")
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    chosen = [r for r in RELEASES if arguments.only is None or r.version in arguments.only]
+    good = True
+    for release in chosen:
+        sys.stderr.write(f"vLLM {release.version} …\n")
+        finding = check(release, arguments.model.absolute(), arguments.cache)
+        sys.stderr.write(f"  {'good' if finding.good else 'BAD'} {finding.note}\n")
+        _kept(arguments.cache, release).write_bytes(msgspec.json.encode(finding))
+        good = good and finding.good
+    kept = [file for r in RELEASES if (file := _kept(arguments.cache, r)).is_file()]
+    findings = [msgspec.json.decode(file.read_bytes(), type=Finding) for file in kept]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(page(findings, machine))
-    sys.exit(0 if all(finding.good for finding in findings) else 1)
+    sys.exit(0 if good else 1)
+
+
+def _kept(cache: Path, release: Release) -> Path:
+    return cache / f"{release.distribution}-{release.version}.json"
 
 
 if __name__ == "__main__":

