@@ -26,6 +26,8 @@ from schemas.life import Queue
 from schemas.load import Load
 from schemas.message import Message
 
+TEXT_THREADS = 2
+"""For loading tokenizers and for long prompts; the library lets go of the GIL."""
 MAX_GATHER = 0.02
 """Seconds that a token may wait for others of its connection while steps keep the loop busy."""
 
@@ -57,7 +59,7 @@ class GatewayActor(Actor):
         sock = bind(options)
         template = options.chat_template
         loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(options.tokenizer_threads, "text")
+        self._threads = ThreadPoolExecutor(TEXT_THREADS, "text")
         self.models = Models(
             self._threads,
             self.rt.clock.now,
@@ -81,7 +83,6 @@ class GatewayActor(Actor):
             keys=keys,
             max_body_bytes=options.max_body_bytes,
             max_pending_bytes=options.max_pending_bytes,
-            trust_request_chat_template=options.trust_request_chat_template,
         )
         self.server = HttpServer(make_app(context), options, sock)
         self._started = True

@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Meta
 
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
 
 
 class OptionsError(Exception):
@@ -17,7 +16,7 @@ class OptionsError(Exception):
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes in bytes, times in seconds.
+    """Sizes in bytes.
 
     `api_keys_env` names an environment variable, `api_key_file` a file; both hold one key a line.
     `max_inflight` counts choices: a request with `n=4` is four. `max_pending_bytes` may wait for
@@ -35,14 +34,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_body_bytes: Positive = 8 << 20
     max_inflight: Positive = 4096
     max_pending_bytes: Positive = 1 << 20
-    keep_alive: Seconds = 75.0
     chat_template: str | None = None
-    trust_request_chat_template: bool = False
-    tokenizer_threads: Positive = 2
-
-    @property
-    def tls(self) -> bool:
-        return self.ssl_certfile is not None
 
 
 def read_options(raw: dict[str, Any]) -> Options:

@@ -15,6 +15,8 @@ from actors.gateway.http.asgi import Application
 from actors.gateway.options import Options, OptionsError
 
 BACKLOG = 4096
+KEEP_ALIVE = 75
+"""Seconds that a connection may be idle between requests."""
 STALLED = 30_000
 """Milliseconds after which the kernel drops a connection whose client takes no bytes."""
 
@@ -27,9 +29,12 @@ def bind(options: Options) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if options.reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Accepted connections inherit these two.
+        # Accepted connections inherit what follows. Vanished clients are noticed, even idle ones.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, STALLED // 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
         sock.setblocking(False)
         sock.bind((options.host, options.port))
     except OSError as error:
@@ -60,6 +65,7 @@ class HttpServer:
     """Serves from `start` to `stop`."""
 
     def __init__(self, app: Application, options: Options, sock: socket.socket) -> None:
+        """Raises OptionsError for a certificate and key that do not fit."""
         self._sock = sock
         try:
             config = uvicorn.Config(
@@ -72,7 +78,7 @@ class HttpServer:
                 server_header=False,
                 proxy_headers=False,
                 backlog=BACKLOG,
-                timeout_keep_alive=int(max(1, options.keep_alive)),
+                timeout_keep_alive=KEEP_ALIVE,
                 ssl_certfile=options.ssl_certfile,
                 ssl_keyfile=options.ssl_keyfile,
             )
@@ -82,8 +88,9 @@ class HttpServer:
                 f"ssl_certfile {options.ssl_certfile!r} and ssl_keyfile {options.ssl_keyfile!r} "
                 f"are no pair of certificate and key: {error}"
             ) from None
-        # Per connection, uvicorn asks this logger whether anybody listens.
+        # For each connection uvicorn asks the first of these whether anybody listens.
         logging.getLogger("uvicorn.access").propagate = False
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 

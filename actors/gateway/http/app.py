@@ -57,7 +57,6 @@ class App:
                 HTTPException: _on_http_error,
                 Exception: _on_error,
             },
-            request_max_body_size=context.max_body_bytes,
             logging_config=None,
         )
         self._rest = cast("Application", rest)  # the same protocol in Litestar's own types

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -12,6 +13,9 @@ from actors.gateway.http.asgi import Receive, Scope
 from actors.gateway.http.errors import ApiError
 
 T = TypeVar("T")
+
+TIMEOUT = 60.0
+"""Seconds for a body to come in."""
 
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
@@ -34,28 +38,25 @@ class BodyReader(Generic[T]):
                 raise ApiError(415, "The content-type must be application/json.")
             if name == b"content-length" and int(value) > self._limit:
                 raise self._too_large()
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body = message["body"]
-        if message["more_body"]:
-            body = await self._rest(body, receive)
-        elif len(body) > self._limit:
-            raise self._too_large()
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                body = await self._read(receive)
+        except TimeoutError:
+            raise ApiError(408, f"The body did not come within {TIMEOUT:.0f} seconds.") from None
         return decode(self._decode, body), body
 
-    async def _rest(self, first: bytes, receive: Receive) -> bytes:
-        parts, size = [first], len(first)
-        more = True
+    async def _read(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
         while more:
-            if size > self._limit:
-                raise self._too_large()
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected
             parts.append(message["body"])
             size += len(message["body"])
             more = message["more_body"]
+            if size > self._limit:
+                raise self._too_large()
         return b"".join(parts)
 
     def _too_large(self) -> ApiError:

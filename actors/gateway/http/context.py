@@ -28,7 +28,6 @@ class Context(msgspec.Struct, frozen=True):
     keys: tuple[bytes, ...]
     max_body_bytes: int
     max_pending_bytes: int
-    trust_request_chat_template: bool
 
     def admit(self) -> None:
         """Raises ApiError while the gateway stops."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, cast
 
-import msgspec
 from litestar import Request, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
@@ -14,9 +13,9 @@ from litestar.response import Response
 from msgspec import UNSET, Struct, UnsetType
 
 from actors.gateway.health import Health
-from actors.gateway.http.asgi import Scope
+from actors.gateway.http.asgi import Receive, Scope
 from actors.gateway.http.auth import allowed
-from actors.gateway.http.body import decode
+from actors.gateway.http.body import BodyReader
 from actors.gateway.http.context import Context
 from actors.gateway.http.errors import ApiError, ErrorBody, invalid
 from actors.gateway.http.fields import DetokenizeRequest, TokenizeRequest
@@ -78,8 +77,8 @@ class Liveness(Struct, frozen=True):
 def plain_routes(context: Context) -> list[HTTPRouteHandler]:
     """Handlers on this gateway's context."""
     created = int(time.time())
-    read_tokenize = msgspec.json.Decoder(TokenizeRequest).decode
-    read_detokenize = msgspec.json.Decoder(DetokenizeRequest).decode
+    tokenize_bodies = BodyReader(TokenizeRequest, context.max_body_bytes)
+    detokenize_bodies = BodyReader(DetokenizeRequest, context.max_body_bytes)
 
     def info(name: str, model: Model) -> ModelInfo:
         return ModelInfo(name, created, model.card.model, model.card.context_length)
@@ -101,10 +100,9 @@ def plain_routes(context: Context) -> list[HTTPRouteHandler]:
         responses=_ERRORS,
     )
     async def tokenize(request: AnyRequest) -> Tokens:
-        body = await request.body()
-        asked = decode(read_tokenize, body)
+        asked, body = await tokenize_bodies.read(*_raw(request))
         found = context.model(asked.model)
-        ids = await _tokenize(asked, found, len(body), context)
+        ids = await _tokenize(asked, found, len(body))
         text = await text_of(found)
         strings = [text.token_text(i) for i in ids] if asked.return_token_strs else None
         return Tokens(len(ids), found.card.context_length, ids, strings)
@@ -113,8 +111,7 @@ def plain_routes(context: Context) -> list[HTTPRouteHandler]:
         "/detokenize", summary="Tokens to text", tags=["tokens"], status_code=200, responses=_ERRORS
     )
     async def detokenize(request: AnyRequest) -> Text:
-        body = await request.body()
-        asked = decode(read_detokenize, body)
+        asked, body = await detokenize_bodies.read(*_raw(request))
         found = context.model(asked.model)
         text = await text_of(found)
         work = lambda: text.decode(asked.tokens, skip_special_tokens=False)  # noqa: E731
@@ -132,7 +129,7 @@ def plain_routes(context: Context) -> list[HTTPRouteHandler]:
     @get("/health", summary="Models, engines, router, problems", tags=["health"])
     async def health(request: AnyRequest) -> Response[Liveness]:
         seen = context.health()
-        scope = cast("Scope", request.scope)
+        scope, _ = _raw(request)
         detail = seen if allowed(scope, context.keys) else UNSET
         status = 200 if seen.ready else 503
         return Response(Liveness(seen.status, detail), status_code=status)
@@ -140,14 +137,19 @@ def plain_routes(context: Context) -> list[HTTPRouteHandler]:
     return [models, model, tokenize, detokenize, live, ready, health]
 
 
-async def _tokenize(asked: TokenizeRequest, model: Model, size: int, context: Context) -> list[int]:
+def _raw(request: AnyRequest) -> tuple[Scope, Receive]:
+    """The same in this package's own types."""
+    return cast("Scope", request.scope), cast("Receive", request.receive)
+
+
+async def _tokenize(asked: TokenizeRequest, model: Model, size: int) -> list[int]:
     if (asked.prompt is None) == (asked.messages is None):
         raise invalid("prompt", "Give either prompt or messages.")
     text = await text_of(model)
     if asked.prompt is not None:
         prompt, special = asked.prompt, asked.add_special_tokens is not False
         return await run(model, size, lambda: text.encode(prompt, add_special_tokens=special))
-    check_template(asked, trust=context.trust_request_chat_template)
+    check_template(asked)
 
     def work() -> list[int]:
         rendered = text.render(
@@ -155,7 +157,6 @@ async def _tokenize(asked: TokenizeRequest, model: Model, size: int, context: Co
             tools=asked.tools,
             add_generation_prompt=asked.add_generation_prompt,
             continue_final_message=asked.continue_final_message,
-            template=asked.chat_template,
             extra=asked.chat_template_kwargs,
         )
         return text.encode(rendered, add_special_tokens=asked.add_special_tokens is True)

@@ -55,10 +55,8 @@ async def run(model: Model, size: int, call: Callable[[], T]) -> T:
         raise ApiError(400, str(error), param=error.param) from None
 
 
-async def chat_prompt(
-    request: ChatRequest, model: Model, size: int, *, trust_template: bool
-) -> Prompt:
-    check_template(request, trust=trust_template)
+async def chat_prompt(request: ChatRequest, model: Model, size: int) -> Prompt:
+    check_template(request)
     text = await text_of(model)
     tools = request.tools
 
@@ -68,7 +66,6 @@ async def chat_prompt(
             tools=tools,
             add_generation_prompt=request.add_generation_prompt,
             continue_final_message=request.continue_final_message,
-            template=request.chat_template,
             documents=request.documents,
             extra=_template_extra(request),
         )
@@ -80,16 +77,13 @@ async def chat_prompt(
     return await run(model, size, work)
 
 
-def check_template(request: ChatRequest | TokenizeRequest, *, trust: bool) -> None:
-    """A template is a program: clients may send one only where the operator allowed it."""
-    given = request.chat_template is not None or "chat_template" in (
-        request.chat_template_kwargs or {}
-    )
-    if given and not trust:
+def check_template(request: ChatRequest | TokenizeRequest) -> None:
+    """A template is a program, and programs come from the operator."""
+    given = request.chat_template is not None
+    if given or "chat_template" in (request.chat_template_kwargs or {}):
         raise invalid(
             "chat_template",
-            "chat_template in a request is not allowed by this server "
-            "(--trust-request-chat-template).",
+            "chat_template cannot come with a request: the engine is started with --chat-template.",
         )
 
 
