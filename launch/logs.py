@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -46,19 +46,7 @@ def configure_logging(
     stream = sys.stderr if file is None else file.open("a", encoding="utf-8")
     handler = logging.StreamHandler(stream)
     common = _common(actor, incarnation)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.add_logger_name,
-                structlog.stdlib.ExtraAdder(),
-                *common,
-            ],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _renderer(fmt, stream),
-            ],
-        )
-    )
+    handler.setFormatter(_formatter(common, _renderer(fmt, stream)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
@@ -71,12 +59,11 @@ def configure_logging(
     )
 
 
-def adopt_loggers(names: Iterable[str]) -> None:
-    """Take away the handlers that libraries gave these loggers: their lines go the common way."""
-    for name in names:
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
+def json_formatter(actor: str, incarnation: int) -> logging.Formatter:
+    """For the standard library's handlers: one JSON object a line, as `configure_logging` has."""
+    return _formatter(
+        _common(actor, incarnation), structlog.processors.JSONRenderer(serializer=_to_json)
+    )
 
 
 def console_renderer(*, colours: bool) -> ConsoleRenderer:
@@ -132,6 +119,14 @@ def _redact(values: MutableMapping[str, Any]) -> None:
 def _is_secret(key: object) -> bool:
     name = str(key).lower().replace("-", "_")
     return name.endswith("token") or any(part in name for part in _SECRET_PARTS)
+
+
+def _formatter(common: list[Processor], renderer: Processor) -> logging.Formatter:
+    stdlib = structlog.stdlib
+    return stdlib.ProcessorFormatter(
+        foreign_pre_chain=[stdlib.add_logger_name, stdlib.ExtraAdder(), *common],
+        processors=[stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    )
 
 
 def _common(actor: str, incarnation: int) -> list[Processor]:

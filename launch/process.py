@@ -23,6 +23,7 @@ from launch.kinds import make_actor
 from launch.logs import configure_logging
 from launch.rundir import RunDir
 from launch.supervisor.processes import LAST_WORDS
+from launch.vllm_logs import route_vllm_logs
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 DRAIN = 30.0
@@ -42,6 +43,13 @@ def main(argv: list[str] | None = None) -> int:
         actor=identity.actor,
         incarnation=identity.incarnation,
     )
+    if identity.actor.startswith("engine/"):
+        route_vllm_logs(
+            arguments.run_dir / f"vllm-logging-{identity.actor.replace('/', '-')}.json",
+            level=arguments.log_level,
+            actor=identity.actor,
+            incarnation=identity.incarnation,
+        )
     end_with_parent()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         reason = runner.run(live(identity, RunDir(arguments.run_dir)))

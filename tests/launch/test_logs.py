@@ -9,7 +9,7 @@ import warnings
 import pytest
 import structlog
 
-from launch.logs import REDACTED, adopt_loggers, configure_logging
+from launch.logs import REDACTED, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -75,15 +75,6 @@ def test_standard_loggers_come_out_in_the_same_form(lines) -> None:
     assert (first["event"], first["logger"], first["rank"]) == ("3 blocks", "vllm.x", 1)
     assert (first["actor"], first["level"]) == ("engine/0", "warning")
     assert "old" in str(second["event"])
-
-
-def test_handlers_of_libraries_are_taken_away(lines) -> None:
-    logger = logging.getLogger("some.library")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    adopt_loggers(["some.library"])
-    logger.error("heard")
-    assert [line["event"] for line in lines()] == ["heard"]
 
 
 def test_the_level_is_kept(lines) -> None:
