@@ -133,7 +133,8 @@ class Mailbox:
         if lost := self._seen.lost((sender, header.incarnation, "requests"), header.sequence):
             self._ledger.note("requests_lost", f"from {sender}", lost)
         if self._directory.find(sender) is None:
-            self._guests.pop(identity, None)
+            if (before := self._guests.pop(identity, sender)) != sender:
+                self._seen.forget(before)
             self._guests[identity] = sender
             if len(self._guests) > MAX_GUESTS:
                 oldest = next(iter(self._guests))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import structlog
+import uvloop
 import zmq
 
 from actors.config.actor import ConfigActor
@@ -26,6 +27,9 @@ from schemas.life import Queue
 from schemas.load import Load
 from schemas.message import Message, tag_of
 from schemas.placement import Place, Placed
+
+# uvloop opens a pipe with its first loop and keeps it: that is no leak of the test that comes first.
+uvloop.run(asyncio.sleep(0))
 
 GUARD = 20.0
 """Seconds after which a test has failed; nothing waits for it to pass."""
@@ -319,5 +323,6 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
         loop.set_exception_handler(lambda _, context: complaints.append(context))
         await scenario
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in production
+        runner.run(main())
     assert not complaints, complaints

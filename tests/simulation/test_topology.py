@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -139,3 +142,29 @@ def test_a_seed_gives_the_same_run_bit_for_bit():
         assert first.log == second.log
         assert first.digest == second.digest
     assert play(lambda: troubled(4)).digest != first.digest
+
+
+DIGEST = """
+import os
+os.getpid = lambda: 1  # directory entries name it
+from tests.simulation.test_topology import play, troubled
+print(play(lambda: troubled(7)).digest)
+"""
+
+
+def test_a_seed_gives_the_same_run_in_another_process():
+    """Whatever the hashes of strings are there."""
+    root = Path(__file__).parents[2]
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", DIGEST],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)},
+            cwd=root,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert len(digests[0]) == 65
+    assert digests[0] == digests[1]
