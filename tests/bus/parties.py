@@ -28,7 +28,7 @@ from schemas.load import Load
 from schemas.message import Message, tag_of
 from schemas.placement import Place, Placed
 
-# uvloop opens a pipe with its first loop and keeps it: that is no leak of the test that comes first.
+# uvloop opens a pipe with its first loop and keeps it: no leak of the test that comes first.
 uvloop.run(asyncio.sleep(0))
 
 GUARD = 20.0
