@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Self
+from typing import Self, TextIO
 
 from launch.cli.console import colourful, width
 from launch.cli.log_lines import LogReader, renderer, severity
@@ -64,8 +64,7 @@ class Display:
             self._line(text)
 
     def _line(self, text: str) -> None:
-        sys.stdout.write(f"{_CLEAR if self._terminal else ''}{text}\n")
-        sys.stdout.flush()
+        _write(sys.stdout, f"{_CLEAR if self._terminal else ''}{text}\n")
 
     def _draw(self) -> None:
         turn = 0
@@ -74,13 +73,11 @@ class Display:
             with self._lock:
                 self._logs()
                 if self._terminal and self._waiting:
-                    sys.stdout.write(_CLEAR + self._spinner(turn))
-                    sys.stdout.flush()
+                    _write(sys.stdout, _CLEAR + self._spinner(turn))
         with self._lock:
             self._logs()
             if self._terminal:
-                sys.stdout.write(_CLEAR)
-                sys.stdout.flush()
+                _write(sys.stdout, _CLEAR)
 
     def _spinner(self, turn: int) -> str:
         actor, detail = next(iter(self._waiting.items()))
@@ -96,8 +93,16 @@ class Display:
         if not lines:
             return
         if self._terminal:
-            sys.stdout.write(_CLEAR)
-            sys.stdout.flush()
-        for line in lines:
-            sys.stderr.write((line.raw if self._render is None else self._render(line)) + "\n")
-        sys.stderr.flush()
+            _write(sys.stdout, _CLEAR)
+        render = self._render
+        shown = [line.raw if render is None else render(line) for line in lines]
+        _write(sys.stderr, "\n".join(shown) + "\n")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # Nobody reads any more; the topology goes on.
+        return

@@ -63,11 +63,9 @@ def size(word: str) -> int:
     if fraction and unit not in tuple("kmgt"):
         hint = f"write {whole}{fraction}{unit.lower()}" if unit else "leave the fraction out"
         raise BadValue(f"fractions go with k, m, g and t only: {hint}")
-    return (
-        int(float(whole + fraction) * _SIZES[unit])
-        if fraction
-        else int(whole) * _SIZES.get(unit, 1)
-    )
+    if fraction:
+        return int(float(whole + fraction) * _SIZES[unit])
+    return int(whole) * _SIZES.get(unit, 1)
 
 
 def plain(word: str) -> Any:
@@ -93,6 +91,8 @@ def _typed(flag: Flag, value: Any) -> Any:
         return _one(flag, value)
     if flag.kind == "float" and type(value) is int:
         value = float(value)
+    if flag.nargs == "?" and value == flag.const:
+        return value
     if type(value) not in _TYPES[flag.kind]:
         raise BadValue(_RULES[flag.kind])
     return _checked(flag, value)
@@ -185,7 +185,7 @@ _CONVERTERS = {
 }
 
 _TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str, bool),  # a flag that is bare or text has true for the former
+    "str": (str,),
     "int": (int,),
     "float": (float,),
     "bool": (bool,),

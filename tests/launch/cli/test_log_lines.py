@@ -47,6 +47,14 @@ def test_rendering_keeps_what_is_there_and_drops_nothing_values(tmp_path) -> Non
     assert second == "2026-01-01T00:00:01Z x  raw"
 
 
+def test_json_of_others_is_shown_too(tmp_path) -> None:
+    (tmp_path / "x.log").write_text('{"foo": 1}\n[1]\n{}\n{"event": 3, "level": null}\n')
+    shown = list(map(renderer(colours=True), LogReader(tmp_path, []).read()))
+    assert len(shown) == 4
+    assert "foo" in shown[0]
+    assert shown[1].endswith("[1]")
+
+
 def test_unknown_levels_are_never_hidden() -> None:
     assert severity("debug") < severity("info") < severity("warning") < severity("error")
     assert severity("nonsense") == severity("error")
