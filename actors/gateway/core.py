@@ -1,10 +1,11 @@
 """What GatewayActor decides: where each choice runs, what is tried again, how each one ends. Pure.
 
-Tokens do not pass through here. A `Step` carries a delta for every running choice, and an event
-and a list of effects for each would cost more than all the rest of a token's way (3 of 15 µs). The
-shell hands deltas straight to the choice that they belong to; the core hears of the first and the
-last of a choice, which is all that its decisions need. Migration of a choice that has started will
-need the tokens produced so far; the shell's choices hold them.
+Tokens do not pass through here. A `Step` carries a delta for every running choice; decoding one,
+finding its choice, making text of it and its `data:` line take 4 µs together, and an event with its
+list of effects would add 1 µs to each. So the shell hands deltas straight to the choice that they
+belong to. The core hears of the first and the last of a choice, which is all that its decisions
+need. Migration of a choice that has started will need the tokens that it has produced: they are
+the sinks' business, as is their text.
 """
 
 from __future__ import annotations

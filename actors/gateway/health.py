@@ -69,6 +69,6 @@ def look(gateway: str, core: GatewayCore, models: Models, *, draining: bool) -> 
             problems.append(f"{name}: no engine is ready")
     if not known:
         problems.append("no engine has registered a model")
-    usable = any(m.ready_engines and m.problem is None for m in known.values()) and not draining
+    usable = any(m.ready_engines and m.tokenizer_loaded for m in known.values()) and not draining
     status = ("degraded" if problems else "ok") if usable else "unavailable"
     return Health(status, gateway, len(state.choices), core.router, known, engines, problems)

@@ -55,15 +55,16 @@ class Model:
 
     @property
     def problem(self) -> str | None:
-        """Why its text cannot be handled, if that is known already."""
-        if not self._text.done() or self._text.cancelled():
+        """Why its text cannot be handled, if that is so and known already."""
+        if self.card.text_mode or not self._text.done() or self._text.cancelled():
             return None
         error = self._text.exception()
         return None if error is None else str(error)
 
     @property
     def loaded(self) -> bool:
-        return self._text.done() and self.problem is None
+        """Whether requests find its tokenizer at once, or need none."""
+        return self.card.text_mode or (self._text.done() and self.problem is None)
 
     def _start(self, call: Callable[[], T]) -> asyncio.Future[T]:
         future = asyncio.get_running_loop().run_in_executor(self._executor, call)

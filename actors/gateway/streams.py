@@ -81,7 +81,8 @@ class Streams:
             self.handle(
                 Submit(
                     key,
-                    generate.request_id,
+                    # A client may send one x-request-id twice, and to several gateways.
+                    f"{generate.request_id}.{self._rt.identity.actor}.{key}",
                     generate.model,
                     order.prompt_tokens,
                     order.max_tokens,
