@@ -10,6 +10,7 @@ Any engine flag of vLLM can follow, as with `vllm serve`: --dtype float16,
   callboard serve --help=vllm          the groups of vLLM's flags
   callboard serve --help=CacheConfig   one group
   callboard serve --help=max-num       flags with these letters
+  callboard serve --help=callboard     tool calls, templates, untested releases
   callboard serve --help=sim           the simulator's flags
 
 examples:
