@@ -181,6 +181,8 @@ class RouterCore:
         if event.card is None:
             return
         known = self.state.engines.get(event.engine)
+        if known is not None and event.incarnation < known.incarnation:
+            return
         if known is None or known.incarnation != event.incarnation:
             ranks = [Rank() for _ in range(event.card.ranks)]
             known = Engine(event.incarnation, event.ready, [], ranks)

@@ -147,6 +147,17 @@ def test_a_new_life_starts_without_load():
     assert [c.cost for c in effect.placed.considered] == [0.0]
 
 
+def test_news_of_an_earlier_life_change_nothing():
+    core = RouterCore()
+    core.handle(seen("engine/0", incarnation=2))
+    place(core, asked(1))
+    before = core.snapshot()
+    assert core.handle(seen("engine/0", incarnation=1, ready=False)) == []
+    assert core.snapshot() == before
+    core.handle(EngineLost("engine/0", 1))
+    assert core.snapshot() == before
+
+
 def test_a_placement_shows_what_was_considered():
     core = RouterCore()
     core.handle(seen("engine/0", 2))
