@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from bench import machine, peers
 from bench.askers import pattern
+from bench.server import end_on_sigterm, output_of
 from bench.table import OUT, Table, publish
 
 WAYS = ("callboard ipc", "bare ipc", "callboard tcp", "bare tcp", "nats", "ray")
@@ -55,6 +55,7 @@ VERDICTS = {
 
 def main() -> None:
     options = _arguments()
+    end_on_sigterm()
     skipped: list[str] = []
     turns: dict[str, list[list[dict[str, Any]]]] = {}
     for turn in range(options.rounds):
@@ -107,18 +108,11 @@ def _turn(way: str, sizes: Sequence[int], seconds: float) -> list[dict[str, Any]
     if transport:
         command += ["--transport", transport]
     paths = os.pathsep.join([str(peers.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        command,
-        check=False,
-        env=os.environ | {"PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=300,
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"{way}: exit code {done.returncode}; its error is above")
+    code, output = output_of(command, {"PYTHONPATH": paths})
+    if code != 0:
+        raise SystemExit(f"{way}: exit code {code}; its error is above")
     # Ray prints warnings on standard output; the rows are the last line.
-    rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    rows: list[dict[str, Any]] = json.loads(output.splitlines()[-1])
     return rows
 
 

@@ -11,10 +11,8 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +23,7 @@ from typing import Any
 from bench import contestants, load, machine
 from bench.contestants import MODEL
 from bench.load import Burst
-from bench.server import Server, StartError
+from bench.server import Server, StartError, end_on_sigterm, output_of
 from bench.table import OUT, Table, publish, write
 
 WAYS = ("bare", "callboard", "serve")
@@ -57,6 +55,7 @@ class Failed(Exception):
 
 def main() -> None:
     options, flags = _arguments()
+    end_on_sigterm()
     environment = contestants.QUIET | (contestants.VLLM_CPU if GPU is None else {})
     record = machine.record(machine.OWN + machine.ENGINE)
     began = time.monotonic()
@@ -154,16 +153,13 @@ def _bare(
 ) -> list[dict[str, Any]]:
     plan = scratch / "bursts.json"
     plan.write_text(json.dumps([dataclasses.asdict(burst) for burst in bursts]))
-    done = subprocess.run(
+    code, output = output_of(
         [sys.executable, "-m", "bench.bare_engine", str(plan), str(model), *flags],
-        env=os.environ | contestants.paths() | environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
+        contestants.paths() | environment,
     )
-    if done.returncode != 0:
-        raise Failed(f"exit code {done.returncode}; its error is above")
-    rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    if code != 0:
+        raise Failed(f"exit code {code}; its error is above")
+    rows: list[dict[str, Any]] = json.loads(output.splitlines()[-1])
     return rows
 
 

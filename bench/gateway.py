@@ -25,7 +25,7 @@ from typing import Any
 from bench import contestants, machine, peers
 from bench.capture import Answer, WrongAnswer, capture, require_tokens
 from bench.contestants import MODEL
-from bench.server import Server, StartError
+from bench.server import Server, StartError, end_on_sigterm
 from bench.table import OUT, Table, publish
 from bench.wrk import Result, drive
 
@@ -63,6 +63,7 @@ ANSWERS = {
 
 def main() -> None:
     options = _arguments()
+    end_on_sigterm()
     makers = contestants.gateways(options.model, options.vllm_python)
     skipped: list[str] = []
     with contextlib.ExitStack() as stack:

@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -28,6 +29,43 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM unwind the stack, so that everything started is stopped, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def output_of(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run a program to its end: exit code and standard output. Nothing that it started stays."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=os.environ | environment,
+        text=True,
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        finally:
+            children = descendants(process)
+            process.kill()
+            kill(children)
+    return process.returncode, output
+
+
+def descendants(process: subprocess.Popen[Any]) -> list[psutil.Process]:
+    """All that descend from a process of ours, if it still runs."""
+    if process.poll() is not None:
+        return []
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End leftovers, which would disturb the next measurement."""
+    for process in processes:
+        if process.is_running():
+            process.kill()
 
 
 class Server:
@@ -112,12 +150,7 @@ class Server:
         raise StartError(f"not ready after {self.patience:.0f} s:\n{self.tail()}")
 
     def _stop(self) -> None:
-        children = [
-            child
-            for process in self.processes
-            if process.poll() is None
-            for child in psutil.Process(process.pid).children(recursive=True)
-        ]
+        children = [child for process in self.processes for child in descendants(process)]
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
@@ -128,6 +161,4 @@ class Server:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for child in children:  # a peer's leftovers would disturb the next measurement
-            if child.is_running():
-                child.kill()
+        kill(children)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import psutil
 import pytest
 
-from bench.server import Server, StartError, free_port
+from bench.server import Server, StartError, free_port, output_of
 
 PROGRAM = """
 import http.server, subprocess, sys
@@ -45,3 +46,30 @@ def test_a_server_that_never_gets_ready_is_stopped(tmp_path):
     with pytest.raises(StartError, match="not ready"), server:
         pass
     assert server.processes[0].poll() is not None
+
+
+def test_output_of_a_program_takes_its_children_with_it():
+    program = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+child.wait()
+"""
+    code, output = output_of([sys.executable, "-c", "print('x'); raise SystemExit(4)"], {})
+    assert (code, output) == (4, "x\n")
+    family: list[psutil.Process] = []
+
+    def interrupted(*_):
+        family.extend(psutil.Process().children(recursive=True))
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    try:
+        with pytest.raises(TimeoutError):
+            output_of([sys.executable, "-c", program], {})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    gone, alive = psutil.wait_procs(family, timeout=10)
+    assert len(gone) == 2
+    assert not alive
