@@ -89,10 +89,14 @@ class Running:
 
 
 def base_directory() -> Path:
-    """`$CALLBOARD_RUN_DIR`, else `$XDG_RUNTIME_DIR/callboard`, else `/tmp/callboard-<uid>`."""
+    """`$CALLBOARD_RUN_DIR`, else `$XDG_RUNTIME_DIR/callboard`, else `/tmp/callboard-<uid>`.
+
+    XDG_RUNTIME_DIR counts where it exists: after `su` it often names what is not there.
+    """
     if chosen := os.environ.get("CALLBOARD_RUN_DIR"):
         return Path(chosen).absolute()
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_dir():
         return Path(runtime) / "callboard"
     return Path(f"/tmp/callboard-{os.getuid()}")  # noqa: S108  `_make_base` checks its owner
 

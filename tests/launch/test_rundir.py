@@ -119,11 +119,11 @@ def test_names_that_are_refused(name) -> None:
         check_name(name)
 
 
-def test_where_the_base_is(monkeypatch) -> None:
+def test_where_the_base_is(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CALLBOARD_RUN_DIR", "/chosen")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert base_directory() == Path("/chosen")
     monkeypatch.delenv("CALLBOARD_RUN_DIR")
-    assert base_directory() == Path("/run/user/7/callboard")
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert base_directory() == tmp_path / "callboard"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
     assert base_directory().name == f"callboard-{os.getuid()}"
