@@ -121,6 +121,7 @@ class Endpoint(Generic[R]):
         context.admit()
         model = context.model(request.model)
         text = await text_or_none(model) if model.card.text_mode else await text_of(model)
+        priority = _number(scope, b"x-vllm-priority")
         return Call(
             request,
             body,
@@ -128,7 +129,7 @@ class Endpoint(Generic[R]):
             text,
             f"{self.id_prefix}-{request_id}",
             _number(scope, b"x-data-parallel-rank"),
-            _number(scope, b"x-vllm-priority") or request.priority,
+            request.priority if priority is None else priority,
             pipe,
         )
 

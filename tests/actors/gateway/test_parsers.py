@@ -12,7 +12,11 @@ from tokenizers import Tokenizer
 from schemas.generate import Delta
 from tests.actors.gateway.world import CARD, World, events
 
-pytestmark = pytest.mark.real
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(300),  # the import alone takes its time
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch's own, while it is imported
+]
 
 TOOLS = [
     {
@@ -43,7 +47,7 @@ async def answers(small_model, text, card_fields, **fields):
         CARD, tokenizer=str(small_model), vocab_size=49152, context_length=4096, **card_fields
     )
     async with World(speaks(tokenizer, text), card=card) as world:
-        world.client.timeout = 120  # importing vLLM
+        world.client.timeout = 240  # importing vLLM
         whole = await world.chat(**fields)
         assert whole.status_code == 200, whole.text
         streamed = events(await world.chat(stream=True, **fields))

@@ -86,6 +86,7 @@ def test_health_ready_and_live():
             world.enter("engine/0", card=CARD, state="starting")
             assert (await world.client.get("/ready")).status_code == 503
             world.enter("engine/0", card=CARD)
+            await world.loaded()
             assert (await world.client.get("/ready")).status_code == 200
             world.enter("engine/1", card=CARD)
             detail = (await world.client.get("/health")).json()["detail"]

@@ -191,8 +191,7 @@ class World:
             self.enter(f"engine/{number}", card=self._card)
         if self._router is not None:
             self.enter("router/0")
-        for _, model in self.actor.models.offered():
-            await model.text()
+        await self.loaded()
         self.client = httpx.AsyncClient(base_url=self.url, timeout=20)
         return self
 
@@ -217,6 +216,11 @@ class World:
         """The directory has a new or changed entry."""
         entry = Entry(actor, 1, "", "", state, 1, "", card=card)  # type: ignore[arg-type]
         self.actor.on_entry(entry)
+
+    async def loaded(self) -> None:
+        """All tokenizers have been read."""
+        for _, model in self.actor.models.offered():
+            await model.text()
 
     async def chat(self, **fields: Any) -> httpx.Response:
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
