@@ -192,9 +192,8 @@ class RouterCore:
 
     def _lost(self, name: str, incarnation: int) -> None:
         engine = self.state.engines.get(name)
-        if engine is None or engine.incarnation > incarnation:
-            return
-        del self.state.engines[name]
+        if engine is not None and engine.incarnation <= incarnation:
+            del self.state.engines[name]
         for request_id, request in list(self.state.requests.items()):
             if request.engine == name and request.incarnation <= incarnation:
                 del self.state.requests[request_id]
