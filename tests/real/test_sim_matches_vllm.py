@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from actors.engine.sim import vocabulary
@@ -22,20 +22,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch's own, while it is imported
 ]
 
+Submissions = list[tuple[int, Generate, int | None]]
+"""Step of arrival, request, step of abort."""
+
 WORDS = vocabulary.load("sim")
 STOP = WORDS.words[0]
 
 
-@pytest.fixture(scope="module")
-def base(small_model) -> Any:
-    from tests.real.vllm_scheduler import base_config
-
-    return base_config(small_model)
-
-
 @st.composite
-def scenarios(draw: st.DrawFn) -> tuple[SimOptions, list[tuple[int, Generate, int | None]]]:
-    """An engine that is short of blocks, and (step of arrival, request, step of abort)."""
+def scenarios(draw: st.DrawFn) -> tuple[SimOptions, Submissions]:
+    """An engine that is short of blocks, and requests for it."""
     size = draw(st.sampled_from([2, 4, 16]))
     blocks = draw(st.integers(6, 40))
     fits = (blocks - 1) * size
@@ -132,15 +128,13 @@ def named(names: Any, result: StepResult) -> list[tuple[Any, ...]]:
     ]
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(scenario=scenarios())
-def test_same_requests_same_decisions_at_every_step(base, scenario):
-    """Deltas, KV events, preemptions, cached tokens, block tables and the order of free blocks."""
+def play(base: Any, options: SimOptions, submissions: Submissions) -> None:
+    """Both engines side by side: deltas, KV events, preemptions, cached tokens at every step.
+
+    And the block tables and the order of the free blocks, so that a difference shows at once.
+    """
     from tests.real.vllm_scheduler import Names, VllmRank
 
-    options, submissions = scenario
     sim = SimSide(options)
     vllm = VllmRank(base, options, sim.token)
     of_sim, of_vllm = Names(), Names()
@@ -173,3 +167,16 @@ def test_same_requests_same_decisions_at_every_step(base, scenario):
             break
         assert step < 5000, "it does not end"
     event(f"preempted: {bool(preempted)}, removed: {bool(removed)}, reused: {bool(reused)}")
+
+
+def test_same_requests_same_decisions_at_every_step(small_model):
+    from tests.real.vllm_scheduler import base_config
+
+    base = base_config(small_model)
+
+    @settings(max_examples=400, deadline=None)
+    @given(scenario=scenarios())
+    def same(scenario):
+        play(base, *scenario)
+
+    same()

@@ -86,9 +86,10 @@ class Scheduler:
             computed = known - 1 if request.easy else request.num_computed
             upto = min(known, computed + budget)
             if not self._paging.grow(request, upto):
-                for victim in self._make_room(request, upto, batch):
+                for at, victim in self._make_room(request, upto, batch):
+                    place -= at < place
                     if given and victim in given:
-                        place, budget = place - 1, budget + self._undo(victim, given, batch)
+                        budget += self._undo(victim, given, batch)
                 if request.status is not Status.RUNNING:
                     break
             if given is not None:
@@ -110,21 +111,26 @@ class Scheduler:
             request.easy = min(request.capacity, request.limit)
             batch.sampling.append(request)
 
-    def _make_room(self, request: SimRequest, tokens: int, batch: Batch) -> list[SimRequest]:
-        """Preempt until `request` has blocks for `tokens` tokens, at worst the request itself."""
+    def _make_room(
+        self, request: SimRequest, tokens: int, batch: Batch
+    ) -> list[tuple[int, SimRequest]]:
+        """Preempt until `request` has blocks for `tokens` tokens, at worst the request itself.
+
+        Returns the victims, each with its place in the running queue as it then was.
+        """
         victims = []
         while True:
-            victim = self.running[-1]
+            at = len(self.running) - 1
             if self._by_priority:
-                victim = max(self.running, key=lambda r: r.order)
-            self.running.remove(victim)
+                at = max(range(at + 1), key=lambda place: self.running[place].order)
+            victim = self.running.pop(at)
             self._paging.drop(victim)
             victim.status = Status.PREEMPTED
             victim.preemptions += 1
             self.waiting.put_back(victim)
-            victims.append(victim)
+            victims.append((at, victim))
+            batch.preempted.append(victim)
             if victim is request or self._paging.grow(request, tokens):
-                batch.preempted += victims
                 return victims
 
     @staticmethod
