@@ -197,6 +197,7 @@ class Convergence(RuleBasedStateMachine):
     @rule()
     def config_restarts(self) -> None:
         self.core = ConfigCore(self.core.state.epoch + 1, LEASE)
+        self.tell(Tick(self.now), lose=False)
         for life in self.lives.values():
             self.tell(Come(self.now, 1, life), lose=False)
         self.now += LEASE  # from now on absence is believed
@@ -221,4 +222,4 @@ class Convergence(RuleBasedStateMachine):
 
 
 TestConvergence = Convergence.TestCase
-TestConvergence.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestConvergence.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -84,7 +84,7 @@ class Asks(RuleBasedStateMachine):
 
 
 TestAsks = Asks.TestCase
-TestAsks.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestAsks.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
 def test_asks_that_have_ended_do_not_pile_up():
