@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +14,14 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from actors.engine.sim import vocabulary
-from actors.engine.sim.answers import Answers
+from actors.engine.sim.answers import CHUNK, Answer, Answers
 from actors.engine.sim.blocks import BlockStored
 from actors.engine.sim.options import SimOptions, parse
 from actors.engine.sim.rank import Rank, StepResult
 from actors.engine.sim.request import SimRequest
 from schemas.generate import Generate, Sampling
+from tests.real.block_names import Name, Names
+from tests.real.record_engine import FLAGS
 
 pytestmark = [
     pytest.mark.real,
@@ -119,7 +126,7 @@ class SimSide:
         return list(self.rank._paging.pool._free)
 
 
-def named(names: Any, result: StepResult) -> list[tuple[Any, ...]]:
+def named(names: Names, result: StepResult) -> list[Name]:
     return [
         names.stored(one.hashes, one.parent, one.token_ids, one.extra_keys)
         if isinstance(one, BlockStored)
@@ -133,7 +140,8 @@ def play(base: Any, options: SimOptions, submissions: Submissions) -> None:
 
     And the block tables and the order of the free blocks, so that a difference shows at once.
     """
-    from tests.real.vllm_scheduler import Names, VllmRank
+    from tests.real.vllm_scheduler import VllmRank
+    from tests.real.vllm_scheduler import named as named_by_vllm
 
     sim = SimSide(options)
     vllm = VllmRank(base, options, sim.token)
@@ -155,7 +163,7 @@ def play(base: Any, options: SimOptions, submissions: Submissions) -> None:
         if ours is not None and theirs is not None:
             assert sim.outputs(ours) == theirs.outputs
             events = named(of_sim, ours)
-            assert events == of_vllm.of_vllm(theirs.events)
+            assert events == named_by_vllm(of_vllm, theirs.events)
             assert set(ours.preempted) == theirs.preempted
             preempted += len(ours.preempted)
             removed += sum(kind == "removed" for kind, *_ in events)
@@ -180,3 +188,84 @@ def test_same_requests_same_decisions_at_every_step(small_model):
         play(base, *scenario)
 
     same()
+
+
+class Said(Answer):
+    """An answer that a real model gave."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.tokens, self.stops, self.eos, self.origin = tokens, frozenset(), -1, 0
+
+    def chunk(self, start: int) -> list[int]:
+        return [*self.tokens, *[0] * CHUNK][start : start + CHUNK]
+
+
+def run_engine(model: Path, asked: list[dict[str, Any]]) -> Any:
+    """What vLLM's whole engine did with these requests."""
+    variables = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.real.record_engine", str(model)],
+        input=json.dumps(asked),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | variables,
+        cwd=Path(__file__).parents[2],
+    )
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def test_the_whole_engine_and_a_real_model_agree(small_model):
+    """KV events of every step over ZMQ, cached tokens and preemptions of five requests."""
+    shared = list(range(1000, 1064))
+    asked = [
+        {"prompt": shared + [2000 + 100 * key] * (10 + 11 * key), "max_tokens": 50 + 10 * key}
+        for key in range(4)
+    ]
+    asked.append({"prompt": list(range(5000, 5100)), "max_tokens": 30})
+    record = run_engine(small_model, asked)
+
+    options = parse(FLAGS | {"async_scheduling": False})  # which vLLM has off on a CPU
+    sim = SimSide(options)
+    for key, (one, real) in enumerate(zip(asked, record["answers"], strict=True)):
+        request = Generate(
+            str(key), "sim", Sampling(max_tokens=one["max_tokens"]), token_ids=one["prompt"]
+        )
+        limit = len(one["prompt"]) + one["max_tokens"]
+        own = SimRequest(
+            key, key, request, Said(real["tokens"]), block_size=options.block_size, limit=limit
+        )
+        sim.rank.add(own)
+
+    ours: list[list[Name]] = []
+    cached: dict[int, int | None] = {}
+    preempted = 0
+    of_sim, of_vllm = Names(), Names()
+    while (result := sim.rank.step()) is not None:
+        if result.events:
+            ours.append(named(of_sim, result))
+        preempted += len(result.preempted)
+        for key, delta in result.deltas:
+            cached.setdefault(key, delta.cached_tokens)
+    theirs = [[from_wire(of_vllm, event) for event in batch] for batch in record["batches"]]
+    assert ours == theirs
+    assert [cached[key] for key in range(5)] == [real["cached"] for real in record["answers"]]
+    assert preempted == record["preempted"]
+    kinds = {kind for batch in theirs for kind, *_ in batch}
+    assert preempted
+    assert kinds == {"stored", "removed"}
+    assert any(cached.values())
+
+
+def from_wire(names: Names, event_map: dict[str, Any]) -> Name:
+    hashes = event_map["block_hashes"]
+    if event_map["type"] == "BlockStored":
+        extra = event_map.get("extra_keys") or [None] * len(hashes)
+        return names.stored(hashes, event_map["parent_block_hash"], event_map["token_ids"], extra)
+    (block,) = hashes
+    return names.removed(block)

@@ -25,6 +25,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from actors.engine.sim.options import SimOptions
 from schemas.generate import Generate
+from tests.real.block_names import Name, Names
 
 
 @dataclass
@@ -165,36 +166,14 @@ def base_config(model: Path) -> Any:
     ).create_engine_config()
 
 
-class Names:
-    """Names blocks by what they hold, since the two engines hash differently."""
-
-    def __init__(self) -> None:
-        self._name: dict[Any, tuple[Any, ...]] = {}
-
-    def of_vllm(self, events: list[Any]) -> list[tuple[Any, ...]]:
-        named: list[tuple[Any, ...]] = []
-        for event in events:
-            if isinstance(event, BlockStored):
-                extra = event.extra_keys or [None] * len(event.block_hashes)
-                named.append(
-                    self.stored(
-                        list(event.block_hashes), event.parent_block_hash, event.token_ids, extra
-                    )
-                )
-            else:
-                named += [("removed", self._name[block]) for block in event.block_hashes]
-        return named
-
-    def stored(
-        self, hashes: list[Any], parent: Any, tokens: list[int], extra: list[Any]
-    ) -> tuple[Any, ...]:
-        size = len(tokens) // len(hashes)
-        for place, block in enumerate(hashes):
-            own = tuple(tokens[place * size : (place + 1) * size])
-            before = self._name[parent] if parent is not None else ()
-            self._name[block] = (*before, (own, extra[place]))
-            parent = block
-        return ("stored", len(hashes), self._name[parent])
-
-    def removed(self, block: Any) -> tuple[Any, ...]:
-        return ("removed", self._name[block])
+def named(names: Names, events: list[Any]) -> list[Name]:
+    """vLLM's events with the blocks' content for their hashes."""
+    said: list[Name] = []
+    for event in events:
+        if isinstance(event, BlockStored):
+            extra = event.extra_keys or [None] * len(event.block_hashes)
+            hashes = list(event.block_hashes)
+            said.append(names.stored(hashes, event.parent_block_hash, event.token_ids, extra))
+        else:
+            said += [names.removed(block) for block in event.block_hashes]
+    return said

@@ -15,6 +15,7 @@ from actors.engine.sim.options import SimOptions, parse
 from actors.engine.sim.rank import Rank
 from actors.engine.sim.request import SimRequest
 from actors.engine.sim.timing import Timing
+from actors.engine.sim.vocabulary import Vocabulary
 from schemas.directory import ModelCard
 from schemas.generate import Generate
 
@@ -42,8 +43,8 @@ class SimBackend:
         self._flags = flags
         self._timing = timing or Timing()
         self._on_kv_events = on_kv_events
-        self._options = SimOptions()
-        self._vocabulary = vocabulary.load(self._options.model)
+        self._options: SimOptions
+        self._vocabulary: Vocabulary
         self._answers: Answers
         self._sink: Sink
         self._ranks: list[Rank] = []

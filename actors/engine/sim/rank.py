@@ -50,11 +50,6 @@ class Rank:
         self._flying: deque[Batch] = deque()
         self._prompt_tokens = self._output_tokens = self._steps = 0
 
-    @property
-    def busy(self) -> bool:
-        """Whether a step has anything to do."""
-        return bool(self.requests or self._flying)
-
     def load(self) -> Load:
         """How busy the rank is."""
         return Load(

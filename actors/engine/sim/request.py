@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from enum import IntEnum
+from functools import cache
 
 from actors.engine.sim.answers import Answer
 from schemas.generate import FinishReason, Generate
@@ -17,6 +19,12 @@ class Status(IntEnum):
     RUNNING = 1
     PREEMPTED = 2
     FINISHED = 3
+
+
+@cache
+def _packer(size: int) -> Callable[..., bytes]:
+    """Tokens of a block as bytes that are the same on every machine."""
+    return struct.Struct(f"<{size}I").pack
 
 
 class SimRequest:
@@ -102,7 +110,7 @@ class SimRequest:
         self._hasher = hashlib.blake2b(digest_size=8)
         if request.lora or request.salt:
             self._hasher.update(repr((request.lora, request.salt)).encode())
-        self._pack = struct.Struct(f"<{block_size}I").pack
+        self._pack = _packer(block_size)
 
     @property
     def order(self) -> tuple[int, int]:

@@ -76,10 +76,12 @@ class Scheduler:
             request = running[place]
             place += 1
             known = request.expected
-            if known < request.easy and given is None:
+            if known < request.easy:
                 request.expected = known + 1
                 sampling.append(request)
                 budget -= 1
+                if given is not None:
+                    given[request] = 1
                 continue
             if known >= request.limit:
                 continue  # the step in flight gives it its last token
