@@ -12,6 +12,7 @@ import zmq
 
 from bus.envelope import VERSION, FrameError, Header, Kind, decode, encode
 from bus.runtime import CONFIG
+from launch.addresses import FIXED
 from launch.rundir import RunDir
 from schemas.directory import Entries, Entry, ListEntries
 from schemas.message import Message, tag_of
@@ -48,8 +49,9 @@ class Client:
 
     def ask(self, actor: str, message: Message, timeout: float = 5.0) -> Message:
         """The answer, which may be a `Refusal`. Raises `Unreachable` after `timeout` seconds."""
-        if actor == CONFIG:
-            return self._ask(self._run_dir.endpoint("config.m"), actor, 0, message, timeout)
+        if actor in FIXED:
+            endpoint = self._run_dir.endpoint(f"{FIXED[actor]}.m")
+            return self._ask(endpoint, actor, 0, message, timeout)
         if self._entries is None:
             self._entries = self.entries(timeout)
         entry = self._entries.get(actor)

@@ -16,13 +16,11 @@ import uvloop
 from bus.clock import LoopClock
 from bus.runtime import Identity, Runtime
 from bus.zmq_transport import ZmqTransport
-from launch.addresses import ipc_addresses
+from launch.addresses import SUPERVISOR, ipc_addresses
 from launch.rundir import RunDir
 from launch.supervisor.actor import SupervisorActor
 from launch.supervisor.core import SupervisorCore
 from launch.supervisor.processes import become_subreaper
-
-SUPERVISOR = "supervisor/0"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""Processes that are killed: what the others do, and that nothing is left (tests/leaks.py looks)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.launch.cli.running import GUARD, callboard, free_port, serving
+
+SIM = ("serve", "demo", "--engine", "sim", "--sim-speed", "0")
+CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+
+
+def actors() -> dict[str, dict[str, Any]]:
+    (topology,) = json.loads(callboard("ps", "--json").stdout)
+    return {row["actor"]: row for row in topology["actors"]}
+
+
+def until(done: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + GUARD
+    while not done():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def answers(port: str) -> bool:
+    try:
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        return httpx.post(url, json=CHAT, timeout=GUARD).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_every_actor_that_is_killed_lives_again(run_directory) -> None:
+    port = free_port()
+    with serving(*SIM, "--port", port) as served:
+        for actor in ("engine/0", "router/0", "config/0", "gateway/0"):
+            before = actors()[actor]
+            os.kill(before["pid"], signal.SIGKILL)
+
+            def lives_again(actor: str = actor, before: dict[str, Any] = before) -> bool:
+                now = actors()[actor]
+                return now["state"] == "ready" and now["incarnation"] > before["incarnation"]
+
+            until(lives_again, f"{actor} did not come back")
+            until(lambda: answers(port), f"no answer after the death of {actor}")
+            assert actors()[actor]["restarts"] == 1
+        code, _, _ = served.interrupt()
+    assert code == 0
+    assert list(run_directory.iterdir()) == []
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed(run_directory) -> None:
+    with serving(*SIM, "--port", free_port()) as served:
+        processes = psutil.Process(served.process.pid).children(recursive=True)
+        assert len(processes) == 4
+        served.process.kill()
+        served.process.communicate(timeout=GUARD)
+        _, alive = psutil.wait_procs(processes, timeout=GUARD)
+        assert alive == []
+    # The next topology of this name takes over what is left of the run directory.
+    with serving(*SIM, "--port", free_port()) as served:
+        assert served.interrupt()[0] == 0
+    assert list(run_directory.iterdir()) == []
+
+
+def test_an_actor_that_cannot_start_ends_the_topology_with_its_reason(run_directory) -> None:
+    failed = callboard("serve", "demo", "--engine", "sim", "--block-size", "-3")
+    assert failed.returncode == 2
+    assert "block" in failed.stderr.lower()
+    assert list(run_directory.iterdir()) == []
