@@ -1,6 +1,6 @@
 """Bare `AsyncLLM` under the same bursts as the servers: what any topology around it can reach.
 
-`python -m bench.bare_engine BURSTS.json MODEL [vLLM flags]` prints one JSON line: a row per burst.
+`python -m bench.bare_engine MODEL [vLLM flags]` reads a burst per line and prints a row for each.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ import asyncio
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-import psutil
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from bench.cpu import Tree
-from bench.load import Burst, Sample, prompts, summarise
+from bench.load import ROW, Burst, Sample, prompts, summarise
 
 
 async def request(engine: Any, name: str, tokens: list[int], output: int) -> Sample:
@@ -35,34 +32,31 @@ async def request(engine: Any, name: str, tokens: list[int], output: int) -> Sam
     return sample
 
 
-async def measure(arguments: Any, bursts: list[Burst]) -> list[dict[str, Any]]:
+async def work(arguments: Any) -> None:
+    """A burst per line of standard input, until it ends."""
     began = time.perf_counter()
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(arguments))
-    started = time.perf_counter() - began
-    tree = Tree([psutil.Process().pid])
-    rows = []
+    say({"start": time.perf_counter() - began})
+    loop = asyncio.get_running_loop()
     try:
-        for number, burst in enumerate(bursts):
-            work = prompts(burst)
-            before = tree.seconds()
-            samples = await asyncio.gather(
-                *(
-                    request(engine, f"{number}-{i}", tokens, burst.output)
-                    for i, tokens in enumerate(work)
-                )
-            )
-            cpu = tree.seconds() - before
-            rows.append(summarise(samples) | {"cpu": cpu, "start": started})
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            burst = Burst(**json.loads(line))
+            asked = [
+                request(engine, f"{burst.seed}-{i}", tokens, burst.output)
+                for i, tokens in enumerate(prompts(burst))
+            ]
+            say(summarise(await asyncio.gather(*asked)))
     finally:
         engine.shutdown()
-    return rows
+
+
+def say(row: dict[str, Any]) -> None:
+    print(ROW + json.dumps(row), flush=True)
 
 
 def main() -> None:
-    bursts = [Burst(**burst) for burst in json.loads(Path(sys.argv[1]).read_text())]
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
-    arguments = parser.parse_args(["--model", *sys.argv[2:]])
-    print(json.dumps(asyncio.run(measure(arguments, bursts))))
+    asyncio.run(work(parser.parse_args(["--model", *sys.argv[1:]])))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,6 +30,7 @@ NOTES = {
 MERGES = {"vllm"}
 """Servers that are let send fewer lines than tokens; the table shows how many."""
 
+GPU = shutil.which("nvidia-smi")
 VLLM_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

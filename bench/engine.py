@@ -1,33 +1,31 @@
 """`python -m bench.engine [vLLM flags]`: the whole topology beside bare AsyncLLM and vLLM's
 own server, on the same model, with the same flags, under the same bursts of requests.
 
-Each takes the machine for itself: it is started, warmed by one burst of each width, measured, and
-stopped; then the next. Rounds repeat that. Flags that are not named below go to vLLM.
+All run at once and are driven in turns, burst by burst, so that a noisy machine is noisy for all.
+With --apart (always on a GPU, whose memory one engine fills) each has the machine for itself: it is
+started, warmed, measured and stopped, then the next. Flags that are not named below go to vLLM.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import dataclasses
-import json
-import shutil
+import contextlib
 import statistics
 import sys
 import tempfile
 import time
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import contestants, load, machine
-from bench.contestants import MODEL
+from bench import machine
+from bench.contestants import GPU, MODEL
 from bench.load import Burst
-from bench.server import Server, StartError, end_on_sigterm, output_of
+from bench.server import StartError, end_on_sigterm
 from bench.table import OUT, Table, publish, write
+from bench.ways import Failed, Row, Way, make
 
 WAYS = ("bare", "callboard", "serve")
-GPU = shutil.which("nvidia-smi")
 WARM_SEEDS = 1_000_000
 METHOD = """\
 bare: AsyncLLM in one process, text included. serve: vLLM's own OpenAI server. A burst sends all \
@@ -48,47 +46,20 @@ COLUMNS = {
 }
 MEASURED = ("tokens_per_s", "ttft_p50", "ttft_p99", "itl_mean", "gap_p99", "cpu", "start")
 
-
-class Failed(Exception):
-    """A way did not do what was asked; its numbers do not count."""
+Taken = dict[str, list[tuple[Burst, Row]]]
 
 
 def main() -> None:
     options, flags = _arguments()
     end_on_sigterm()
-    environment = contestants.QUIET | (contestants.VLLM_CPU if GPU is None else {})
     record = machine.record(machine.OWN + machine.ENGINE)
-    began = time.monotonic()
-    taken: dict[str, list[tuple[Burst, dict[str, Any]]]] = {way: [] for way in options.ways}
+    taken: Taken = {way: [] for way in options.ways}
     troubles: list[str] = []
-    for number in range(options.rounds):
-        for way in options.ways if number % 2 == 0 else reversed(options.ways):
-            if time.monotonic() - began > options.budget:
-                troubles.append(f"{way} left out of round {number + 1}: no time.")
-                continue
-            try:
-                taken[way] += _turn(way, options, flags, environment, number)
-            except (StartError, load.LoadError, Failed) as error:
-                print(f"{way}: {error}", file=sys.stderr, flush=True)
-                troubles.append(f"{way} failed in round {number + 1}: {str(error).splitlines()[0]}")
-            table = _table(options, flags, taken, troubles)
-            write("engine", [table], record, options.out)  # what there is, should the next one hang
+    measure = _apart if options.apart else _together
+    for _ in measure(options, flags, taken, troubles):
+        # What there is so far, should the next one hang.
+        write("engine", [_table(options, flags, taken, troubles)], record, options.out)
     publish("engine", [_table(options, flags, taken, troubles)], record, options.out)
-
-
-def _table(
-    options: argparse.Namespace,
-    flags: list[str],
-    taken: dict[str, list[tuple[Burst, dict[str, Any]]]],
-    troubles: list[str],
-) -> Table:
-    notes = [
-        f"{options.prompt} prompt and {options.output} output tokens. {METHOD}",
-        f"Medians of {options.rounds} rounds of {options.bursts} bursts of each width.",
-        f"vLLM's flags, the same for all: {' '.join(flags)}",
-        *troubles,
-    ]
-    return Table(f"Engine: {options.model.name}", COLUMNS, _rows(taken, options.widths), notes)
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -106,6 +77,7 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--budget", type=float, default=1e9, help="start nothing after so many s")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--apart", action="store_true", default=GPU is not None)
     parser.add_argument("--out", type=Path, default=OUT)
     options, flags = parser.parse_known_args()
     if GPU is None and not any(flag.startswith("--dtype") for flag in flags):
@@ -113,12 +85,66 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     return options, flags
 
 
+def _together(
+    options: argparse.Namespace, flags: list[str], taken: Taken, troubles: list[str]
+) -> Iterator[None]:
+    """All up; each burst by one way after the other, who begins taking turns. Yields per round."""
+    with contextlib.ExitStack() as stack:
+        ways: dict[str, Way] = {}
+        for name in options.ways:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            try:
+                way = stack.enter_context(make(name, options.model, flags, scratch))
+                _warm(way, options)
+                ways[name] = way
+            except (StartError, Failed) as error:
+                _trouble(troubles, f"{name} failed", error)
+        began = time.monotonic()
+        for number in range(options.rounds):
+            if time.monotonic() - began > options.budget:
+                troubles.append(f"No time for round {number + 1}.")
+                break
+            for turn, burst in enumerate(_bursts(options, number)):
+                names = list(ways)
+                first = turn % len(names)
+                for name in names[first:] + names[:first]:
+                    try:
+                        _take(name, ways[name], burst, taken)
+                    except Failed as error:
+                        _trouble(troubles, f"{name} failed", error)
+                        del ways[name]
+            yield
+
+
+def _apart(
+    options: argparse.Namespace, flags: list[str], taken: Taken, troubles: list[str]
+) -> Iterator[None]:
+    """One way after the other, in the opposite order each second round. Yields per way."""
+    began = time.monotonic()
+    for number in range(options.rounds):
+        for name in options.ways if number % 2 == 0 else reversed(options.ways):
+            if time.monotonic() - began > options.budget:
+                troubles.append(f"No time for {name} in round {number + 1}.")
+                continue
+            with tempfile.TemporaryDirectory() as scratch:
+                try:
+                    with make(name, options.model, flags, Path(scratch)) as way:
+                        _warm(way, options)
+                        for burst in _bursts(options, number):
+                            _take(name, way, burst, taken)
+                except (StartError, Failed) as error:
+                    _trouble(troubles, f"{name} failed in round {number + 1}", error)
+            yield
+
+
+def _warm(way: Way, options: argparse.Namespace) -> None:
+    for width in options.widths:
+        way.drive(Burst(width, options.prompt, options.output, WARM_SEEDS + width))
+
+
 def _bursts(options: argparse.Namespace, number: int) -> list[Burst]:
-    """A warm-up of every width, then the measured ones. All ways get the same in a round."""
-    warm = [
-        Burst(width, options.prompt, options.output, WARM_SEEDS + width) for width in options.widths
-    ]
-    return warm + [
+    """What is measured in a round: the same for all ways, with prompts that were never seen."""
+    return [
         Burst(
             width, options.prompt, options.output, (number * options.bursts + turn) * 1000 + width
         )
@@ -127,87 +153,38 @@ def _bursts(options: argparse.Namespace, number: int) -> list[Burst]:
     ]
 
 
-def _turn(
-    way: str,
-    options: argparse.Namespace,
-    flags: list[str],
-    environment: dict[str, str],
-    number: int,
-) -> list[tuple[Burst, dict[str, Any]]]:
-    """Start one way, drive it, stop it: the measured bursts of this round."""
-    bursts = _bursts(options, number)
-    with tempfile.TemporaryDirectory() as scratch:
-        if way == "bare":
-            rows = _bare(options.model, flags, bursts, environment, Path(scratch))
-        else:
-            rows = _served(way, options.model, flags, bursts, environment, Path(scratch))
-    kept = [(b, row) for b, row in zip(bursts, rows, strict=True) if b.seed < WARM_SEEDS]
-    for burst, row in kept:
-        row["cpu"] *= 1000 / row["tokens"]
-        print(f"{way}, {burst.width} requests: {row['tokens_per_s']:.1f} tokens/s", flush=True)
-    return kept
+def _take(name: str, way: Way, burst: Burst, taken: Taken) -> None:
+    row = way.drive(burst)
+    taken[name].append((burst, row))
+    print(f"{name}, {burst.width} requests: {row['tokens_per_s']:.1f} tokens/s", flush=True)
 
 
-def _bare(
-    model: Path, flags: list[str], bursts: list[Burst], environment: dict[str, str], scratch: Path
-) -> list[dict[str, Any]]:
-    plan = scratch / "bursts.json"
-    plan.write_text(json.dumps([dataclasses.asdict(burst) for burst in bursts]))
-    code, output = output_of(
-        [sys.executable, "-m", "bench.bare_engine", str(plan), str(model), *flags],
-        contestants.paths() | environment,
-    )
-    if code != 0:
-        raise Failed(f"exit code {code}; its error is above")
-    rows: list[dict[str, Any]] = json.loads(output.splitlines()[-1])
-    return rows
+def _trouble(troubles: list[str], what: str, error: Exception) -> None:
+    print(f"{what}: {error}", file=sys.stderr, flush=True)
+    troubles.append(f"{what}: {str(error).splitlines()[0]}")
 
 
-def _served(
-    way: str,
-    model: Path,
-    flags: list[str],
-    bursts: list[Burst],
-    environment: dict[str, str],
-    scratch: Path,
-) -> list[dict[str, Any]]:
-    if way == "callboard":
-        server = contestants.callboard(model, flags, scratch, environment)
-    else:
-        server = contestants.vllm_serve(model, flags, scratch, environment=environment)
-    with server:
-        return asyncio.run(_drive(server, bursts))
+def _table(
+    options: argparse.Namespace, flags: list[str], taken: Taken, troubles: list[str]
+) -> Table:
+    turns = "one way after the other" if options.apart else "all up at once, in turns"
+    notes = [
+        f"{options.prompt} prompt and {options.output} output tokens. {METHOD}",
+        f"Medians of {options.rounds} rounds of {options.bursts} bursts of each width; {turns}.",
+        f"vLLM's flags, the same for all: {' '.join(flags)}",
+        *troubles,
+    ]
+    return Table(f"Engine: {options.model.name}", COLUMNS, _rows(taken, options.widths), notes)
 
 
-async def _drive(server: Server, bursts: list[Burst]) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(server.url("/v1/models"), timeout=10) as answer:  # noqa: ASYNC210
-        model = json.load(answer)["data"][0]["id"]
-    rows = []
-    for burst in bursts:
-        before = server.tree.seconds()
-        try:
-            samples = await load.drive(server.port, model, burst)
-        except load.LoadError as error:
-            raise load.LoadError(f"{error}\n{server.tail()}") from None
-        cpu = server.tree.seconds() - before
-        row = load.summarise(samples) | {"cpu": cpu, "start": server.start_seconds}
-        if row["tokens"] != burst.width * burst.output:
-            raise Failed(f"{row['tokens']} tokens came, not {burst.width} x {burst.output}")
-        rows.append(row)
-    return rows
-
-
-def _rows(
-    taken: dict[str, list[tuple[Burst, dict[str, Any]]]], widths: list[int]
-) -> list[dict[str, Any]]:
+def _rows(taken: Taken, widths: list[int]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for width in widths:
         for way, pairs in taken.items():
             turns = [row for burst, row in pairs if burst.width == width]
-            if not turns:
-                continue
-            middle = {key: statistics.median(row[key] for row in turns) for key in MEASURED}
-            rows.append({"way": way, "width": width, **middle, "turns": turns})
+            if turns:
+                middle = {key: statistics.median(row[key] for row in turns) for key in MEASURED}
+                rows.append({"way": way, "width": width, **middle, "turns": turns})
     rates = {(row["way"], row["width"]): row["tokens_per_s"] for row in rows}
     for row in rows:
         for peer in ("bare", "serve"):

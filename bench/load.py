@@ -19,6 +19,8 @@ from typing import Any
 ORDINARY = range(1_000, 40_000)
 """Token ids that every larger vocabulary has and that are no special tokens."""
 OK = b"HTTP/1.1 200"
+ROW = "bench row: "
+"""Begins a line on which a program hands a row to the bench; others may print there too."""
 USAGE = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
