@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 from bus.identity import Identity
-from launch.addresses import ipc_addresses
+from launch.addresses import SUPERVISOR, ipc_addresses
 from launch.cli.console import FAILED, INTERRUPTED, OK, USAGE, Failure, say
 from launch.cli.display import Display
 from launch.cli.ready import ready_text
 from launch.logs import configure_logging
 from launch.rundir import RunDir, RunDirError, claim, release
-from launch.supervisor.run import SUPERVISOR, Plan, Progress, run_topology
+from launch.supervisor.run import Plan, Progress, run_topology
 from launch.topology import Topology
 
 
