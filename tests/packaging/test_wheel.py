@@ -112,8 +112,9 @@ def test_the_simulator_serves_within_two_seconds_without_torch_or_vllm(installed
         # Found before the real one, if that is installed at all.
         trap = f"open({str(told)!r}, 'a').write(__name__)\nraise ImportError(__name__)\n"
         (site / f"{name}.py").write_text(trap)
-    # The machine may be busy with something else: one start in five shows what it can do.
-    assert any(seconds_until_ready(installed) < 2.0 for _ in range(5))
+    # Two seconds of a machine that has nothing else to do: on a busy one its share of them.
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert any(seconds_until_ready(installed) < 2.0 * busy for _ in range(3))
     assert not told.exists(), told.read_text()
     assert list(run_directory.iterdir()) == []
 
