@@ -42,7 +42,7 @@ check: $(DEV) ## format, lint, types, and who may import whom
 	@$(BIN)/ruff format --check --quiet . || { echo '`make fmt` mends the format' >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@said=$$($(BIN)/lint-imports) || { echo "$$said"; exit 1; }
 
 fmt: $(DEV) ## format, and mend what the linter can
 	@$(BIN)/ruff check --quiet --fix-only .
