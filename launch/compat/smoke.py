@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -59,14 +58,7 @@ class Memory:
                 await self._changed.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def options(model: str, port: int) -> dict[str, Any]:
+def options(model: str, endpoint: str) -> dict[str, Any]:
     return {
         "model": model,
         "dtype": "float32",
@@ -78,7 +70,7 @@ def options(model: str, port: int) -> dict[str, Any]:
         "kv_events_config": {
             "enable_kv_cache_events": True,
             "publisher": "zmq",
-            "endpoint": f"tcp://127.0.0.1:{port}",
+            "endpoint": endpoint,  # vLLM connects, since it has no wildcard
         },
     }
 
@@ -114,13 +106,12 @@ async def aborted(backend: VllmBackend, memory: Memory) -> None:
 
 
 async def smoke(model: str) -> dict[str, Any]:
-    port = free_port()
     context = zmq.Context()
     subscriber: zmq.Socket[bytes] = context.socket(zmq.SUB)
     subscriber.subscribe(b"")
-    subscriber.connect(f"tcp://127.0.0.1:{port}")
+    port = subscriber.bind_to_random_port("tcp://127.0.0.1")
     memory = Memory()
-    backend = VllmBackend(options(model, port))
+    backend = VllmBackend(options(model, f"tcp://127.0.0.1:{port}"))
     try:
         begun = time.monotonic()
         card = await backend.start(memory)

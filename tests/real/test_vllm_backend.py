@@ -306,43 +306,16 @@ def test_an_abort_before_vllm_took_the_request_wins(bench: Bench):
     assert bench.run(scenario()) == 1  # the engine never saw the other one
 
 
-def test_two_ranks_with_text(small_model: Path, prompts: list[list[int]]):
-    bench = Bench(**engine_arguments(small_model, data_parallel_size=2), use_vllm_tokenizer=True)
-    bench.start()
-    try:
-        assert (bench.card.ranks, bench.card.text_mode) == (2, True)
-        assert [load.rank for load in bench.sink.loads[:2]] == [0, 1]
-        assert {load.blocks_total for load in bench.sink.loads} == {bench.card.num_blocks}
-
-        async def pinned() -> list[list[int]]:
-            keys = [bench.submit(GREEDY, *prompts[0], rank=rank) for rank in (0, 1)]
-            await bench.sink.until(lambda: bench.sink.ended(*keys))
-            return [tokens_of(bench.sink.of(key)) for key in keys]
-
-        first, second = bench.run(pinned())
-        assert first == second
-        for rank in (0, 1):
-            assert bench.sink.newest(rank).output_tokens == len(first)
-
-        async def spread() -> None:
-            keys = [bench.submit(ENDLESS, *prompts[1], number) for number in range(4)]
-            await bench.sink.until(
-                lambda: [bench.sink.newest(rank).running for rank in (0, 1)] == [2, 2]
-            )
-            bench.backend.abort(keys)
-            await bench.sink.until(
-                lambda: [bench.sink.newest(rank).running for rank in (0, 1)] == [0, 0]
-            )
-
-        bench.run(spread())
-
-        sampling = Sampling(max_tokens=TOKENS, temperature=0.0, stop=["Paris"])
-        deltas = bench.run(bench.answer(sampling, text=FRANCE))
-        assert (deltas[-1].finish_reason, deltas[-1].stop_reason) == ("stop", "Paris")
-        assert "".join(delta.text or "" for delta in deltas) == " "
-    finally:
-        bench.stop()
-    assert bench.sink.deaths == []
+def test_two_ranks_with_text(small_model: Path):
+    """In a process of its own: libuv in torch's store keeps a pipe for as long as that lives."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.real.two_ranks", small_model],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_death_of_an_idle_engine_is_known_within_a_second(small_model: Path):
@@ -400,7 +373,8 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def left_in(scratch: Path) -> list[str]:
-    return sorted(path.name for path in scratch.iterdir())
+    # An EngineCore that fails or is killed leaves the empty file by which its workers met.
+    return sorted(f.name for f in scratch.iterdir() if not f.name.startswith("vllm_dist_"))
 
 
 def test_nothing_is_left_behind_by_a_stop_during_the_start(small_model: Path, scratch: Path):
@@ -460,11 +434,12 @@ def test_nothing_is_left_behind_by_a_whole_life(
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")
     done = subprocess.run(
         [sys.executable, "-m", "launch.compat.smoke", small_model],
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
         timeout=300,
     )
+    assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert (len(result["tokens"]), result["stored"]) == (8, 2)
     assert left_in(scratch) == []

@@ -49,24 +49,27 @@ class ProcessWatch:
         self._fds.clear()
 
     def _readable(self, fd: int) -> None:
-        self._died(self._fds[fd], _how_it_ended(fd))
+        process = self._fds[fd]
+        self._died(process, _how_it_ended(fd, process))
 
     def _died(self, process: BaseProcess, how: str) -> None:
         self.close()
         self._on_death(f"process {process.name} ({process.pid}) {how}")
 
 
-def _how_it_ended(fd: int) -> str:
-    """Read the exit status without reaping the process: vLLM's own monitor does that."""
+def _how_it_ended(fd: int, process: BaseProcess) -> str:
+    """Look at the exit status without reaping the process: vLLM's own monitor does that."""
     try:
         status = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:  # it has reaped it already
-        status = None
-    if status is None:
+        code = process.exitcode
+    else:
+        if status is None:
+            return "ended"
+        code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+    if code is None:
         return "ended"
-    if status.si_code == os.CLD_EXITED:
-        return f"exited with status {status.si_status}"
-    return f"was killed by {signal.Signals(status.si_status).name}"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
 
 def family(processes: Iterable[BaseProcess]) -> list[psutil.Process]:

@@ -24,8 +24,7 @@ class Pip:
     def __init__(self, own: Path, known: dict[str, tuple[str, str, list[str]]]) -> None:
         self.own, self.known, self.asked = own, known, []  # type: ignore[var-annotated]
 
-    def __call__(self, *arguments: str) -> None:
-        wanted = [word for word in arguments[4:] if not word.startswith("-")]
+    def __call__(self, command: list[str], wanted: list[str]) -> None:
         self.asked.append(wanted)
         for word in wanted:
             if word not in self.known:

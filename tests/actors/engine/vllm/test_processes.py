@@ -23,6 +23,11 @@ def sleeper() -> None:
     time.sleep(600)
 
 
+def waiter() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+    time.sleep(600)
+
+
 def parent_of_sleeper() -> None:
     child = FORK.Process(target=sleeper)
     child.start()
@@ -70,7 +75,14 @@ def test_a_killed_process_is_seen_and_named(reaped: bool):
 
     (reason,) = asyncio.run(death_of(process, cause))
     assert f"EngineCore ({process.pid})" in reason
-    assert reaped or reason.endswith("was killed by SIGKILL")
+    assert reason.endswith("was killed by SIGKILL")
+    end([process], [])
+
+
+def test_an_exit_is_seen_with_its_status():
+    process = started(waiter)
+    (reason,) = asyncio.run(death_of(process, process.terminate))
+    assert reason.endswith("exited with 3")
     end([process], [])
 
 
