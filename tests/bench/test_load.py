@@ -73,3 +73,9 @@ def test_summary():
     assert found["ttft_p99"] == pytest.approx(300)
     assert found["itl_mean"] == pytest.approx((100 + 500) / 2)
     assert found["gap_p99"] == pytest.approx(500)
+
+
+def test_an_answer_in_one_line_has_no_gap():
+    found = summarise([Sample(sent=0.0, arrivals=[0.5], tokens=64)])
+    assert found["gap_p99"] == 0
+    assert found["tokens_per_s"] == pytest.approx(128)
