@@ -81,7 +81,7 @@ async def live(identity: Identity, run_dir: RunDir) -> str:
 
 def config_options(run_dir: RunDir) -> dict[str, Any]:
     """ConfigActor cannot ask anybody: the supervisor left its options in the run directory."""
-    options: dict[str, Any] = msgspec.json.decode((run_dir.path / "config.json").read_bytes())
+    options: dict[str, Any] = msgspec.json.decode(run_dir.config_file.read_bytes())
     return options
 
 

@@ -57,7 +57,7 @@ def run_topology(
     `run_dir` is claimed by the caller, who also releases it. SIGINT and SIGTERM drain.
     """
     options = {"document": plan.document, "actors": plan.actors}
-    config = run_dir.path / "config.json"
+    config = run_dir.config_file
     config.touch(mode=0o600)
     config.write_bytes(msgspec.json.encode(options))
     become_subreaper()
@@ -109,7 +109,8 @@ async def _supervise(
         options={},
         host=socket.gethostname(),
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # SIGHUP: the terminal was closed.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, actor.shut_down)
     runtime.start()
     try:

@@ -1,4 +1,4 @@
-"""Processes that are killed: what the others do, and that nothing is left (tests/leaks.py looks)."""
+"""Processes that are killed: what the others do. That nothing is left, tests/leaks.py sees."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def test_every_actor_that_is_killed_lives_again(run_directory) -> None:
 
             def lives_again(actor: str = actor, before: dict[str, Any] = before) -> bool:
                 now = actors()[actor]
-                return now["state"] == "ready" and now["incarnation"] > before["incarnation"]
+                newer: bool = now["incarnation"] > before["incarnation"]
+                return newer and now["state"] == "ready"
 
             until(lives_again, f"{actor} did not come back")
             until(lambda: answers(port), f"no answer after the death of {actor}")
