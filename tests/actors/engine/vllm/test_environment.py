@@ -21,6 +21,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
         "VLLM_NO_USAGE_STATS",
         "VLLM_LORA_MODULES_LOADING_TIMEOUT",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+        "VLLM_CPU_KVCACHE_SPACE",
     ):
         monkeypatch.setenv(name, "")  # so that it is restored to what it was
         monkeypatch.delenv(name)
@@ -100,3 +101,16 @@ def test_a_forked_childs_signal_does_not_reach_its_parent(monkeypatch: pytest.Mo
     mark = asyncio.Event()
     asyncio.run(main())
     assert heard == []
+
+
+def test_the_kv_cache_of_a_cpu_is_bounded_unless_the_operator_says_how(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for flag in ("gpu_memory_utilization", "kv_cache_memory_bytes"):
+        environment.bound_kv_cache(["model", flag])
+        assert "VLLM_CPU_KVCACHE_SPACE" not in os.environ
+    environment.bound_kv_cache(["model"])
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "4"
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "16")
+    environment.bound_kv_cache(["model"])
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "16"
