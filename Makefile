@@ -11,6 +11,9 @@ BUILD ?= $(or $(patsubst .venv/.vllm-%,%,$(wildcard .venv/.vllm-*)),\
 # The package index that has torch's CPU build. Empty: pip's own configuration says.
 TORCH_INDEX ?=
 export TORCH_INDEX
+# What torch keeps between runs; its own choice is a directory in /tmp, which nobody removes.
+TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/torchinductor
+export TORCHINDUCTOR_CACHE_DIR
 
 BIN := .venv/bin
 VLLM = .venv/.vllm-$(BUILD) .venv/.callboard
@@ -21,7 +24,7 @@ DEV := .venv/.dev .venv/.callboard
 CPU_FLAGS := --dtype=float32 --enforce-eager --kv-cache-memory-bytes=1G
 ifeq ($(MODEL),$(SMALL))
 SMALL_FLAGS = --served-model-name=$(notdir $(SMALL)) \
-    $(if $(filter cpu,$(BUILD)),$(if $(findstring --engine sim,$(ARGS)),,$(CPU_FLAGS)))
+    $(if $(filter cpu,$(BUILD)),$(if $(findstring --engine=sim,$(subst --engine sim,--engine=sim,$(ARGS))),,$(CPU_FLAGS)))
 endif
 
 .DEFAULT_GOAL := help
