@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-# The small real model, made once out of a package from PyPI.
+# The small real model, made once out of a Python package.
 SMALL := .cache/models/SmolLM2-135M-Instruct
 MODEL ?= $(SMALL)
 # Which build of vLLM, cpu or cuda: the one that is installed, else the one that fits the machine.
