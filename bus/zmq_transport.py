@@ -92,19 +92,35 @@ class _Socket:
         self._turn_asked = True  # what is sent meanwhile needs no other turn
         more = True
         try:
-            more = self._read() or self._changed()
+            more = self._work()
         finally:
             self._turn_asked = False
             if more and not self._closed:
                 self._again()
 
-    def _read(self) -> bool:
-        """Take what there is; True if there may be more."""
-        socket, on_frames = self.socket, self._on_frames
+    def _work(self) -> bool:
+        """Take what there is, say that FULL may be over; True if another turn is needed."""
+        socket, on_writable = self.socket, self._on_writable
+        # To look at the state costs half of a read that fails, and mostly there is one message.
+        if int(socket.getsockopt(EVENTS)) & POLLIN:
+            self._read(1)
+            if not socket.closed and int(socket.getsockopt(EVENTS)) & POLLIN:
+                self._read(TURN)
+        if self._full and on_writable is not None and not socket.closed:
+            self._full = False
+            on_writable()
+        if socket.closed:
+            return False
+        # What was sent may have swallowed an edge. After this look there are new ones.
+        events = int(socket.getsockopt(EVENTS))
+        return bool(events & POLLIN or (self._full and events & POLLOUT))
+
+    def _read(self, limit: int) -> bool:
+        """Take up to `limit` messages; True if there may be more."""
+        receive, on_frames = self.socket.recv, self._on_frames
         if on_frames is None:
             return False
-        receive = socket.recv
-        for _ in range(TURN):
+        for _ in range(limit):
             try:
                 # A Frame knows whether more follow; asking the socket costs half as much again.
                 frame = receive(NOBLOCK, False)
@@ -119,22 +135,8 @@ class _Socket:
                 return False
         return True
 
-    def _changed(self) -> bool:
-        """Say that FULL may be over; True if the state of the socket asks for another turn."""
-        if self._closed:
-            return False
-        on_writable = self._on_writable
-        if self._full and on_writable is not None:
-            self._full = False
-            on_writable()
-            if self.socket.closed:
-                return False
-        # The last send or read may have swallowed an edge. After this look there are new ones.
-        events = int(self.socket.getsockopt(EVENTS))
-        return bool(events & POLLIN or (self._full and events & POLLOUT))
-
     def read_and_close(self) -> None:
-        while not self._closed and self._read():
+        while not self._closed and self._read(TURN):
             pass
         self.close()
 
