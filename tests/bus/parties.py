@@ -304,6 +304,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+async def pair(
+    on: Stage, reply: Callable[[Incoming], None] = placed
+) -> tuple[Runtime, Scripted, Runtime, Scripted]:
+    """A gateway that asks and an engine that is asked."""
+    on.config()
+    asker, server = Scripted(), Scripted(reply)
+    a = on.launch("gateway/0", asker)
+    b = await on.ready("engine/0", server)
+    await on.known("gateway/0", 1)
+    return a, asker, b, server
+
+
 @asynccontextmanager
 async def stage(*, tcp: bool = False, lease: float = 10.0) -> AsyncIterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="cb-") as directory:
