@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -70,7 +71,7 @@ def options(model: str, endpoint: str) -> dict[str, Any]:
         "kv_events_config": {
             "enable_kv_cache_events": True,
             "publisher": "zmq",
-            "endpoint": endpoint,  # vLLM connects, since it has no wildcard
+            "endpoint": endpoint,
         },
     }
 
@@ -81,8 +82,17 @@ def stored_blocks(subscriber: zmq.Socket[bytes]) -> int:
     while subscriber.poll(2000):
         payload = subscriber.recv_multipart()[-1]
         _time, events, *_rank = msgspec.msgpack.decode(payload)
-        stored += sum(len(event[1]) for event in events if event[0] == "BlockStored")
+        stored += sum(_blocks_stored(event) for event in events)
     return stored
+
+
+def _blocks_stored(event: dict[str, Any] | list[Any]) -> int:
+    """An event is a map; in older releases an array, in which the kind comes first."""
+    if isinstance(event, dict):
+        kind, hashes = event["type"], event.get("block_hashes", [])
+    else:
+        kind, hashes = event[0], event[1] if len(event) > 1 else []
+    return len(hashes) if kind == "BlockStored" else 0
 
 
 async def answered(backend: VllmBackend, memory: Memory) -> list[int]:
@@ -106,23 +116,25 @@ async def aborted(backend: VllmBackend, memory: Memory) -> None:
 
 
 async def smoke(model: str) -> dict[str, Any]:
-    context = zmq.Context()
-    subscriber: zmq.Socket[bytes] = context.socket(zmq.SUB)
-    subscriber.subscribe(b"")
-    port = subscriber.bind_to_random_port("tcp://127.0.0.1")
     memory = Memory()
-    backend = VllmBackend(options(model, f"tcp://127.0.0.1:{port}"))
-    try:
-        begun = time.monotonic()
-        card = await backend.start(memory)
-        started = time.monotonic() - begun
-        tokens = await answered(backend, memory)
-        await aborted(backend, memory)
-        stored = await asyncio.to_thread(stored_blocks, subscriber)
-        assert stored >= len(PROMPT) // BLOCK_SIZE, stored
-    finally:
-        await backend.stop()
-        context.destroy(linger=0)
+    with tempfile.TemporaryDirectory(prefix="callboard-") as folder:
+        endpoint = f"ipc://{folder}/events"  # vLLM binds it, and no port is open to others
+        context = zmq.Context()
+        subscriber: zmq.Socket[bytes] = context.socket(zmq.SUB)
+        subscriber.subscribe(b"")
+        subscriber.connect(endpoint)
+        backend = VllmBackend(options(model, endpoint))
+        try:
+            begun = time.monotonic()
+            card = await backend.start(memory)
+            started = time.monotonic() - begun
+            tokens = await answered(backend, memory)
+            await aborted(backend, memory)
+            stored = await asyncio.to_thread(stored_blocks, subscriber)
+            assert stored >= len(PROMPT) // BLOCK_SIZE, stored
+        finally:
+            await backend.stop()
+            context.destroy(linger=0)
     assert memory.deaths == []
     left = psutil.Process().children(recursive=True)
     assert left == [], left
