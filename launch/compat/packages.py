@@ -11,7 +11,6 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def fetch_wheel(release: Release, folder: Path) -> Path:
     pattern = f"{release.distribution.replace('-', '_')}-{release.version}-*.whl"
     if not any(folder.glob(pattern)):
         wanted = f"{release.distribution}=={release.version}"
-        _pip(["download", "--no-deps", "--dest", str(folder)], [wanted])
+        _pip(["download", "--no-deps", "--dest", str(folder)], wanted)
     return next(folder.glob(pattern))
 
 
@@ -52,12 +51,13 @@ class Trial:
 
     def install(self, wheel: Path) -> list[str]:
         """Returns what had to be installed beside the wheel. Raises NotToBeHad."""
-        self._install([str(wheel)])
+        self._install(str(wheel))
         extra: list[str] = []
         while wanted := self._unmet():
             if set(wanted) <= set(extra):  # installed, and still not what the release asks for
                 raise NotToBeHad(", ".join(wanted))
-            self._install(wanted)
+            for requirement in wanted:  # one by one, to name the one that is not to be had
+                self._install(requirement)
             extra += wanted
         return extra
 
@@ -79,12 +79,12 @@ class Trial:
                 return requirement.specifier.contains(found.version, prereleases=True)
         return False
 
-    def _install(self, wanted: Collection[str]) -> None:
+    def _install(self, wanted: str) -> None:
         _pip(["--python", str(self.python), "install", "--no-deps", "--no-compile"], wanted)
 
 
-def _pip(command: list[str], wanted: Collection[str]) -> None:
-    done = subprocess.run([*PIP, *command, *wanted], capture_output=True, text=True, check=False)
+def _pip(command: list[str], wanted: str) -> None:
+    done = subprocess.run([*PIP, *command, wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.stderr.write(done.stderr)
-        raise NotToBeHad(f"pip finds no {', '.join(wanted)}")
+        raise NotToBeHad(f"pip finds no {wanted}")

@@ -24,13 +24,12 @@ class Pip:
     def __init__(self, own: Path, known: dict[str, tuple[str, str, list[str]]]) -> None:
         self.own, self.known, self.asked = own, known, []  # type: ignore[var-annotated]
 
-    def __call__(self, command: list[str], wanted: list[str]) -> None:
+    def __call__(self, command: list[str], wanted: str) -> None:
         self.asked.append(wanted)
-        for word in wanted:
-            if word not in self.known:
-                raise NotToBeHad(word)
-            name, version, requires = self.known[word]
-            distribution(self.own, name, version, *requires)
+        if wanted not in self.known:
+            raise NotToBeHad(wanted)
+        name, version, requires = self.known[wanted]
+        distribution(self.own, name, version, *requires)
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_what_fits_is_borrowed(trial: Trial, monkeypatch: pytest.MonkeyPatch):
     distribution(Path(trial._borrowed), "torch", "2.13.0+cpu")
     pip = pip_for(trial, monkeypatch, ["torch==2.13.0+cpu", "torchvision", "gone; extra == 'x'"])
     assert trial.install(Path("engine.whl")) == []
-    assert pip.asked == [["engine.whl"]]
+    assert pip.asked == ["engine.whl"]
 
 
 def test_what_does_not_fit_is_installed_and_then_found_first(
