@@ -23,12 +23,15 @@ async def pinned(bench: Bench) -> list[list[int]]:
 
 
 async def spread(bench: Bench) -> None:
-    """Four requests without a rank: two for each, and an abort that reaches both."""
+    """Four requests without a rank: vLLM gives some to each, and an abort reaches both."""
     keys = [bench.submit(ENDLESS, 7, 8, number) for number in range(4)]
-    ranks = (0, 1)
-    await bench.sink.until(lambda: [bench.sink.newest(rank).running for rank in ranks] == [2, 2])
+
+    def running() -> list[int]:
+        return [bench.sink.newest(rank).running for rank in (0, 1)]
+
+    await bench.sink.until(lambda: sum(running()) == 4 and all(running()))
     bench.backend.abort(keys)
-    await bench.sink.until(lambda: [bench.sink.newest(rank).running for rank in ranks] == [0, 0])
+    await bench.sink.until(lambda: not any(running()))
 
 
 def check(bench: Bench) -> None:
