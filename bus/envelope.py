@@ -112,6 +112,11 @@ def decode(frames: Sequence[Frame]) -> tuple[Header, Message | None, Sequence[Fr
         raise FrameError("bad_body", f"{header.tag}: {error}", header) from None
 
 
+def trace_id(traceparent: str | None) -> str | None:
+    """The trace id of a W3C traceparent, 32 hex digits, for logs."""
+    return None if traceparent is None else traceparent[3:35]
+
+
 def _check_version(header: Header) -> None:
     major, minor = header.version >> 8, header.version & 0xFF
     if major != PROTOCOL[0] or minor > PROTOCOL[1]:

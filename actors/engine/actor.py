@@ -28,6 +28,7 @@ from actors.engine.core import (
 from actors.engine.load import LoadGate
 from bus.actor import Actor, Incoming
 from bus.clock import Timer
+from bus.envelope import trace_id
 from schemas.directory import ModelCard
 from schemas.generate import Delta, Generate
 from schemas.life import Queue
@@ -64,6 +65,9 @@ class EngineActor(Actor):
         assert isinstance(message, Generate)
         peer, stream = peer_of(incoming), incoming.header.correlation
         self._streams[peer, stream] = incoming
+        self.rt.log.debug(
+            "asked", request_id=message.request_id, trace_id=trace_id(incoming.header.trace)
+        )
         self._handle(Asked(peer, stream, message))
 
     def on_cancel(self, incoming: Incoming) -> None:
@@ -166,6 +170,7 @@ class EngineActor(Actor):
         try:
             self._backend.submit(effect.key, effect.stream, effect.request)
         except InvalidRequest as error:
+            self.rt.log.info("refused", request_id=effect.request.request_id, reason=str(error))
             self._handle(Rejected(effect.key, str(error)))
 
     def _publish_load(self) -> None:

@@ -21,12 +21,16 @@ class Sink(Protocol):
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
-    """A request for one choice. `prompt_tokens` is 0 where only the engine can count them."""
+    """A request for one choice. `prompt_tokens` is 0 where only the engine can count them.
+
+    `trace` is a W3C traceparent; it goes along to router and engine, and stands in logs.
+    """
 
     generate: Generate
     prompt_tokens: int
     max_tokens: int
     sink: Sink
+    trace: str | None = None
 
 
 class Service(Protocol):

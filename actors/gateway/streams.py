@@ -28,6 +28,7 @@ from actors.gateway.events import (
     Submit,
 )
 from actors.gateway.http.errors import ApiError
+from bus.envelope import trace_id
 from bus.runtime import Runtime
 from schemas import placement
 from schemas.generate import Generate, Step
@@ -43,6 +44,7 @@ class Running(msgspec.Struct):
 
     generate: Generate
     sink: Sink
+    trace: str | None = None
     open: int = 0
     started: bool = False
 
@@ -77,7 +79,7 @@ class Streams:
         keys = [next(self._keys) for _ in orders]
         for key, order in zip(keys, orders, strict=True):
             generate = order.generate
-            self._running[key] = Running(generate, order.sink)
+            self._running[key] = Running(generate, order.sink, order.trace)
             self.handle(
                 Submit(
                     key,
@@ -115,7 +117,7 @@ class Streams:
             try:
                 cut = choice.sink.push(delta)
             except Exception as error:  # one bad choice must not take the step from the others
-                self._rt.log.exception("choice failed", request=choice.generate.request_id)
+                self._rt.log.exception("choice failed", request_id=choice.generate.request_id)
                 self._fail(key, "internal", f"the output was not understood: {error!r}")
                 continue
             if delta.finish_reason is not None:
@@ -157,6 +159,7 @@ class Streams:
             generate,
             partial(self._stream_ended, effect.choice),
             incarnation=effect.incarnation,
+            trace=choice.trace,
         )
         self._by_stream[choice.open] = effect.choice
 
@@ -176,8 +179,10 @@ class Streams:
             avoid=effect.avoid,
         )
         done = partial(self._placed, effect.choice)
-        opened = self._rt.ask(effect.router, ask, done, timeout=PLACEMENT_TIMEOUT)
-        self._running[effect.choice].open = opened
+        choice = self._running[effect.choice]
+        choice.open = self._rt.ask(
+            effect.router, ask, done, timeout=PLACEMENT_TIMEOUT, trace=choice.trace
+        )
 
     def _placed(self, key: int, message: Message) -> None:
         if choice := self._running.get(key):
@@ -208,6 +213,13 @@ class Streams:
         choice = self._running.get(effect.choice)
         if choice is not None:
             self._forget(effect.choice)
+            self._rt.log.info(
+                "request failed",
+                request_id=choice.generate.request_id,
+                trace_id=trace_id(choice.trace),
+                code=effect.code,
+                reason=effect.message,
+            )
             choice.sink.fail(effect.code, effect.message, effect.param)
 
     def _forget(self, key: int) -> None:

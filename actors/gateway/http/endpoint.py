@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -29,7 +30,7 @@ R = TypeVar("R", bound=Generation)
 
 
 class Call(msgspec.Struct, Generic[R]):
-    """One HTTP request on its way. `size` in bytes of its body, `rank` pinned by a header."""
+    """One HTTP request on its way. `rank` pinned by a header, `trace` its W3C traceparent."""
 
     request: R
     body: bytes
@@ -39,6 +40,7 @@ class Call(msgspec.Struct, Generic[R]):
     rank: int | None
     priority: int
     pipe: Pipe
+    trace: str | None
 
     @property
     def spelling(self) -> Spelling:
@@ -131,6 +133,7 @@ class Endpoint(Generic[R]):
             _number(scope, b"x-data-parallel-rank"),
             request.priority if priority is None else priority,
             pipe,
+            _traceparent(scope),
         )
 
 
@@ -169,7 +172,7 @@ def add_choices(
             )
             sink = make(index, output, prompt)
             answer.add(output)
-            orders.append(Order(generate, len(prompt.ids), limit, sink))
+            orders.append(Order(generate, len(prompt.ids), limit, sink, call.trace))
     return orders
 
 
@@ -208,3 +211,12 @@ def stream_usage(request: Generation) -> tuple[bool, bool]:
     options = request.stream_options
     include = bool(options and options.include_usage)
     return include, include and bool(options and options.continuous_usage_stats)
+
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def _traceparent(scope: Scope) -> str | None:
+    """The caller's trace; one that is malformed is passed over, as W3C Trace Context says."""
+    given = header(scope, b"traceparent")
+    return given if given is not None and _TRACEPARENT.fullmatch(given) else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import openai
+import structlog.testing
 
 from launch.local import LocalTopology
 from schemas.life import Describe, Description
@@ -106,5 +107,26 @@ def test_a_client_that_leaves_makes_the_engine_stop():
             while not (await facts(topology, "engine/0")).facts["rank 0"].startswith("0 running"):
                 pass
             assert (await facts(topology, "gateway/0")).counters["client_gone"] == 1
+
+    run(scenario())
+
+
+def test_a_trace_goes_along_to_the_engine():
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+    async def asked(header: str) -> list[Any]:
+        async with serving(router_0={}, engine_0=FAST, engine_1=FAST) as (_, client):
+            with structlog.testing.capture_logs() as logs:
+                await client.chat.completions.create(
+                    model="sim",
+                    messages=MESSAGES,
+                    max_tokens=1,
+                    extra_headers={"traceparent": header, "x-request-id": "mine"},
+                )
+        return [(log["request_id"], log["trace_id"]) for log in logs if log["event"] == "asked"]
+
+    async def scenario():
+        assert await asked(f"00-{trace}-00f067aa0ba902b7-01") == [("chatcmpl-mine-0", trace)]
+        assert await asked("not a trace") == [("chatcmpl-mine-0", None)]
 
     run(scenario())
