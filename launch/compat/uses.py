@@ -59,6 +59,7 @@ USES = (
     # intake.py, drain.py
     Use(ASYNC_LLM, "AsyncLLM", method="add_request", call=(
         "request_id", "prompt", "params", "priority", "data_parallel_rank", "reasoning_ended",
+        "tokenization_kwargs",
     )),
     Use(ASYNC_LLM, "AsyncLLM", method="abort", call=("request_id", "internal")),
     Use("vllm.v1.engine.output_processor", "RequestOutputCollector", members=(

@@ -24,6 +24,7 @@ class Submission(msgspec.Struct, frozen=True):
     priority: int = 0
     rank: int | None = None
     reasoning_ended: bool | None = None
+    tokenization: dict[str, Any] | None = None
 
 
 class Intake:
@@ -85,6 +86,7 @@ class Intake:
                 priority=submission.priority,
                 data_parallel_rank=submission.rank,
                 reasoning_ended=submission.reasoning_ended,
+                tokenization_kwargs=submission.tokenization,
             )
         except Exception as error:
             if self._llm.errored:

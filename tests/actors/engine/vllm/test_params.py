@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.engine.backend import InvalidRequest
-from schemas.generate import Sampling, StructuredOutput
+from schemas.generate import Generate, Sampling, StructuredOutput
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
@@ -105,6 +106,45 @@ def test_what_the_model_cannot_do_is_an_invalid_request():
 
     with pytest.raises(InvalidRequest, match="no such token"):
         make(Sampling(), verify=verify)
+
+
+def submission(request: Generate) -> Any:
+    from actors.engine.vllm.prompts import RequestMaker
+
+    model = SimpleNamespace(
+        max_model_len=100, max_logprobs=20, is_diffusion=False, get_vocab_size=lambda: 50
+    )
+    config = SimpleNamespace(
+        model_config=model, speculative_config=None, structured_outputs_config=None
+    )
+    tokenizer = SimpleNamespace(max_token_id=60, bos_token="<s>")
+    engine: Any = SimpleNamespace(
+        config=config,
+        llm=SimpleNamespace(tokenizer=tokenizer),
+        default_sampling={},
+        max_tokens_cap=None,
+    )
+    return RequestMaker(engine, text=True).make(7, request)
+
+
+def generate(text: str | None = None, token_ids: list[int] | None = None) -> Generate:
+    return Generate("id", "m", Sampling(), token_ids=token_ids or [], text=text)
+
+
+def test_ids_of_requests_are_made_unique():
+    assert submission(generate(token_ids=[60])).request_id == "id.7"
+
+
+def test_the_token_that_begins_a_text_is_not_added_twice():
+    assert submission(generate(text="<s>hello")).tokenization == {"add_special_tokens": False}
+    assert submission(generate(text="hello")).tokenization is None
+    assert submission(generate(token_ids=[1])).tokenization is None
+
+
+@pytest.mark.parametrize("tokens", [[], [-1], [61], [1] * 100])
+def test_prompts_that_would_harm_the_engine_are_refused(tokens: list[int]):
+    with pytest.raises(InvalidRequest):
+        submission(generate(token_ids=tokens))
 
 
 def test_configurations_may_be_plain_values():
