@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,8 +39,12 @@ def topology(
     port = free_port()
     words = ["serve", str(small_model), "--served-model-name", NAME, "--port", port, *FLAGS]
     words += ["--tool-call-parser", "hermes"]
-    with serving(*words, **QUIET) as served:
-        yield f"http://127.0.0.1:{port}/v1", served
+    # A run directory of its own, as `run_directory` has it, but for all tests of this file.
+    base = tempfile.TemporaryDirectory(prefix="callboard-")
+    with base as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALLBOARD_RUN_DIR", directory)
+        with serving(*words, **QUIET) as served:
+            yield f"http://127.0.0.1:{port}/v1", served
 
 
 @pytest.fixture
