@@ -18,11 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Python compiles what it imports, at the first import: a small part of what pip would compile now.
-INSTALL = [
-    *(sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"),
-    *("install", "--no-compile"),
-]
+INSTALL = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "install"]
 TAIL = 30  # lines of pip's output that are shown if it fails
 
 
