@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 import psutil
@@ -23,9 +24,9 @@ def sleeper() -> None:
     time.sleep(600)
 
 
-def waiter() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
-    time.sleep(600)
+def obedient(orders: Connection) -> None:
+    orders.recv()
+    os._exit(3)
 
 
 def parent_of_sleeper() -> None:
@@ -80,8 +81,10 @@ def test_a_killed_process_is_seen_and_named(reaped: bool):
 
 
 def test_an_exit_is_seen_with_its_status():
-    process = started(waiter)
-    (reason,) = asyncio.run(death_of(process, process.terminate))
+    ours, theirs = FORK.Pipe()
+    with ours, theirs:
+        process = started(obedient, theirs)
+        (reason,) = asyncio.run(death_of(process, lambda: ours.send("go")))
     assert reason.endswith("exited with 3")
     end([process], [])
 
