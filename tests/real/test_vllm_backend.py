@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -43,6 +44,7 @@ def environment() -> Iterator[None]:
         patch.setenv("VLLM_LOGGING_LEVEL", "WARNING")
         patch.setenv("TOKENIZERS_PARALLELISM", "false")
         yield
+        gc.collect()  # vLLM leaves its ZMQ contexts to it
 
 
 def engine_arguments(model: Path, **more: Any) -> dict[str, Any]:
