@@ -203,7 +203,7 @@ def make_backend(options: dict[str, Any]) -> Backend:
 
         return SimBackend(own)
     if backend == "vllm":
-        from actors.engine.vllm.backend import VllmBackend  # seconds: imports vllm and torch
+        from actors.engine.vllm.backend import VllmBackend  # imports vllm when it starts
 
         return VllmBackend(own)
     raise ValueError(f"backend {backend!r}: it must be 'vllm' or 'sim'")

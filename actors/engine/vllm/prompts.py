@@ -22,7 +22,6 @@ class RequestMaker:
         self._context = model.max_model_len
         # Some tokenizers know ids beyond the text vocabulary, which vLLM accepts.
         self._highest = max(model.get_vocab_size() - 1, getattr(tokenizer, "max_token_id", 0))
-        self._bos: str | None = getattr(tokenizer, "bos_token", None)
         self._text = text
         self._params = ParamsMaker(
             context_length=self._context,
@@ -50,7 +49,7 @@ class RequestMaker:
             priority=request.priority,
             rank=request.rank,
             reasoning_ended=request.reasoning_ended,
-            tokenization=self._tokenization(request.text),
+            tokenization=_tokenization(request),
         )
 
     def _prompt(self, request: Generate) -> Any:
@@ -84,8 +83,9 @@ class RequestMaker:
             prompt["cache_salt"] = salt
         return prompt
 
-    def _tokenization(self, text: str | None) -> dict[str, Any] | None:
-        """Chat templates write the token that begins a text; it must not stand there twice."""
-        if text is not None and self._bos and text.startswith(self._bos):
-            return {"add_special_tokens": False}
-        return None
+
+def _tokenization(request: Generate) -> dict[str, Any] | None:
+    """A rendered chat brings the token that begins a text; it must not stand there twice."""
+    if request.text is not None and not request.add_special_tokens:
+        return {"add_special_tokens": False}
+    return None

@@ -6,6 +6,7 @@ import importlib.util
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.engine.backend import InvalidRequest
@@ -117,7 +118,7 @@ def submission(request: Generate) -> Any:
     config = SimpleNamespace(
         model_config=model, speculative_config=None, structured_outputs_config=None
     )
-    tokenizer = SimpleNamespace(max_token_id=60, bos_token="<s>")
+    tokenizer = SimpleNamespace(max_token_id=60)
     engine: Any = SimpleNamespace(
         config=config,
         llm=SimpleNamespace(tokenizer=tokenizer),
@@ -135,8 +136,9 @@ def test_ids_of_requests_are_made_unique():
     assert submission(generate(token_ids=[60])).request_id == "id.7"
 
 
-def test_the_token_that_begins_a_text_is_not_added_twice():
-    assert submission(generate(text="<s>hello")).tokenization == {"add_special_tokens": False}
+def test_the_token_that_begins_a_text_is_not_added_to_a_rendered_chat():
+    rendered = msgspec.structs.replace(generate(text="<s>hello"), add_special_tokens=False)
+    assert submission(rendered).tokenization == {"add_special_tokens": False}
     assert submission(generate(text="hello")).tokenization is None
     assert submission(generate(token_ids=[1])).tokenization is None
 
