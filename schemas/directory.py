@@ -17,6 +17,8 @@ class ModelCard(Record, frozen=True):
     `default_sampling` is the model's generation_config where it differs from the neutral defaults;
     the engine applies it, the card shows it.
     `tokenizer` is a directory that gateways can read, or "" for the built-in byte tokenizer.
+    `kv_publisher` is who publishes its KV events: `callboard`, which never blocks the engine,
+    `vllm`, which may, or "" for nobody.
     """
 
     model: str
@@ -40,12 +42,14 @@ class ModelCard(Record, frozen=True):
     max_logprobs: int = 20
     default_sampling: dict[str, float | int] = {}
     tasks: tuple[str, ...] = ("generate",)
+    kv_publisher: str = ""
 
 
 class Entry(Record, frozen=True):
     """One actor of the directory.
 
-    `mailbox` and `outbox` are ZMQ endpoints. `uptime` in seconds at the last renewal.
+    `mailbox` and `outbox` are ZMQ endpoints. `uptime` in seconds at the last renewal. `doors` are
+    further endpoints by name, for readers outside the topology.
     """
 
     actor: str
@@ -58,6 +62,7 @@ class Entry(Record, frozen=True):
     uptime: float = 0.0
     queues: list[Queue] = []
     card: ModelCard | None = None
+    doors: dict[str, str] = {}
 
 
 class Register(Message, frozen=True):

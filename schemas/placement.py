@@ -1,46 +1,163 @@
-"""Conversation *placement*: a gateway asks where a request shall run.
+"""Conversation *placement*: a gateway asks where a request shall run, and says how it goes on.
 
-An ask carries block hashes and lengths, never tokens.
+An ask carries block hashes and lengths, never tokens. Blocks are blocks of KV cache.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from schemas.message import Message, Record
+
+Policy = Literal[
+    "kv", "approximate", "least-loaded", "power-of-two", "round-robin", "random", "session"
+]
 
 
 class Place(Message, frozen=True):
-    """Ask to a RouterActor. Answered by `Placed`; refused `not_found` or `overloaded`.
+    """Ask to a RouterActor. Answered by `Placed`; refused `not_found`, `not_ready`, `overloaded`.
 
-    `prompt_tokens` and `max_tokens` in tokens; `block_hashes` of the prompt's full blocks, empty
-    while no policy reads them. `avoid` lists engines (actor ids) that the asker had no luck with.
+    `prompt_tokens` and `max_tokens` in tokens. `blocks` are the packed sequence hashes of the
+    prompt's full blocks of `block_size` tokens (`schemas.block_hash`). `avoid` lists engines (actor
+    ids) that the asker had no luck with. `priority`: smaller goes first where requests wait.
+    Requests of one `session` belong together. `engine` and `rank` pin the choice.
     """
 
     request_id: str
     model: str
     prompt_tokens: int
     max_tokens: int
-    block_hashes: list[int] = []
+    blocks: bytes = b""
+    block_size: int = 0
     avoid: list[str] = []
+    priority: int = 0
+    session: str | None = None
+    engine: str | None = None
+    rank: int | None = None
 
 
 class Considered(Record, frozen=True):
-    """One candidate and its cost (lower is better), for the question *why*."""
+    """One candidate, for the question *why*. The lowest `cost` wins.
+
+    `found`: leading blocks of the prompt that it holds, by tier. `prefill_tokens` still to be
+    computed there, `decode_blocks` in use there and `requests` there, this one not counted;
+    `credit` in blocks. `excluded` says why it could not be chosen, if so.
+    """
 
     engine: str
     rank: int
     cost: float
+    found: dict[str, int] = {}
+    credit: float = 0.0
+    prefill_tokens: int = 0
+    decode_blocks: int = 0
+    requests: int = 0
+    excluded: str = ""
 
 
 class Placed(Message, frozen=True):
-    """Where: engine (actor id), the life of it that was meant, and the data-parallel rank."""
+    """Where: engine (actor id), the life of it that was meant, and the data-parallel rank.
+
+    `matched` is how many tokens of the prompt are in its KV cache, as the router believes;
+    `waited` in seconds in the router's queue.
+    """
 
     engine: str
     incarnation: int
     rank: int
     considered: list[Considered] = []
+    policy: str = ""
+    matched: int = 0
+    waited: float = 0.0
+
+
+class PlacementStarted(Message, frozen=True):
+    """Tell to the RouterActor that placed it: the first token came, the prompt is computed."""
+
+    request_id: str
 
 
 class PlacementEnded(Message, frozen=True):
     """Tell to the RouterActor that placed it: this request is over, its load is gone."""
 
     request_id: str
+
+
+class PlacementMade(Message, frozen=True):
+    """Published by routers on topic `placements`, for each other: one more request runs there.
+
+    `asker` is the gateway. `blocks` as in `Place`.
+    """
+
+    request_id: str
+    asker: str
+    engine: str
+    incarnation: int
+    rank: int
+    prompt_tokens: int
+    matched: int
+    blocks: bytes
+    block_size: int
+    session: str | None = None
+
+
+class PlacementMoved(Message, frozen=True):
+    """Published by routers on topic `placements`: what a gateway said of a request."""
+
+    request_id: str
+    ended: bool
+
+
+class Why(Message, frozen=True):
+    """Ask to a RouterActor: why was it placed there? Answered by `Because`, refused `not_found`.
+
+    `request_id` as the client knows it; a request with several choices has several placements.
+    """
+
+    request_id: str
+
+
+class Decision(Record, frozen=True):
+    """One placement. `ago` in seconds. `refused` says why there was none."""
+
+    request_id: str
+    ago: float
+    model: str
+    prompt_tokens: int
+    asked_blocks: int
+    placed: Placed | None
+    refused: str = ""
+
+
+class Because(Message, frozen=True):
+    """Newest first."""
+
+    decisions: list[Decision]
+
+
+class Tune(Message, frozen=True):
+    """Ask to a RouterActor: use these settings from now on. Answered by `Tuned`.
+
+    Refused `invalid`, with nothing changed, if one of them cannot be. Empty: only say what is.
+    """
+
+    settings: dict[str, str | int | float | bool | None] = {}
+
+
+class Tuned(Message, frozen=True):
+    """All settings, as they are now; `version` counts the changes of this life."""
+
+    version: int
+    settings: dict[str, str | int | float | bool | None]
+
+
+class RoutingState(Message, frozen=True):
+    """Published on topic `routing` at changes and once a second.
+
+    `problems`: sentences for a person, such as engines without events. `waiting` requests.
+    """
+
+    policy: str
+    problems: list[str]
+    waiting: int
+    counters: dict[str, int] = {}

@@ -23,6 +23,7 @@ SIMPLE: dict[type[msgspec.inspect.Type], st.SearchStrategy[Any]] = {
     inspect.IntType: INT,
     inspect.FloatType: FLOAT,
     inspect.StrType: TEXT,
+    inspect.BytesType: st.binary(max_size=20),
     inspect.BoolType: st.booleans(),
     inspect.NoneType: st.none(),
     inspect.AnyType: ANY,

@@ -73,6 +73,7 @@ def describe(kind: msgspec.inspect.Type) -> str:
         inspect.IntType: "int",
         inspect.FloatType: "float",
         inspect.StrType: "str",
+        inspect.BytesType: "bytes",
         inspect.BoolType: "bool",
         inspect.NoneType: "nil",
         inspect.AnyType: "any",
@@ -87,6 +88,8 @@ def default_of(field: msgspec.inspect.Field) -> str:
         value = field.default_factory()
     else:
         return "required"
+    if isinstance(value, bytes):
+        value = value.decode()
     return "nil" if value is None else json.dumps(value)
 
 
@@ -188,7 +191,7 @@ def test_the_example_can_be_read_with_nothing_but_msgpack():
     header: Any = msgspec.msgpack.decode(frames["header"])
     body: Any = msgspec.msgpack.decode(frames["body"])
     assert header == [256, 1, "Place", "gateway/0", 7, 3, 1, 42, 1500, None]
-    assert body == ["Place", "r-1", "tiny", 300, 16, [], []]
+    assert body == ["Place", "r-1", "tiny", 300, 16, b"", 0, [], 0, None, None, None]
 
 
 def test_what_the_package_exports_is_what_the_page_counts():

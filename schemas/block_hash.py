@@ -1,0 +1,79 @@
+"""The names of KV blocks, on which gateways, KvEventActors and RouterActors agree.
+
+A block's *token hash* names its tokens and what else its KV depends on (adapter, salt, images); its
+*sequence hash* names it together with all blocks before it, so one hash is one prefix. Both are
+those of NVIDIA Dynamo 1.6 (XXH3, 64 bits), so that its tools and Callboard's agree. The hashes of
+engines are opaque, and differ between engines: they never leave a KvEventActor.
+
+On the bus hashes travel packed: 8 bytes each, unsigned, little-endian, first block first.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from xxhash import xxh3_64_intdigest as xxh3
+
+SEED = 1337
+MASK = 2**64 - 1
+
+_PAIR = struct.Struct("<QQ").pack
+
+
+def seed_of(lora: str | None = None, salt: str | None = None) -> int:
+    """The seed of all blocks of a request: of its adapter, and of what separates its cache."""
+    seed = SEED
+    if lora:
+        seed += xxh3(lora.encode())
+    if salt:
+        seed += xxh3(salt.encode(), 1)
+    return seed & MASK
+
+
+def token_hash(tokens: bytes, seed: int = SEED, images: Iterable[int] = ()) -> int:
+    """Of one full block. `tokens`: its ids, 4 bytes each, little-endian; `images`: their hashes."""
+    for image in sorted(images):
+        tokens += image.to_bytes(8, "little")
+    return xxh3(tokens, seed)
+
+
+def sequence_hash(parent: int | None, block: int) -> int:
+    """Of a block with the token hash `block` after one with the sequence hash `parent`."""
+    return block if parent is None else xxh3(_PAIR(parent, block), SEED)
+
+
+def prompt_hashes(
+    tokens: Sequence[int],
+    block_size: int,
+    *,
+    lora: str | None = None,
+    salt: str | None = None,
+    images: Mapping[int, Iterable[int]] | None = None,
+) -> bytes:
+    """Packed sequence hashes of the full blocks of a prompt; `images` by number of the block.
+
+    Raises `OverflowError` for a token id below 0 or above 2**32 - 1.
+    """
+    seed, packed = seed_of(lora, salt), array("I", tokens).tobytes()
+    width = 4 * block_size
+    hashes = array("Q")
+    parent: int | None = None
+    for number, (start, end) in enumerate(pairwise(range(0, len(packed) + 1, width))):
+        inside = images.get(number, ()) if images else ()
+        parent = sequence_hash(parent, token_hash(packed[start:end], seed, inside))
+        hashes.append(parent)
+    return hashes.tobytes()
+
+
+def pack(hashes: Iterable[int]) -> bytes:
+    return array("Q", hashes).tobytes()
+
+
+def unpack(packed: bytes) -> Sequence[int]:
+    """Raises `ValueError` if the bytes are no whole number of hashes."""
+    hashes = array("Q")
+    hashes.frombytes(packed)
+    return hashes
