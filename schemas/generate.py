@@ -65,7 +65,9 @@ class Generate(Message, frozen=True):
     `rank` pins a data-parallel rank. `salt` separates prefix caches. Larger `priority` = later
     (vLLM's order). `lora` names a loaded adapter. `reasoning_ended` tells a constrained engine
     that the prompt already closed (or never opens) the reasoning part. `add_special_tokens` is for
-    `text`: a rendered chat has its own.
+    `text`: a rendered chat has its own. `resumed` are output tokens that an earlier engine gave:
+    this one goes on after them, as if it had generated them itself; all limits count them.
+    `alone`: it is suspected of killing engines, and runs only while nothing else does.
     """
 
     request_id: str
@@ -80,6 +82,8 @@ class Generate(Message, frozen=True):
     lora: str | None = None
     reasoning_ended: bool | None = None
     add_special_tokens: bool = True
+    resumed: list[int] = []
+    alone: bool = False
 
 
 class Candidate(Record, frozen=True):
