@@ -123,7 +123,8 @@ class Bench:
             before = len(times[0])
             while len(times[0]) < before + 8:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
-            mark, ends = time.perf_counter(), []
+            ends: list[float] = []
+            mark = time.perf_counter()
             await self.request(self.prompt(new), 1, ends)
             injected.append((new, mark, ends[0]))
         await asyncio.gather(*running)
