@@ -1,0 +1,144 @@
+"""The prefix index of a router: which data-parallel ranks hold a prompt's leading KV blocks.
+
+A *slot* is one rank in one life of an engine. The same rank may have two slots for a while: one
+keeps answering while the other is filled from a snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from actors.router.index.pure import PureTable
+from actors.router.index.table import Found, Table
+from schemas.kv import TIERS, Tier
+
+MAX_BLOCKS = 1 << 24
+NUMBERS = {tier: number for number, tier in enumerate(TIERS)}
+SHARE = 256
+"""Blocks that are swept with each update while there is something to sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a slot stands for: an actor id, which life of it, and the rank."""
+
+    engine: str
+    incarnation: int
+    rank: int
+
+
+class Index:
+    """Every call does bounded work except `dump`: a slot is closed and cleared in no time.
+
+    What that leaves behind is swept a little at a time. At most `max_blocks` distinct blocks: what
+    is beyond is not taken, and counted in `refused`; then matches end at the blocks left out, until
+    their slots are filled again from a snapshot. Bad slots and bytes raise `ValueError`.
+    """
+
+    implementation: ClassVar[str] = "python"
+
+    def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
+        self._table: Table = PureTable(max_blocks)
+        self._owners: list[Owner | None] = []  # by slot
+        self._holders: list[int] = []  # by slot
+        self._free: list[int] = []
+        self._closed: dict[int, int] = {}  # slots to be given out again, by the last holder
+
+    def open(self, engine: str, incarnation: int, rank: int) -> int:
+        """A slot that holds nothing. Numbers of closed slots come again, once they are swept."""
+        if self._free:
+            slot = self._free.pop()
+        else:
+            slot = len(self._owners)
+            self._owners.append(None)
+            self._holders.append(-1)
+        self._owners[slot] = Owner(engine, incarnation, rank)
+        self._holders[slot] = self._table.take(slot)
+        return slot
+
+    def close(self, slot: int) -> None:
+        """Its blocks are not found any more, from now on."""
+        holder = self._holder(slot)
+        self._table.retire(holder)
+        self._closed[holder] = slot
+        self._owners[slot], self._holders[slot] = None, -1
+
+    def stored(self, slot: int, tier: Tier, packed: bytes) -> int:
+        """Returns how many of the blocks the slot did not have in this tier."""
+        added = self._table.add(self._holder(slot), NUMBERS[tier], packed)
+        if self._table.unswept:
+            self.sweep(SHARE)
+        return added
+
+    def removed(self, slot: int, tier: Tier, packed: bytes) -> int:
+        """Returns how many of the blocks the slot had in this tier."""
+        gone = self._table.remove(self._holder(slot), NUMBERS[tier], packed)
+        if self._table.unswept:
+            self.sweep(SHARE)
+        return gone
+
+    def cleared(self, slot: int) -> None:
+        """The slot holds nothing any more, and stays open."""
+        self._table.retire(self._holder(slot))
+        self._holders[slot] = self._table.take(slot)
+
+    def match(self, packed: bytes) -> dict[int, Found]:
+        """By open slot: leading blocks of the prompt by tier; slots without the first are left out.
+
+        Each tier goes on where the nearer one ended: (3, 2, 0, 0) are the first three blocks on the
+        device, the next two on the host.
+        """
+        return self._table.match(packed)
+
+    def sweep(self, budget: int) -> bool:
+        """Looks at about `budget` blocks for what closed slots left. True: nothing is left."""
+        for holder in self._table.sweep(budget):
+            slot = self._closed.pop(holder, None)
+            if slot is not None:  # else it was cleared and stayed open
+                self._free.append(slot)
+        return not self._table.unswept
+
+    def held(self, slot: int) -> dict[Tier, int]:
+        """Blocks that the slot holds, by tier."""
+        return dict(zip(TIERS, self._table.held(self._holder(slot)), strict=True))
+
+    def owner(self, slot: int) -> Owner:
+        self._holder(slot)
+        owner = self._owners[slot]
+        assert owner is not None
+        return owner
+
+    def slots(self) -> Iterator[int]:
+        """The open ones."""
+        return (slot for slot, owner in enumerate(self._owners) if owner is not None)
+
+    def __len__(self) -> int:
+        """Distinct blocks in memory; what closed slots left counts until it is swept."""
+        return self._table.blocks
+
+    def memory(self) -> int:
+        """Bytes."""
+        return self._table.memory
+
+    @property
+    def refused(self) -> int:
+        """Copies of blocks that were not taken, since the index was full."""
+        return self._table.refused
+
+    def dump(self) -> dict[int, dict[Tier, bytes]]:
+        """Packed blocks by open slot and tier: what `stored` makes the same index of.
+
+        Goes through the whole index: for tests, and for snapshots of a small one.
+        """
+        found: dict[int, dict[Tier, bytes]] = {slot: {} for slot in self.slots()}
+        slots = {self._holders[slot]: slot for slot in found}
+        for (holder, tier), packed in self._table.dump().items():
+            found[slots[holder]][TIERS[tier]] = packed
+        return found
+
+    def _holder(self, slot: int) -> int:
+        if 0 <= slot < len(self._holders) and (holder := self._holders[slot]) >= 0:
+            return holder
+        raise ValueError(f"slot {slot} is not open")

@@ -1,0 +1,191 @@
+"""The table without a compiler: dicts of bit masks. Four bits of a mask are the tiers of a holder.
+
+Many small dicts instead of one: growing one is quick, and so is looking through one in a sweep.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator
+
+from actors.router.index.table import MAX_HOLDERS, Found
+from schemas.block_hash import unpack
+
+SHARDS = 1024
+BLOCK_BYTES = 170
+"""Of one block, as measured: its share of the dict, its hash, and a mask of up to 15 holders."""
+
+
+class PureTable:
+    def __init__(self, max_blocks: int) -> None:
+        self.blocks = 0
+        self.refused = 0
+        self._max_blocks = max_blocks
+        self._shards: list[dict[int, int]] = [{} for _ in range(SHARDS)]
+        self._owners: list[int] = []
+        self._held: list[list[int]] = []
+        self._live = 0  # the four bits of each holder that is not retired
+        self._clean: list[int] = []
+        self._retired: list[int] = []  # since the sweep that is under way began
+        self._sweeping: list[int] = []
+        self._next = 0  # the shard that is swept next
+
+    @property
+    def unswept(self) -> int:
+        return len(self._retired) + len(self._sweeping)
+
+    @property
+    def memory(self) -> int:
+        wide = max(0, len(self._owners) - 15) // 8 * 4
+        return self.blocks * (BLOCK_BYTES + wide) + SHARDS * 64
+
+    def take(self, owner: int) -> int:
+        if self._clean:
+            holder = self._clean.pop()
+            self._owners[holder], self._held[holder] = owner, [0] * 4
+        else:
+            holder = len(self._owners)
+            if holder == MAX_HOLDERS:
+                raise OverflowError(f"more than {MAX_HOLDERS} holders")
+            self._owners.append(owner)
+            self._held.append([0] * 4)
+        self._live |= 15 << 4 * holder
+        return holder
+
+    def retire(self, holder: int) -> None:
+        self._check(holder, 0)
+        self._live &= ~(15 << 4 * holder)
+        self._retired.append(holder)
+
+    def add(self, holder: int, tier: int, packed: bytes) -> int:
+        self._check(holder, tier)
+        shards, bit, added = self._shards, 1 << 4 * holder + tier, 0
+        for block in unpack(packed):
+            shard = shards[block % SHARDS]
+            mask = shard.get(block, 0)
+            if mask & bit:
+                continue
+            if not mask:
+                if self.blocks >= self._max_blocks:
+                    self.refused += 1
+                    continue
+                self.blocks += 1
+            shard[block] = mask | bit
+            added += 1
+        self._held[holder][tier] += added
+        return added
+
+    def remove(self, holder: int, tier: int, packed: bytes) -> int:
+        self._check(holder, tier)
+        shards, bit, removed = self._shards, 1 << 4 * holder + tier, 0
+        for block in unpack(packed):
+            shard = shards[block % SHARDS]
+            mask = shard.get(block, 0)
+            if not mask & bit:
+                continue
+            if mask == bit:
+                del shard[block]
+                self.blocks -= 1
+            else:
+                shard[block] = mask ^ bit
+            removed += 1
+        self._held[holder][tier] -= removed
+        return removed
+
+    def match(self, packed: bytes) -> dict[int, Found]:
+        """Works on all holders at once; one is looked at by itself when one of its tiers ends.
+
+        `on[t]` has the bit 4 times holder where tier t of the holder goes on. A tier that ends gives its
+        holder to the next one, which may have this very block.
+        """
+        shards, live = self._shards, self._live
+        blocks = unpack(packed)
+        if not blocks:
+            return {}
+        first = shards[blocks[0] % SHARDS].get(blocks[0], 0) & live
+        on = [_any_tier(first), 0, 0, 0]
+        found = {holder: [0, 0, 0, 0] for holder in _holders(on[0])}
+        for number, block in enumerate(blocks):
+            mask = shards[block % SHARDS].get(block, 0) & live
+            for tier in range(4):
+                ended = on[tier] & ~(mask >> tier)
+                if ended:
+                    on[tier] ^= ended
+                    if tier < 3:
+                        on[tier + 1] |= ended
+                    for holder in _holders(ended):
+                        counts = found[holder]
+                        counts[tier] = number - sum(counts)
+            if not any(on):
+                break
+        for tier in range(4):
+            for holder in _holders(on[tier]):
+                counts = found[holder]
+                counts[tier] = len(blocks) - sum(counts)
+        return {self._owners[h]: (c[0], c[1], c[2], c[3]) for h, c in found.items()}
+
+    def held(self, holder: int) -> Found:
+        self._check(holder, 0)
+        device, host, disk, external = self._held[holder]
+        return device, host, disk, external
+
+    def sweep(self, budget: int) -> list[int]:
+        swept: list[int] = []
+        while budget > 0:
+            if not self._sweeping:
+                if not self._retired:
+                    break
+                self._sweeping, self._retired, self._next = self._retired, [], 0
+            shard = self._shards[self._next]
+            budget -= len(shard) or 1
+            self._sweep(self._next)
+            self._next += 1
+            if self._next == SHARDS:
+                swept += self._sweeping
+                self._sweeping = []
+        self._clean += swept
+        return swept
+
+    def dump(self) -> dict[tuple[int, int], bytes]:
+        found: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
+        for shard in self._shards:
+            for block, mask in shard.items():
+                for bit in _bits(mask & self._live):
+                    found[bit].append(block)
+        return {divmod(bit, 4): blocks.tobytes() for bit, blocks in found.items()}
+
+    def _sweep(self, number: int) -> None:
+        shard, live = self._shards[number], self._live
+        if not any(mask & ~live for mask in shard.values()):
+            return
+        # Built anew, since a dict that loses entries keeps its memory.
+        kept = {block: mask & live for block, mask in shard.items() if mask & live}
+        self.blocks -= len(shard) - len(kept)
+        self._shards[number] = kept
+
+    def _check(self, holder: int, tier: int) -> None:
+        if holder < 0 or not self._live >> 4 * holder & 1:
+            raise ValueError(f"holder {holder} is not in use")
+        if not 0 <= tier < 4:
+            raise ValueError(f"tier {tier} is none of 0 to 3")
+
+
+def _bits(mask: int) -> Iterator[int]:
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest
+
+
+def _holders(mask: int) -> Iterator[int]:
+    """Of a mask with one bit, the lowest of four, for each holder."""
+    return (bit // 4 for bit in _bits(mask))
+
+
+def _any_tier(mask: int) -> int:
+    """The lowest bit of each holder that has any of its four."""
+    merged = 0
+    for bit in _bits(mask):
+        merged |= 1 << bit // 4 * 4
+    return merged
