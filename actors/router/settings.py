@@ -1,0 +1,160 @@
+"""What can be set about placement: names, defaults, ranges. Nearly all can change live (`Tune`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
+
+import msgspec
+from msgspec import Meta
+
+from schemas.placement import Policy
+
+Value = str | int | float | bool | None
+Weight = Annotated[float, Meta(ge=0, le=100)]
+
+FIXED = frozenset({"index_blocks"})
+"""Settings that only a start takes."""
+
+
+class InvalidSetting(ValueError):
+    """A name that is no setting, or a value that it cannot take."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Blocks are KV blocks, times are seconds. docs/routing.md has the formula of the cost."""
+
+    policy: Annotated[
+        Policy,
+        Meta(
+            description="How a rank is chosen: kv = by the KV blocks that it holds and by load; "
+            "approximate = the same, guessing the blocks from earlier placements; session = as "
+            "kv, but requests of a session stay together; least-loaded; power-of-two; "
+            "round-robin; random."
+        ),
+    ] = "kv"
+    device_weight: Annotated[
+        Weight, Meta(description="What a block is worth that the rank holds on its device.")
+    ] = 1.0
+    host_weight: Annotated[
+        Weight, Meta(description="What a block is worth that the rank holds in host memory.")
+    ] = 0.75
+    disk_weight: Annotated[
+        Weight, Meta(description="What a block is worth that is on disk or outside the host.")
+    ] = 0.25
+    credit_decay: Annotated[
+        Weight,
+        Meta(
+            description="How fast held blocks lose their worth on a rank that has more prefill "
+            "waiting than others; 0 = not at all."
+        ),
+    ] = 0.0
+    prefill_load_scale: Annotated[
+        Weight, Meta(description="What a block that must be computed costs, beside one in use.")
+    ] = 1.0
+    request_weight: Annotated[
+        Weight, Meta(description="What each request that is there already costs, in blocks.")
+    ] = 0.0
+    temperature: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100,
+            description="0 = the lowest cost wins; above, ranks are drawn by softmax of their "
+            "costs, brought to 0 … 1, over this.",
+        ),
+    ] = 0.0
+    queue_threshold: Annotated[
+        Annotated[float, Meta(gt=0, le=1000)] | None,
+        Meta(
+            description="A rank takes no more while it has this many times max_num_batched_tokens "
+            "to prefill, and requests wait in the router; none = they wait in the engine."
+        ),
+    ] = None
+    queue_limit: Annotated[
+        int, Meta(ge=1, le=65_536, description="Requests that may wait in the router.")
+    ] = 1024
+    session_ttl: Annotated[
+        float,
+        Meta(
+            gt=0, le=604_800, description="A session is forgotten this long after its last request."
+        ),
+    ] = 600.0
+    session_limit: Annotated[
+        int,
+        Meta(ge=1, le=10_000_000, description="Sessions remembered; the least recently used goes."),
+    ] = 100_000
+    session_threshold: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1000,
+            description="A session leaves its rank while that has this many times "
+            "max_num_batched_tokens to prefill.",
+        ),
+    ] = 4.0
+    approximate_ttl: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=604_800,
+            description="Without KV events: a prompt is believed to be cached for this long.",
+        ),
+    ] = 120.0
+    approximate_blocks: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 26,
+            description="Without KV events: blocks remembered; the least recently used goes.",
+        ),
+    ] = 1 << 20
+    index_blocks: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 30,
+            description="Distinct blocks in the index, from KV events; only at start.",
+        ),
+    ] = 1 << 24
+    placement_ttl: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=604_800,
+            description="A request of which nobody says that it ended counts as load for this "
+            "long.",
+        ),
+    ] = 3600.0
+
+
+def parse(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
+    """`base` (the defaults) with these values, where text may stand for a number.
+
+    Raises `InvalidSetting` with one sentence that names the setting, the value and the mend.
+    """
+    known = Settings.__struct_fields__
+    for name in values:
+        if name not in known:
+            raise InvalidSetting(f"{name} is no setting of the router; it has {', '.join(known)}")
+    given = {n: None if v in ("none", "null") else v for n, v in values.items()}
+    kept = {} if base is None else msgspec.structs.asdict(base)
+    try:
+        return msgspec.convert({**kept, **given}, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        rule, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`")
+        raise InvalidSetting(f"{name} is {values[name]!r}: {_rule(name, rule)}") from None
+
+
+def plain(settings: Settings) -> dict[str, Value]:
+    return msgspec.structs.asdict(settings)
+
+
+def _rule(name: str, rule: str) -> str:
+    if name == "policy":
+        return f"choose one of {', '.join(get_args(Policy))}"
+    for typed, words in (("float | null", "a number, or none"), ("float", "a number")):
+        rule = rule.replace(f"`{typed}`", words)
+    rule = rule.replace("`int`", "a whole number").partition(", got ")[0]
+    return f"{rule[:1].lower()}{rule[1:]}"
