@@ -14,7 +14,7 @@ from actors.engine.sim.blocks import KvEvent
 from actors.engine.sim.options import SimOptions, parse
 from actors.engine.sim.rank import Rank
 from actors.engine.sim.request import SimRequest
-from actors.engine.sim.timing import Timing
+from actors.engine.sim.timing import TIMINGS, Timing
 from actors.engine.sim.vocabulary import Vocabulary
 from schemas.directory import ModelCard
 from schemas.generate import Generate
@@ -36,12 +36,11 @@ class SimBackend:
         self,
         flags: Mapping[str, Any],
         *,
-        timing: Timing | None = None,
         on_kv_events: KvEvents | None = None,
     ) -> None:
         """`flags` as `options.parse` takes them; they are checked by `start`."""
         self._flags = flags
-        self._timing = timing or Timing()
+        self._timing: Timing
         self._on_kv_events = on_kv_events
         self._options: SimOptions
         self._vocabulary: Vocabulary
@@ -56,6 +55,7 @@ class SimBackend:
     async def start(self, sink: Sink) -> ModelCard:
         """Raises `InvalidOptionError` or `UnusableModelError` with one clear sentence."""
         options = self._options = parse(self._flags)
+        self._timing = TIMINGS[options.sim_timing]
         words = self._vocabulary = vocabulary.load(options.model)
         self._answers = Answers(
             words, seed=options.seed, sim_seed=options.sim_seed, length=options.sim_answer_tokens

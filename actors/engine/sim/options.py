@@ -75,10 +75,14 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         float,
         Meta(
             ge=0,
-            description="Factor on the duration of each step: 1 = as an H100 with an 8B model, "
+            description="Factor on the duration of each step: 1 = as measured, "
             "0.5 = twice as fast, 0 = as fast as this machine can.",
         ),
     ] = 1.0
+    sim_timing: Annotated[
+        Literal["h100-llama-8b"],
+        Meta(description="The machine and model whose measured step times it takes."),
+    ] = "h100-llama-8b"
     sim_answer_tokens: Annotated[
         Natural,
         Meta(

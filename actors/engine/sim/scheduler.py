@@ -13,20 +13,31 @@ class Batch:
     """One step: `sampling` are the requests that get a token from it, in order.
 
     `tokens` counts prefill and decode together; `preempted` lost their blocks while it was made.
+    `pairs` are those of `timing.Work`.
     """
 
-    __slots__ = ("kv_tokens", "preempted", "prefill_tokens", "sampling", "tokens")
+    __slots__ = ("kv_tokens", "pairs", "preempted", "prefill_tokens", "sampling", "tokens")
 
     def __init__(self) -> None:
         self.sampling: list[SimRequest] = []
         self.preempted: list[SimRequest] = []
         self.tokens = 0
         self.prefill_tokens = 0
+        self.pairs = 0
         self.kv_tokens = 0
 
     @property
     def work(self) -> Work:
-        return Work(self.prefill_tokens, self.tokens - self.prefill_tokens, self.kv_tokens)
+        decodes = self.tokens - self.prefill_tokens
+        return Work(self.prefill_tokens, decodes, self.kv_tokens, self.pairs)
+
+    def prefill(self, request: SimRequest, computed: int, upto: int, *, undo: bool = False) -> None:
+        """The step computes these tokens of the prompt, or it shall not after all."""
+        sign, size = -1 if undo else 1, request.block_size
+        self.prefill_tokens += sign * (upto - computed)
+        self.pairs += sign * ((upto - computed) * (upto + computed) // 2)
+        # What it holds is read for `pairs`, not once as by a decode.
+        self.kv_tokens -= sign * (-(-upto // size) * size)
 
 
 class Scheduler:
@@ -64,13 +75,13 @@ class Scheduler:
         if not batch.preempted and self.waiting:
             budget = self._admit(batch, budget)
         batch.tokens = self._budget - budget
-        batch.kv_tokens = self._paging.held_tokens
+        batch.kv_tokens += self._paging.held_tokens
         return batch
 
     def _schedule_running(self, batch: Batch) -> int:
         budget = self._budget
         running, sampling = self.running, batch.sampling
-        given: dict[SimRequest, int] | None = {} if self._by_priority else None
+        given: dict[SimRequest, tuple[int, int]] | None = {} if self._by_priority else None
         place = 0
         while place < len(running) and budget:
             request = running[place]
@@ -81,7 +92,7 @@ class Scheduler:
                 sampling.append(request)
                 budget -= 1
                 if given is not None:
-                    given[request] = 1
+                    given[request] = (known, known + 1)
                 continue
             if known >= request.limit:
                 continue  # the step in flight gives it its last token
@@ -95,9 +106,9 @@ class Scheduler:
                 if request.status is not Status.RUNNING:
                     break
             if given is not None:
-                given[request] = upto - computed
+                given[request] = (computed, upto)
             if upto - computed > 1:
-                batch.prefill_tokens += upto - computed
+                batch.prefill(request, computed, upto)
             budget -= upto - computed
             self._advance(request, upto, batch)
         for request in running[place:]:
@@ -136,14 +147,14 @@ class Scheduler:
                 return victims
 
     @staticmethod
-    def _undo(victim: SimRequest, given: dict[SimRequest, int], batch: Batch) -> int:
+    def _undo(victim: SimRequest, given: dict[SimRequest, tuple[int, int]], batch: Batch) -> int:
         """Take a request that was preempted after all out of the batch; returns its tokens."""
-        tokens = given.pop(victim)
-        if tokens > 1:
-            batch.prefill_tokens -= tokens
+        computed, upto = given.pop(victim)
+        if upto - computed > 1:
+            batch.prefill(victim, computed, upto, undo=True)
         if victim in batch.sampling:
             batch.sampling.remove(victim)
-        return tokens
+        return upto - computed
 
     def _admit(self, batch: Batch, budget: int) -> int:
         while budget and self.waiting and len(self.running) < self._most:
@@ -159,6 +170,6 @@ class Scheduler:
             self.running.append(request)
             request.status = Status.RUNNING
             budget -= upto - cached
-            batch.prefill_tokens += upto - cached
+            batch.prefill(request, cached, upto)
             self._advance(request, upto, batch)
         return budget

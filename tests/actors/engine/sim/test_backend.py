@@ -13,7 +13,7 @@ from actors.engine.backend import Backend, InvalidRequest
 from actors.engine.sim.backend import SimBackend
 from actors.engine.sim.blocks import BlockStored
 from actors.engine.sim.options import InvalidOptionError
-from actors.engine.sim.timing import Timing, Work
+from actors.engine.sim.timing import DEFAULT, TIMINGS, Work
 from tests.actors.engine.sim.requests import generate
 
 
@@ -191,8 +191,8 @@ def test_a_step_takes_the_time_of_its_work():
         engine.submit(1, 1, generate([1] * 100, max_tokens=11))
         start = time.monotonic()
         await heard.until(lambda: heard.finished() == [1])
-        timing = Timing()
-        expected = timing.seconds(Work(100, 0, 100)) + 10 * timing.seconds(Work(0, 1, 112))
+        timing = TIMINGS[DEFAULT]
+        expected = timing.seconds(Work(100, 0, 0, 5000)) + 10 * timing.seconds(Work(0, 1, 112))
         assert time.monotonic() - start >= 0.5 * expected * 0.95
 
     with_engine(scenario, sim_speed=0.5)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine.sim.blocks import BlockStored
+from actors.engine.sim.timing import Work
 from tests.actors.engine.sim.requests import WORDS, Ranked, generate
 
 EOS = WORDS.eos_token_ids[0]
@@ -210,6 +211,33 @@ def test_chunked_prefill_keeps_to_the_budget_and_lets_decodes_go_on(ahead):
     assert all(work.prefill_tokens + work.decodes <= 16 for work in worked)
     assert [work.prefill_tokens for work in worked if work.prefill_tokens] == [15, 15, 15, 15]
     assert sum(work.decodes for work in worked) >= 4
+
+
+def test_work_counts_what_prompts_attend_to_and_what_decodes_read():
+    ranked = Ranked({"max_num_batched_tokens": 16, "async_scheduling": False})
+    ranked.add(1, generate([1] * 20, max_tokens=3))
+    worked = []
+    while (work := ranked.rank.begin()) is not None:
+        worked.append(work)
+        ranked.rank.end()
+    # Each token attends to those before it: 0 to 15, then 16 to 19, in mean and by count.
+    assert worked[0] == Work(16, 0, 0, 16 * 16 // 2)
+    assert worked[1] == Work(4, 0, 0, 4 * (16 + 20) // 2)
+    assert worked[2] == worked[3] == Work(0, 1, 32, 0)
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+def test_what_is_preempted_leaves_no_work_behind(policy):
+    ranked = Ranked(
+        {"num_gpu_blocks_override": 11, "max_model_len": 160, "scheduling_policy": policy}
+    )
+    for key in range(1, 5):
+        ranked.add(key, generate([key] * 30, max_tokens=60))
+    while (work := ranked.rank.begin()) is not None:
+        ranked.rank.end()
+        assert work.prefill_tokens >= 0
+        assert 0 <= work.kv_tokens <= 10 * 16
+        assert (work.prefill_pairs > 0) == (work.prefill_tokens > 0)
 
 
 def test_the_youngest_is_preempted_and_resumes():
