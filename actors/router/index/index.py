@@ -14,6 +14,13 @@ from actors.router.index.pure import PureTable
 from actors.router.index.table import Found, Table
 from schemas.kv import TIERS, Tier
 
+try:
+    from actors.router.index._native import NativeTable
+except ImportError:  # installed without a compiler, or run from a checkout that was never built
+    FASTEST: tuple[str, type[Table]] = ("python", PureTable)
+else:
+    FASTEST = ("native", NativeTable)
+
 MAX_BLOCKS = 1 << 24
 NUMBERS = {tier: number for number, tier in enumerate(TIERS)}
 SHARE = 256
@@ -37,10 +44,12 @@ class Index:
     their slots are filled again from a snapshot. Bad slots and bytes raise `ValueError`.
     """
 
-    implementation: ClassVar[str] = "python"
+    implementation: ClassVar[str]
+    implementation, _fastest = FASTEST
+    """`native`, or `python` where the extension was not built."""
 
-    def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
-        self._table: Table = PureTable(max_blocks)
+    def __init__(self, max_blocks: int = MAX_BLOCKS, table: type[Table] = _fastest) -> None:
+        self._table = table(max_blocks)
         self._owners: list[Owner | None] = []  # by slot
         self._holders: list[int] = []  # by slot
         self._free: list[int] = []

@@ -96,8 +96,8 @@ class PureTable:
     def match(self, packed: bytes) -> dict[int, Found]:
         """Works on all holders at once; one is looked at by itself when one of its tiers ends.
 
-        `on[t]` has the bit 4 times holder where tier t of the holder goes on. A tier that ends gives its
-        holder to the next one, which may have this very block.
+        `on[tier]` has the lowest of the four bits of each holder that goes on in this tier. A tier
+        that ends gives its holders to the next one, which may have this very block.
         """
         shards, live = self._shards, self._live
         blocks = unpack(packed)

@@ -12,7 +12,7 @@ from typing import Protocol
 Found = tuple[int, int, int, int]
 """Leading blocks of a prompt by tier, nearest first: each goes on where the one before ended."""
 
-MAX_HOLDERS = 1 << 19
+MAX_HOLDERS = 500_000
 """Holders at a time, those that wait for the sweep among them."""
 
 
@@ -22,6 +22,8 @@ class Table(Protocol):
     `ValueError` for a holder that was not given out or is retired, for a tier outside 0 to 3, and
     for bytes that are no whole number of hashes; nothing has changed then.
     """
+
+    def __init__(self, max_blocks: int) -> None: ...
 
     @property
     def blocks(self) -> int:
@@ -43,31 +45,31 @@ class Table(Protocol):
         """Of memory, without the allocator's own; for `pure` a close estimate."""
         ...
 
-    def take(self, owner: int) -> int:
+    def take(self, owner: int, /) -> int:
         """A holder with no blocks; `match` reports it as `owner`. `OverflowError` if none left."""
         ...
 
-    def retire(self, holder: int) -> None:
+    def retire(self, holder: int, /) -> None:
         """Takes the same time whatever the holder has."""
         ...
 
-    def add(self, holder: int, tier: int, packed: bytes) -> int:
+    def add(self, holder: int, tier: int, packed: bytes, /) -> int:
         """How many of these copies were not known before; the others change nothing."""
         ...
 
-    def remove(self, holder: int, tier: int, packed: bytes) -> int:
+    def remove(self, holder: int, tier: int, packed: bytes, /) -> int:
         """How many of these copies were known; the others change nothing."""
         ...
 
-    def match(self, packed: bytes) -> dict[int, Found]:
+    def match(self, packed: bytes, /) -> dict[int, Found]:
         """By owner; those that do not have the first block in any tier are left out."""
         ...
 
-    def held(self, holder: int) -> Found:
+    def held(self, holder: int, /) -> Found:
         """Blocks by tier."""
         ...
 
-    def sweep(self, budget: int) -> list[int]:
+    def sweep(self, budget: int, /) -> list[int]:
         """Looks at about `budget` blocks. Returns the holders that are written nowhere any more."""
         ...
 
