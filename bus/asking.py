@@ -12,10 +12,11 @@ from bus.identity import CONFIG, Addresses
 from bus.ledger import Ledger
 from bus.peers import Peers
 from bus.pending import Done, Open, Pending
+from bus.reconciling import Reconciling
 from bus.sequences import Seen
 from bus.transport import Sent
 from bus.wire import Wire
-from schemas.life import Queue
+from schemas.life import Queue, Reconcile
 from schemas.message import Message, tag_of
 from schemas.refusal import Code, Refusal
 
@@ -48,6 +49,7 @@ class Asking:
         self._on_batch = on_batch
         self._guard = guard
         self._pending = Pending()
+        self._reconciling = Reconciling(clock, self._pending, self._compare, self._lost)
         self._timer: Timer | None = None
         self._timer_at = float("inf")
 
@@ -85,6 +87,7 @@ class Asking:
             if sent is Sent.OK:
                 if deadline is not None:
                     self._arm(deadline)
+                self._reconciling.watch()
                 return correlation
             refusal = (
                 Refusal("overloaded", f"too many messages wait for {to}")
@@ -104,12 +107,14 @@ class Asking:
 
     def fail_peer(self, actor: str, incarnation: int, code: Code, text: str) -> None:
         """End all that was asked of this life, and of earlier ones."""
+        self._reconciling.forget(actor)
         for _, entry in self._pending.take_peer(actor, incarnation):
             self._guard(entry.done, Refusal(code, text))
 
     def close(self, text: str) -> None:
         for _, entry in self._pending.take_all():
             self._guard(entry.done, Refusal("cancelled", text))
+        self._reconciling.close()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -165,7 +170,21 @@ class Asking:
             self.lost_replies(header.sender, header.incarnation)
 
     def _withdraw(self, correlation: int, entry: Open) -> None:
-        self._send(entry.to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
+        to = entry.to
+        sent = self._send(to, Kind.CANCEL, None, correlation, incarnation=entry.incarnation)
+        if sent is not Sent.NO_ROUTE:
+            self._reconciling.withdrawn(to)
+
+    def _compare(self, to: str, message: Reconcile, done: Done, timeout: float) -> None:
+        self.request(Kind.ASK, to, message, done, None, timeout, 0, None)
+
+    def _lost(self, correlation: int, to: str) -> None:
+        """The peer does not have what we asked: the ask or its answer was lost on its way."""
+        entry = self._pending.get(correlation)
+        if entry is not None and entry.to == to:
+            self._ledger.note("asks_lost", f"to {to}")
+            self._withdraw(correlation, entry)  # should it still come by an older connection
+            self._end(correlation, Refusal("unreachable", f"{to} does not have it: it was lost"))
 
     def _end(self, correlation: int, message: Message) -> None:
         entry = self._pending.take(correlation)

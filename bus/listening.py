@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from bus.clock import Clock
 from bus.directory import Directory
 from bus.envelope import Frame, FrameError, Kind, decode
-from bus.identity import CONFIG, Identity
+from bus.identity import CONFIG
 from bus.ledger import Ledger
 from bus.sequences import Seen
 from schemas.life import Heartbeat
 from schemas.message import Message
-
-OVERTAKING = 0.5
-"""Seconds by which a heartbeat may overtake a reply: they come through different sockets."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """A heartbeat said at this time that `last` was the last reply to us."""
-
-    incarnation: int
-    last: int
-    at: float
 
 
 class Listening:
@@ -32,22 +18,15 @@ class Listening:
 
     def __init__(
         self,
-        me: Identity,
         directory: Directory,
         seen: Seen,
         ledger: Ledger,
         on_event: Callable[[str, str, Message], None],
-        on_replies_lost: Callable[[str, int], None],
-        clock: Clock,
     ) -> None:
-        self._claim_key = f"@{me.wire.decode()}"
         self._directory = directory
         self._seen = seen
         self._ledger = ledger
         self._on_event = on_event
-        self._on_replies_lost = on_replies_lost
-        self._clock = clock
-        self._claims: dict[str, _Claim] = {}
 
     def on_published(self, publisher: str, frames: Sequence[Frame]) -> None:
         """Frames of the outbox of `publisher`."""
@@ -75,25 +54,11 @@ class Listening:
         self._on_event(publisher, topic, message)
 
     def _compare(self, publisher: str, incarnation: int, sequences: dict[str, int]) -> None:
-        """A heartbeat says how far its topics are, and how far its replies to us."""
-        life = (publisher, incarnation)
+        """A heartbeat says how far its topics are."""
         for topic, last in sequences.items():
-            if topic == self._claim_key:
-                self._check_claim(*life, last)
-            elif topic != "life":
-                self._count_lost(*life, topic, self._seen.behind((*life, topic), last))
-
-    def _check_claim(self, publisher: str, incarnation: int, last: int) -> None:
-        """What was sent to us by the time of an earlier heartbeat must be here by now."""
-        now, claim = self._clock.now(), self._claims.get(publisher)
-        if claim is not None and claim.incarnation == incarnation:
-            if now < claim.at + OVERTAKING:
-                return
-            replies = (publisher, incarnation, "replies")
-            self._seen.join(replies)
-            if self._seen.behind(replies, claim.last):
-                self._on_replies_lost(publisher, incarnation)
-        self._claims[publisher] = _Claim(incarnation, last, now)
+            if topic != "life":
+                lost = self._seen.behind((publisher, incarnation, topic), last)
+                self._count_lost(publisher, incarnation, topic, lost)
 
     def _count_lost(self, publisher: str, incarnation: int, topic: str, lost: int) -> None:
         if lost:

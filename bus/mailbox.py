@@ -65,6 +65,17 @@ class Mailbox:
         incoming.ended()
         self._open.pop(incoming.key, None)
 
+    def reconcile(self, asker: Incoming, named: Sequence[int]) -> list[int]:
+        """The asker has only these open here: withdraw the others, return those that are not."""
+        life, before = asker.key[:2], asker.header.sequence
+        known = {key[2]: i.header.sequence for key, i in self._open.items() if key[:2] == life}
+        kept = set(named)
+        for correlation, sequence in known.items():
+            if correlation not in kept and sequence < before:
+                self._ledger.note("cancels_lost", f"of {asker.sender}")
+                self._cancelled((*life, correlation))
+        return [correlation for correlation in named if correlation not in known]
+
     def forget(self, actor: str, incarnation: int) -> None:
         """The asker is dead: withdraw what lives of it up to `incarnation` had open."""
         identity = Identity(actor, incarnation).wire
@@ -176,9 +187,7 @@ class Mailbox:
             queue = Outgoing(lambda f: self._router.send(identity, f))
             self._waiting[identity] = queue
             self._clock.call_later(RETRY, lambda: self._retry(identity))
-        sent = queue.push(frames)
-        self._wire.held[identity] = len(queue)
-        return sent is Sent.OK
+        return queue.push(frames) is Sent.OK
 
     def _retry(self, identity: bytes) -> None:
         queue = self._waiting.get(identity)
@@ -187,7 +196,6 @@ class Mailbox:
         if queue.flush() is Sent.NO_ROUTE:
             self._drop(identity)
         elif len(queue):
-            self._wire.held[identity] = len(queue)
             self._clock.call_later(RETRY, lambda: self._retry(identity))
         else:
             self._drop(identity)
@@ -195,6 +203,5 @@ class Mailbox:
     def _drop(self, identity: bytes) -> None:
         """Its queue is not needed any more; what is still in it can reach nobody."""
         queue = self._waiting.pop(identity, None)
-        self._wire.held.pop(identity, None)
         if queue is not None and len(queue):
             self._ledger.note("answer_dropped", f"to {identity!r}, which is gone", len(queue))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import itertools
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,7 +31,8 @@ class Pending:
     """Correlation id -> open ask or stream. Whoever takes one out of here ends it."""
 
     def __init__(self) -> None:
-        self._ids = itertools.count(1)
+        self.last = 0
+        """The correlation id that was given last."""
         self._open: dict[int, Open] = {}
         self._deadlines: list[tuple[float, int]] = []
 
@@ -40,7 +41,7 @@ class Pending:
 
     def add(self, entry: Open) -> int:
         """Returns the correlation id, unique in this life of the asker."""
-        correlation = next(self._ids)
+        self.last = correlation = self.last + 1
         self._open[correlation] = entry
         if entry.deadline is not None:
             heapq.heappush(self._deadlines, (entry.deadline, correlation))
@@ -55,6 +56,13 @@ class Pending:
     def take(self, correlation: int) -> Open | None:
         """None if it was not open: late, double, or never ours."""
         return self._open.pop(correlation, None)
+
+    def by_peer(self) -> dict[str, list[int]]:
+        """Actor id -> correlation ids of what is open there, ascending."""
+        listed: defaultdict[str, list[int]] = defaultdict(list)
+        for correlation, entry in self._open.items():
+            listed[entry.to].append(correlation)
+        return dict(listed)
 
     def take_peer(self, to: str, incarnation: int) -> list[tuple[int, Open]]:
         """All that was sent to `to` in a life up to `incarnation`."""

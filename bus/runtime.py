@@ -29,7 +29,18 @@ from bus.sequences import Seen
 from bus.transport import Transport
 from bus.wire import Wire
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, ModelCard, Registered
-from schemas.life import Describe, Description, Died, Drain, Draining, Heartbeat, Queue, State
+from schemas.life import (
+    Describe,
+    Description,
+    Died,
+    Drain,
+    Draining,
+    Heartbeat,
+    Queue,
+    Reconcile,
+    Reconciled,
+    State,
+)
 from schemas.message import Message
 from schemas.refusal import Code, Refusal
 
@@ -95,15 +106,7 @@ class Runtime:
         common = (self._wire, clock, self.directory, self._seen, self._ledger)
         self._mailbox = Mailbox(*common, self._on_message, self._on_cancel)
         self._asking = Asking(*common, self._peers, addresses, self._on_batch, self.guard)
-        self._listening = Listening(
-            identity,
-            self.directory,
-            self._seen,
-            self._ledger,
-            self._on_event,
-            self._asking.lost_replies,
-            clock,
-        )
+        self._listening = Listening(self.directory, self._seen, self._ledger, self._on_event)
         self._drain_until: float | None = None
         self._on_stopped = on_stopped
         self._closing: asyncio.Task[None] | None = None
@@ -305,6 +308,8 @@ class Runtime:
         message, me = incoming.message, self.identity.actor
         if isinstance(message, Describe):
             incoming.answer(self.describe())
+        elif isinstance(message, Reconcile):
+            incoming.answer(Reconciled(self._mailbox.reconcile(incoming, message.open)))
         elif isinstance(message, Drain):
             incoming.answer(Draining(self._peek(self.actor.pending, 0)))
             self.clock.call_later(0, lambda: self.drain(message.timeout))
@@ -357,8 +362,8 @@ class Runtime:
             return
         kind = kind_of(entry.actor)
         topics = set(self.actor.listens.get(kind, ()))
-        if topics or kind in ("engine", "supervisor"):
-            topics.add("life")  # deaths that the supervisor sees, lost replies of engines
+        if topics or kind == "supervisor":
+            topics.add("life")  # deaths that the supervisor sees, lost events of others
         if topics:
             self._peers.follow(entry, topics)
 

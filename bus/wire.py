@@ -12,8 +12,6 @@ class Wire:
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.sent = Sent()
-        self.held: dict[bytes, int] = {}
-        """Replies that have their number and still wait on our side, by identity."""
 
     def frames(
         self,
@@ -43,12 +41,8 @@ class Wire:
         return encode(header, message, topic)
 
     def last(self) -> dict[str, int]:
-        """For heartbeats: the last sequence of each topic, and as `@identity` of replies."""
-        sequences: dict[str, int] = {}
-        for key, last in self.sent.items():
-            if isinstance(key, bytes):
-                name = key.decode(errors="backslashreplace")  # a stranger's may be any bytes
-                sequences[f"@{name}"] = last - self.held.get(key, 0)
-            elif "/" not in str(key):  # keys with a slash are actors that we ask, not topics
-                sequences[str(key)] = last
-        return sequences
+        """For heartbeats: the last sequence of each topic."""
+        # Keys of bytes are identities that we reply to, those with a slash actors that we ask.
+        return {
+            key: last for key, last in self.sent.items() if isinstance(key, str) and "/" not in key
+        }

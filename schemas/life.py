@@ -67,3 +67,21 @@ class Draining(Message, frozen=True):
     """The actor stops after its `pending` requests, or when the time of the `Drain` is over."""
 
     pending: int
+
+
+class Reconcile(Message, frozen=True):
+    """Ask to any actor, answered by `Reconciled`: what the asker has open there, and nothing else.
+
+    The recipient withdraws what came before and is not named. `open` holds correlation ids.
+    """
+
+    open: list[int]
+
+
+class Reconciled(Message, frozen=True):
+    """`unknown` are those of `Reconcile.open` that are not open: they, or their answers, are lost.
+
+    Order holds within a connection: the answers that were sent have arrived before this one.
+    """
+
+    unknown: list[int]

@@ -244,47 +244,6 @@ def test_lost_events_are_noticed_the_last_one_too():
     run(scenario())
 
 
-def test_a_lost_reply_ends_the_asks_that_may_have_been_meant_and_withdraws_them():
-    async def scenario():
-        async with stage() as on:
-            a, _, b, server = await pair(on, lambda incoming: None)
-            ends: list[Message] = []
-            a.stream("engine/0", GENERATE, ends.append)
-            await until(lambda: len(server.got) == 1)
-            server.got[0].item(PLACE)
-            b._wire.sent.next(server.got[0].identity)  # the last reply of all: a heartbeat tells
-            await until(lambda: bool(ends))
-            assert isinstance(ends[0], Refusal)
-            assert ends[0].code == "unreachable"
-            await until(lambda: len(server.cancelled) == 1)
-
-    run(scenario())
-
-
-def test_what_heartbeats_overtake_is_not_lost():
-    """Heartbeats and replies come through different sockets."""
-
-    async def scenario():
-        async with stage() as on:
-            a, _, b, server = await pair(on, lambda incoming: None)
-            ends: list[Message] = []
-            a.stream("engine/0", GENERATE, ends.append)
-            await until(lambda: len(server.got) == 1)
-            beats = a.counters
-            number = b._wire.sent.next(server.got[0].identity)
-            b.publish("life", b.heartbeat())
-            b.publish("life", b.heartbeat())  # a change of state beats at once
-            for _ in range(20):
-                await asyncio.sleep(0.005)
-            b._wire.sent._last[server.got[0].identity] = number - 1  # now it is sent
-            server.got[0].answer(PLACED)
-            await until(lambda: bool(ends))
-            assert ends == [PLACED]
-            assert beats["replies_lost"] == 0
-
-    run(scenario())
-
-
 async def nowhere(on: Stage) -> Entry:
     """In the directory, and not there: nobody ever bound its sockets."""
     entry = Entry("engine/1", 1, on.endpoint("no.m"), on.endpoint("no.o"), "ready", 1, "")

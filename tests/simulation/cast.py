@@ -102,7 +102,7 @@ class CountingEngine(EngineActor):
 class Asked:
     """One ask or stream, and how it ended: never more than one way."""
 
-    def __init__(self, to: str, at: float, timeout: float, tokens: int = 0) -> None:
+    def __init__(self, to: str, at: float, timeout: float | None, tokens: int = 0) -> None:
         self.to = to
         self.at = at
         self.timeout = timeout
@@ -166,9 +166,9 @@ class Asker(Actor):
 
     def _generate(self) -> None:
         to = self.random.choice(["engine/0", "engine/1"])
-        self.generate(to, self.random.randint(1, 40), self.random.choice([0.2, 5.0]))
+        self.generate(to, self.random.randint(1, 40), self.random.choice([0.2, 5.0, None]))
 
-    def generate(self, to: str, tokens: int, timeout: float) -> None:
+    def generate(self, to: str, tokens: int, timeout: float | None) -> None:
         """Stream tokens, and watch that they come in order."""
         asked = Asked(to, self.rt.clock.now(), timeout, tokens)
         self.asked.append(asked)
