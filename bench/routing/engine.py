@@ -1,0 +1,100 @@
+"""The simulated engine in virtual time: the ranks of `sim`, stepped by the clock of the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from actors.engine.actor import EngineActor
+from actors.engine.backend import Sink
+from actors.engine.sim import vocabulary
+from actors.engine.sim.admission import check
+from actors.engine.sim.answers import Answers
+from actors.engine.sim.blocks import KvEvent
+from actors.engine.sim.options import parse
+from actors.engine.sim.rank import Rank
+from actors.engine.sim.request import SimRequest
+from actors.engine.sim.timing import TIMINGS
+from bus.clock import Clock
+from schemas.directory import ModelCard
+from schemas.generate import Generate
+
+KvEvents = Callable[[list[KvEvent]], None]
+
+
+class VirtualSim:
+    """Implements `actors.engine.backend.Backend`; one rank. A step ends when its time is over."""
+
+    def __init__(self, flags: Mapping[str, Any], clock: Clock, on_kv_events: KvEvents) -> None:
+        self._options = parse(flags)
+        self._clock = clock
+        self._on_kv_events = on_kv_events
+        self._timing = TIMINGS[self._options.sim_timing]
+        self._words = vocabulary.load(self._options.model)
+        self._answers = Answers(self._words, seed=0, sim_seed=0, length=0)
+        self._rank = Rank(0, self._options, self._answers, record=True)
+        self._sink: Sink
+        self._busy = False
+
+    async def start(self, sink: Sink) -> ModelCard:
+        options, self._sink = self._options, sink
+        sink.load(self._rank.load())
+        return ModelCard(
+            model=options.model,
+            served_names=options.names,
+            engine="sim",
+            engine_version="virtual",
+            context_length=options.max_model_len,
+            block_size=options.block_size,
+            num_blocks=options.num_gpu_blocks_override,
+            max_num_seqs=options.max_num_seqs,
+            max_batched_tokens=options.max_num_batched_tokens,
+            ranks=1,
+            role="aggregated",
+            tokenizer="",
+            vocab_size=self._words.size,
+            kv_publisher="callboard",
+        )
+
+    def submit(self, key: int, stream: int, request: Generate) -> None:
+        limit = check(request, self._options, self._words)
+        answer = self._answers.answer(request.token_ids, request.sampling, request.lora)
+        size = self._options.block_size
+        self._rank.add(SimRequest(key, stream, request, answer, block_size=size, limit=limit))
+        self._begin()
+
+    def abort(self, keys: Iterable[int]) -> None:
+        self._rank.abort(keys)
+        self._sink.load(self._rank.load())
+
+    async def stop(self) -> None:
+        self._rank.abort(list(self._rank.requests))
+
+    def _begin(self) -> None:
+        if not self._busy and (work := self._rank.begin()) is not None:
+            self._busy = True
+            self._clock.call_later(self._timing.seconds(work), self._end)
+
+    def _end(self) -> None:
+        self._busy = False
+        result = self._rank.end()
+        if result.events:
+            self._on_kv_events(result.events)
+        if result.deltas:
+            self._sink.step(result.deltas)
+        self._sink.load(self._rank.load())
+        self._begin()
+
+
+class VirtualEngine(EngineActor):
+    """The real EngineActor around a `VirtualSim`."""
+
+    def __init__(self, flags: Mapping[str, Any], on_kv_events: KvEvents) -> None:
+        super().__init__()
+        self._flags = flags
+        self._on_kv_events = on_kv_events
+
+    def on_start(self, options: dict[str, Any]) -> None:
+        self._backend = VirtualSim(self._flags, self.rt.clock, self._on_kv_events)
+        self._loading = asyncio.ensure_future(self._load())

@@ -1,0 +1,107 @@
+"""The topology in virtual time: real actors and runtimes on a simulated network, one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from random import Random
+from typing import Any
+
+import structlog
+
+from actors.config.actor import ConfigActor
+from actors.engine.sim.blocks import KvEvent
+from actors.router import RouterActor
+from bench.routing import workload
+from bench.routing.driver import AnswerError, Driver, Sample
+from bench.routing.engine import VirtualEngine
+from bench.routing.workload import Workload
+from bus.actor import Actor
+from bus.clock import VirtualClock
+from bus.runtime import CONFIG, Addresses, Identity, Runtime
+from bus.sim_network import SimNetwork
+
+MODEL = "sim"
+DRIVER = "gateway/0"
+SETTLE = 3.0
+"""Seconds until all have found each other."""
+PAUSE = 1.0
+"""Seconds between the last answer of a stage and the next stage."""
+
+
+class World:
+    """Eight engines, their KvEventActors, a router and a driver. `seed` is the network's."""
+
+    def __init__(self, load: Workload, policy: str, timing: str, seed: int = 0) -> None:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        self.clock = VirtualClock()
+        self.network = SimNetwork(self.clock, Random(seed))
+        self.load = load
+        self.samples: list[Sample] = []
+        self.starts: list[float] = []
+        self._open = 0
+        self.router = RouterActor()
+        self.driver = Driver(
+            load.prompts(), workload.OUTPUT, workload.BLOCK_SIZE, MODEL, self._ended
+        )
+        flags = {
+            "model": MODEL,
+            "block_size": workload.BLOCK_SIZE,
+            "num_gpu_blocks_override": load.blocks,
+            "max_num_seqs": workload.MAX_SEQS,
+            "max_num_batched_tokens": workload.BATCHED_TOKENS,
+            "max_model_len": min(workload.MODEL_LENGTH, (load.blocks - 1) * workload.BLOCK_SIZE),
+            "sim_timing": timing,
+        }
+        actors: dict[str, Actor] = {"router/0": self.router, DRIVER: self.driver}
+        for number in range(workload.ENGINES):
+            actors[f"engine/{number}"] = VirtualEngine(flags, self._events)
+        options: dict[str, dict[str, Any]] = {name: {} for name in actors}
+        options["router/0"] = {"policy": policy}
+        self._start(CONFIG, ConfigActor(), {"actors": options})
+        self._runtimes = [self._start(name, actor) for name, actor in actors.items()]
+
+    def _events(self, events: list[KvEvent]) -> None:
+        pass
+
+    async def run(self) -> None:
+        """The whole ladder. Raises `AnswerError` if a request did not get all its tokens."""
+        await self._play(SETTLE)
+        for number, (_, times) in enumerate(self.load.arrivals()):
+            self.starts.append(self.clock.now())
+            self._open = len(times)
+            for at in times:
+                self.clock.call_later(at, partial(self.driver.send, number))
+            while self._open:
+                await self._play(0.5)
+                if self.driver.trouble:
+                    raise AnswerError(self.driver.trouble)
+            await self._play(PAUSE)
+        for runtime in self._runtimes:
+            await runtime.stop()
+
+    async def _play(self, seconds: float) -> None:
+        await self.clock.play(self.clock.now() + seconds)
+
+    def _ended(self, sample: Sample) -> None:
+        self.samples.append(sample)
+        self._open -= 1
+
+    def _start(self, name: str, actor: Actor, options: dict[str, Any] | None = None) -> Runtime:
+        node = self.network.node(name)
+        addresses = [f"sim://{who}.{what}" for who in (name, CONFIG) for what in "mo"]
+        runtime = Runtime(
+            actor, Identity(name, 1), Addresses(*addresses), node, node.clock, options=options
+        )
+        runtime.start()
+        return runtime
+
+
+def run(load: Workload, policy: str, timing: str) -> World:
+    async def main() -> World:
+        world = World(load, policy, timing)
+        await world.run()
+        return world
+
+    return asyncio.run(main())
