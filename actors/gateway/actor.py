@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
 from actors.gateway.core import GatewayCore
-from actors.gateway.events import EngineEntry, EngineGone, LoadSeen, RouterEntry, RouterGone
+from actors.gateway.events import (
+    EngineEntry,
+    EngineGone,
+    LoadSeen,
+    RouterEntry,
+    RouterGone,
+    RouterSilent,
+    RoutingSeen,
+)
 from actors.gateway.health import Health, look
 from actors.gateway.http import make_app
 from actors.gateway.http.auth import read_keys
@@ -25,21 +34,30 @@ from schemas.generate import Step
 from schemas.life import Queue
 from schemas.load import Load
 from schemas.message import Message
+from schemas.placement import RoutingState
 
 TEXT_THREADS = 2
 """For loading tokenizers and for long prompts; the library lets go of the GIL."""
 MAX_GATHER = 0.02
 """Seconds that a token may wait for others of its connection while steps keep the loop busy."""
+WATCH = 1.0
+"""Seconds between looks at routers and at problems."""
+SILENCE = 3.0
+"""Seconds without a heartbeat after which a router is not waited for; it has one a second."""
 
 
 class GatewayActor(Actor):
     """OpenAI's API. Learns models from the cards of engines, and engines from the directory."""
 
     kind: ClassVar[str] = "gateway"
-    listens: ClassVar[Mapping[str, tuple[str, ...]]] = {"engine": ("load",)}
+    listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "engine": ("load",),
+        "router": ("routing", "life"),
+    }
 
     def __init__(self) -> None:
         self.core = GatewayCore()
+        self._heard: dict[str, float] = {}
         self.options = Options()
         self._started = False
         self._draining = False
@@ -86,8 +104,10 @@ class GatewayActor(Actor):
         )
         self.server = HttpServer(make_app(context), options, sock)
         self._started = True
+        self.core.state.turn = number_of(self.rt.identity.actor)
         for entry in self.rt.directory.entries():
             self.on_entry(entry)
+        self.rt.clock.call_later(WATCH, self._watch)
         self._opening = asyncio.ensure_future(self._open())
 
     def on_batch(self, sender: str, message: Message) -> None:
@@ -95,8 +115,14 @@ class GatewayActor(Actor):
             self.streams.take(message)
 
     def on_event(self, sender: str, topic: str, message: Message) -> None:
-        if isinstance(message, Load) and self._started:
+        if not self._started:
+            return
+        if isinstance(message, Load):
             self.streams.handle(LoadSeen(sender, message))
+        elif sender in self._heard:
+            self._heard[sender] = self.rt.clock.now()
+            if isinstance(message, RoutingState):
+                self.streams.handle(RoutingSeen(sender, message))
 
     def on_entry(self, entry: Entry) -> None:
         if not self._started:
@@ -104,13 +130,19 @@ class GatewayActor(Actor):
         kind = entry.actor.split("/")[0]
         ready = entry.state == "ready"
         if kind == "router":
+            self._heard[entry.actor] = self.rt.clock.now()
             self.streams.handle(RouterEntry(entry.actor, ready))
         elif kind == "engine" and entry.card is not None:
             card = entry.card
             self.models.learn(entry.actor, card)
             self.streams.handle(
                 EngineEntry(
-                    entry.actor, entry.incarnation, ready, list(card.served_names), card.ranks
+                    entry.actor,
+                    entry.incarnation,
+                    ready,
+                    list(card.served_names),
+                    card.ranks,
+                    card.block_size,
                 )
             )
 
@@ -119,6 +151,7 @@ class GatewayActor(Actor):
             return
         kind = actor.split("/", maxsplit=1)[0]
         if kind == "router":
+            self._heard.pop(actor, None)
             self.streams.handle(RouterGone(actor))
         elif kind == "engine":
             self.models.forget(actor)
@@ -162,9 +195,30 @@ class GatewayActor(Actor):
     # --- ---
 
     def health(self) -> Health:
-        return look(self.rt.identity.actor, self.core, self.models, draining=self._draining)
+        entries = self.rt.directory.entries()
+        actor = self.rt.identity.actor
+        return look(actor, self.core, self.models, entries, draining=self._draining)
+
+    def _watch(self) -> None:
+        """What no event says: that a router has fallen silent, and what `callboard ps` shows."""
+        if self.rt.state not in ("starting", "ready"):
+            return
+        now = self.rt.clock.now()
+        for router, heard in self._heard.items():
+            if now - heard > SILENCE:
+                self.streams.handle(RouterSilent(router))
+        if self.rt.state == "ready":
+            health = self.health()
+            self.rt.set_state("ready", "; ".join(health.problems) if health.ready else "")
+        self.rt.clock.call_later(WATCH, self._watch)
 
     async def _open(self) -> None:
         await self.server.start()
         self.rt.log.info("listening", address=self.server.address)
         self.rt.ready()
+
+
+def number_of(actor: str) -> int:
+    """A number for the name, so that the gateways of a topology ask different routers first."""
+    name = actor.partition("/")[2]
+    return int(name) if name.isdecimal() else zlib.crc32(name.encode())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from schemas.generate import Delta, Generate
+from schemas.placement import Considered
 from schemas.refusal import Code
 
 
@@ -20,10 +22,28 @@ class Sink(Protocol):
         """The choice ends without a result. Nothing follows."""
 
 
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a choice runs, and why. `router` is None where none was asked.
+
+    `policy` is the router's, or `only`, `pinned` or `least-loaded` without one. `matched` tokens of
+    the prompt are in the KV cache there, as the router believes; `waited` in seconds.
+    """
+
+    engine: str
+    rank: int
+    router: str | None
+    policy: str
+    matched: int = 0
+    waited: float = 0.0
+    considered: list[Considered] = []
+
+
 class Order(msgspec.Struct, frozen=True, gc=False):
     """A request for one choice. `prompt_tokens` is 0 where only the engine can count them.
 
-    `trace` is a W3C traceparent; it goes along to router and engine, and stands in logs.
+    `trace` is a W3C traceparent; it goes along to router and engine, and stands in logs. `blocks`
+    are the packed hashes of the prompt's blocks of `block_size` tokens. Choices of one `session`
+    belong together; `engine` pins it. `placed` hears where it runs, at every attempt.
     """
 
     generate: Generate
@@ -31,6 +51,11 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     max_tokens: int
     sink: Sink
     trace: str | None = None
+    blocks: bytes = b""
+    block_size: int = 0
+    session: str | None = None
+    engine: str | None = None
+    placed: Callable[[Place], None] | None = None
 
 
 class Service(Protocol):
@@ -41,3 +66,6 @@ class Service(Protocol):
 
     def cancel(self, keys: list[int]) -> None:
         """Forget these choices; unknown keys are ignored."""
+
+    def block_size(self, model: str) -> int:
+        """Tokens per block in which prompts shall be named; 0 where nobody needs the names."""

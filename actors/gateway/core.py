@@ -33,18 +33,28 @@ from actors.gateway.events import (
     Refused,
     RouterEntry,
     RouterGone,
+    RouterSilent,
+    RoutingSeen,
     Started,
+    StartPlacement,
     Submit,
 )
 from actors.gateway.fleet import Fleet
+from schemas.placement import Place, RoutingState
 from schemas.refusal import RETRYABLE, Code, Refusal
 
 ATTEMPTS = 4
 """Placements of a choice before its last refusal goes to the client."""
 WITHOUT_ROUTER = 100
-"""Placements by load after a router did not answer: it must not stop the service."""
-SILENT: frozenset[Code] = frozenset({"died", "unreachable", "deadline", "stale", "overloaded"})
+"""Placements without a router that did not answer: it must not stop the service."""
+SILENT: frozenset[Code] = frozenset({"died", "unreachable", "stale"})
 """Refusals of an ask that say nothing about the request itself."""
+FINAL: frozenset[Code] = frozenset({"invalid", "overloaded", "deadline"})
+"""A router's last word. Its queue is there to protect the engines: nothing may go around it, and
+`deadline` is a queue that took too long.
+"""
+ONLY, PINNED, LEAST_LOADED = "only", "pinned", "least-loaded"
+"""How a place was chosen without a router."""
 PAUSE = 0.05
 """Seconds before a second try where the first engine is the only one; doubles each time."""
 
@@ -67,25 +77,29 @@ class Choice(msgspec.Struct):
 
 
 class State(msgspec.Struct):
+    """`silent` routers are not asked for so many more placements. `turn` spreads gateways over
+    routers. `routing` is what routers said last.
+    """
+
     fleet: Fleet
     choices: dict[int, Choice]
     routers: list[str]
-    without_router: int
+    silent: dict[str, int]
     counters: dict[str, int]
+    routing: dict[str, RoutingState] = {}
+    turn: int = 0
 
 
 class GatewayCore:
     """Every choice that was submitted ends once: finished, failed, or forgotten with its client."""
 
     def __init__(self) -> None:
-        self.state = State(Fleet(), {}, [], 0, dict.fromkeys(COUNTERS, 0))
+        self.state = State(Fleet(), {}, [], {}, dict.fromkeys(COUNTERS, 0))
 
     def handle(self, event: Event) -> list[Effect]:
         state = self.state
         if isinstance(event, Started):
-            if choice := state.choices.get(event.choice):
-                choice.phase = "generating"
-            return []
+            return self._started(event)
         if isinstance(event, Finished):
             return self._finished(event)
         if isinstance(event, Submit):
@@ -96,6 +110,8 @@ class GatewayCore:
             return self._placed(event)
         if isinstance(event, Refused):
             return self._refused(event)
+        if isinstance(event, RouterSilent):
+            return self._silent(event.router)
         if isinstance(event, ClientGone):
             return [effect for key in event.choices for effect in self._drop(key, cancel=True)]
         if isinstance(event, Due):
@@ -115,60 +131,109 @@ class GatewayCore:
     @property
     def router(self) -> str | None:
         """The router that is asked, or None: place by load."""
-        if self.state.without_router or not self.state.routers:
-            return None
-        return self.state.routers[0]
+        routers, silent = self.state.routers, self.state.silent
+        for i in range(len(routers)):
+            router = routers[(self.state.turn + i) % len(routers)]
+            if router not in silent:
+                return router
+        return None
 
-    def _learn(self, event: EngineEntry | EngineGone | RouterEntry | RouterGone | LoadSeen) -> None:
-        routers = self.state.routers
+    def block_size(self, model: str) -> int:
+        """Tokens per block in which prompts are named to a router; 0 where none will be asked."""
+        if self.router is None or len(self.state.fleet.candidates(model)) < 2:
+            return 0
+        return self.state.fleet.block_size(model)
+
+    def _learn(
+        self,
+        event: EngineEntry | EngineGone | RouterEntry | RouterGone | LoadSeen | RoutingSeen,
+    ) -> None:
+        state = self.state
         if isinstance(event, LoadSeen):
-            self.state.fleet.load(event)
+            state.fleet.load(event)
+        elif isinstance(event, RoutingSeen):
+            state.routing[event.router] = event.routing
         elif isinstance(event, EngineEntry):
-            self.state.fleet.entry(event)
+            state.fleet.entry(event)
         elif isinstance(event, EngineGone):
-            self.state.fleet.gone(event)
+            state.fleet.gone(event)
         elif isinstance(event, RouterEntry) and event.ready:
-            if event.router not in routers:
-                routers.append(event.router)
-                routers.sort()
-        elif event.router in routers:
-            routers.remove(event.router)
+            if event.router not in state.routers:
+                state.routers.append(event.router)
+                state.routers.sort()
+        else:
+            if event.router in state.routers:
+                state.routers.remove(event.router)
+            state.silent.pop(event.router, None)
+            state.routing.pop(event.router, None)
 
     def _place(self, key: int, choice: Choice) -> list[Effect]:
         """One way to go: straight there. Several: as the router says, or by load without one."""
         request, fleet = choice.request, self.state.fleet
-        candidates = fleet.candidates(request.model, request.rank)
+        pinned = request.engine is not None or request.rank is not None
+        everywhere = fleet.candidates(request.model)
+        candidates = everywhere
+        if pinned:
+            candidates = fleet.candidates(request.model, request.rank, request.engine)
         choice.attempts += 1
         if not candidates:
             return self._no_engine(key, choice)
-        router = self.router
-        if len(candidates) > 1 and router is not None and request.rank is None:
-            choice.phase = "placing"
-            choice.routed = router
-            self.state.counters["placed_by_router"] += 1
-            return [
-                AskPlacement(
-                    key,
-                    router,
-                    request.request_id,
-                    request.model,
-                    request.prompt_tokens,
-                    request.max_tokens,
-                    list(choice.avoid),
-                )
-            ]
+        if len(everywhere) > 1:
+            router = self.router
+            self._forgive()
+            if router is not None:
+                return [self._ask(key, choice, router)]
+        chosen = PINNED if pinned else ONLY
         if len(candidates) > 1:
+            chosen = LEAST_LOADED
             self.state.counters["placed_by_load"] += 1
-            self.state.without_router = max(0, self.state.without_router - 1)
         engine, rank = fleet.least_loaded(candidates, choice.avoid)
-        return [self._open(key, choice, engine, fleet.engines[engine].incarnation, rank)]
+        return [self._open(key, choice, engine, fleet.engines[engine].incarnation, rank, chosen)]
+
+    def _ask(self, key: int, choice: Choice, router: str) -> AskPlacement:
+        request = choice.request
+        choice.phase, choice.routed = "placing", router
+        self.state.counters["placed_by_router"] += 1
+        ask = Place(
+            request.request_id,
+            request.model,
+            request.prompt_tokens,
+            request.max_tokens,
+            request.blocks,
+            request.block_size,
+            list(choice.avoid),
+            request.priority,
+            request.session,
+            request.engine,
+            request.rank,
+        )
+        return AskPlacement(key, router, ask)
+
+    def _forgive(self) -> None:
+        """One placement more without the silent routers."""
+        silent = self.state.silent
+        for router in list(silent):
+            silent[router] -= 1
+            if silent[router] <= 0:
+                del silent[router]
 
     def _no_engine(self, key: int, choice: Choice) -> list[Effect]:
-        model = choice.request.model
-        if choice.request.rank is not None and self.state.fleet.candidates(model, None):
-            text = f"no engine of {model!r} has data-parallel rank {choice.request.rank}"
-            return self._fail(key, choice, Refusal("invalid", text))
-        return self._retry(key, choice, "not_ready", f"no engine of {model!r} is ready")
+        request = choice.request
+        wrong = self.state.fleet.wrong_pin(request.model, request.engine, request.rank)
+        if wrong is not None and choice.attempts == 1:
+            return self._fail(key, choice, wrong)
+        where = request.engine or f"no engine of {request.model!r}"
+        text = f"{where} is {'not ready' if request.engine else 'ready'}"
+        return self._retry(key, choice, "not_ready", text)
+
+    def _started(self, event: Started) -> list[Effect]:
+        choice = self.state.choices.get(event.choice)
+        if choice is None:
+            return []
+        choice.phase = "generating"
+        if not choice.routed:
+            return []
+        return [StartPlacement(choice.routed, choice.request.request_id)]
 
     def _placed(self, event: Placed) -> list[Effect]:
         choice = self.state.choices.get(event.choice)
@@ -177,12 +242,18 @@ class GatewayCore:
         return [self._open(event.choice, choice, event.engine, event.incarnation, event.rank)]
 
     def _open(
-        self, key: int, choice: Choice, engine: str, incarnation: int, rank: int
+        self,
+        key: int,
+        choice: Choice,
+        engine: str,
+        incarnation: int,
+        rank: int,
+        chosen: str = "",
     ) -> OpenStream:
         choice.phase = "opening"
         choice.engine, choice.incarnation, choice.rank = engine, incarnation, rank
         self.state.fleet.placed(engine, incarnation, rank)
-        return OpenStream(key, engine, incarnation, rank)
+        return OpenStream(key, engine, incarnation, rank, chosen)
 
     def _refused(self, event: Refused) -> list[Effect]:
         choice = self.state.choices.get(event.choice)
@@ -197,17 +268,44 @@ class GatewayCore:
         if phase == "generating" or event.code not in RETRYABLE:
             refusal = Refusal(event.code, event.message, event.param)
             return self._fail(event.choice, choice, refusal)
-        candidates = self.state.fleet.candidates(choice.request.model, choice.request.rank)
+        request = choice.request
+        candidates = self.state.fleet.candidates(request.model, request.rank, request.engine)
         elsewhere = any(engine not in choice.avoid for engine, _ in candidates)
-        return self._retry(event.choice, choice, event.code, event.message, at_once=elsewhere)
+        # Whoever places it next, the router that did so first must not go on counting it.
+        ended = self._end_placement(choice)
+        again = self._retry(event.choice, choice, event.code, event.message, at_once=elsewhere)
+        return ended + again
 
     def _not_placed(self, event: Refused, choice: Choice) -> list[Effect]:
+        """A router said no, or is not there."""
+        router = choice.routed
+        if event.code in FINAL:
+            # It may still place what it was too late for.
+            choice.routed = router if event.code == "deadline" else ""
+            code: Code = "overloaded" if event.code == "deadline" else event.code
+            refusal = Refusal(code, event.message, event.param)
+            return self._fail(event.choice, choice, refusal)
         choice.routed = ""
         if event.code not in SILENT:
             return self._retry(event.choice, choice, event.code, event.message)
-        self.state.without_router = WITHOUT_ROUTER
-        self.state.counters["router_failed"] += 1
+        self._do_without(router)
         return self._place(event.choice, choice)
+
+    def _silent(self, router: str) -> list[Effect]:
+        """Whoever waits for it goes on without it."""
+        state = self.state
+        if router not in state.routers or router in state.silent:
+            return []
+        self._do_without(router)
+        effects: list[Effect] = []
+        for key, choice in list(state.choices.items()):
+            if choice.phase == "placing" and choice.routed == router:
+                effects += [Cancel(key), *self._end_placement(choice), *self._place(key, choice)]
+        return effects
+
+    def _do_without(self, router: str) -> None:
+        self.state.silent[router] = WITHOUT_ROUTER
+        self.state.counters["router_failed"] += 1
 
     def _retry(
         self, key: int, choice: Choice, code: Code, message: str, *, at_once: bool = False
@@ -244,6 +342,5 @@ class GatewayCore:
             self.state.fleet.left(choice.engine, choice.incarnation, choice.rank)
 
     def _end_placement(self, choice: Choice) -> list[Effect]:
-        if not choice.routed:
-            return []
-        return [EndPlacement(choice.routed, choice.request.request_id)]
+        router, choice.routed = choice.routed, ""
+        return [EndPlacement(router, choice.request.request_id)] if router else []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from schemas.load import Load
+from schemas.placement import Place, RoutingState
 from schemas.refusal import Code
 
 
@@ -17,7 +18,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Submit(Record, frozen=True):
-    """A new choice. `max_tokens` and `prompt_tokens` in tokens; `rank` pins a rank, if given."""
+    """A new choice. `max_tokens` and `prompt_tokens` in tokens.
+
+    `engine` and `rank` pin it, if given. `blocks` are the packed hashes of the prompt's blocks of
+    `block_size` tokens, for a router.
+    """
 
     choice: int
     request_id: str
@@ -25,6 +30,11 @@ class Submit(Record, frozen=True):
     prompt_tokens: int
     max_tokens: int
     rank: int | None = None
+    engine: str | None = None
+    blocks: bytes = b""
+    block_size: int = 0
+    priority: int = 0
+    session: str | None = None
 
 
 class Placed(Record, frozen=True):
@@ -71,13 +81,14 @@ class Due(Record, frozen=True):
 
 
 class EngineEntry(Record, frozen=True):
-    """The directory has this engine, as it is now."""
+    """The directory has this engine, as it is now. `block_size` in tokens."""
 
     engine: str
     incarnation: int
     ready: bool
     names: list[str]
     ranks: int
+    block_size: int = 0
 
 
 class EngineGone(Record, frozen=True):
@@ -94,30 +105,43 @@ class RouterGone(Record, frozen=True):
     router: str
 
 
+class RouterSilent(Record, frozen=True):
+    """It gives no sign of life, whatever the directory says."""
+
+    router: str
+
+
 class LoadSeen(Record, frozen=True):
     engine: str
     load: Load
 
 
+class RoutingSeen(Record, frozen=True):
+    """What a router says of itself."""
+
+    router: str
+    routing: RoutingState
+
+
 class AskPlacement(Record, frozen=True):
-    """Ask `router` with `Place`; `Placed` or `Refused` follows."""
+    """Ask `router`; `Placed` or `Refused` follows."""
 
     choice: int
     router: str
-    request_id: str
-    model: str
-    prompt_tokens: int
-    max_tokens: int
-    avoid: list[str]
+    ask: Place
 
 
 class OpenStream(Record, frozen=True):
-    """Send the choice's `Generate` to this life of this engine."""
+    """Send the choice's `Generate` to this life of this engine.
+
+    `chosen` is how, where no router did: see `core`.
+    """
 
     choice: int
     engine: str
     incarnation: int
     rank: int
+    chosen: str = ""
 
 
 class Cancel(Record, frozen=True):
@@ -131,6 +155,13 @@ class Pause(Record, frozen=True):
 
     choice: int
     delay: float
+
+
+class StartPlacement(Record, frozen=True):
+    """Tell `router` that the prompt is computed."""
+
+    router: str
+    request_id: str
 
 
 class EndPlacement(Record, frozen=True):
@@ -161,6 +192,8 @@ Event = (
     | EngineGone
     | RouterEntry
     | RouterGone
+    | RouterSilent
     | LoadSeen
+    | RoutingSeen
 )
-Effect = AskPlacement | OpenStream | Cancel | Pause | EndPlacement | Fail
+Effect = AskPlacement | OpenStream | Cancel | Pause | StartPlacement | EndPlacement | Fail

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 import msgspec
 
 from actors.gateway.events import EngineEntry, EngineGone, LoadSeen
+from schemas.refusal import Refusal
 
 Candidate = tuple[str, int]
 """Engine (actor id) and data-parallel rank."""
@@ -29,6 +31,7 @@ class Engine(msgspec.Struct):
     ready: bool
     names: list[str]
     ranks: list[Rank]
+    block_size: int = 0
 
 
 class Fleet(msgspec.Struct):
@@ -37,15 +40,42 @@ class Fleet(msgspec.Struct):
     engines: dict[str, Engine] = {}
     turn: int = 0
 
-    def candidates(self, model: str, rank: int | None) -> list[Candidate]:
-        """Where `model` can run now, on this rank if one is given."""
+    def candidates(
+        self, model: str, rank: int | None = None, only: str | None = None
+    ) -> list[Candidate]:
+        """Where `model` can run now: on this rank, and on the engine `only`, if they are given."""
         return [
             (name, number)
             for name, engine in self.engines.items()
-            if engine.ready and model in engine.names
+            if engine.ready and model in engine.names and (only is None or name == only)
             for number in range(len(engine.ranks))
             if rank is None or number == rank
         ]
+
+    def wrong_pin(self, model: str, name: str | None, number: int | None) -> Refusal | None:
+        """Why no engine of `model` can be `name`, or have the rank `number`; None if one can."""
+        serving = {engine: e for engine, e in self.engines.items() if model in e.names}
+        if not serving:
+            return None
+        if name is not None and name not in serving:
+            known = ", ".join(sorted(serving))
+            text = f"x-callboard-engine: {name!r} does not serve {model!r}; choose from {known}"
+            return Refusal("invalid", text, "x-callboard-engine")
+        asked = serving if name is None else {name: serving[name]}
+        ranks = max(len(engine.ranks) for engine in asked.values())
+        if number is None or 0 <= number < ranks:
+            return None
+        whose = name or f"no engine of {model!r}"
+        text = f"{whose} has {'no ' if name else ''}data-parallel rank {number}"
+        return Refusal("invalid", f"{text}; there are 0 to {ranks - 1}", "x-callboard-rank")
+
+    def block_size(self, model: str) -> int:
+        """The one that most ranks of `model` have, the smallest of equals; 0 without an engine."""
+        sizes: Counter[int] = Counter()
+        for engine in self.engines.values():
+            if engine.ready and engine.block_size and model in engine.names:
+                sizes[engine.block_size] += len(engine.ranks)
+        return min(sizes, key=lambda size: (-sizes[size], size), default=0)
 
     def least_loaded(self, candidates: list[Candidate], avoid: Collection[str]) -> Candidate:
         """Of equals the one not chosen for longest; an avoided one only if there is no other."""
@@ -73,9 +103,12 @@ class Fleet(msgspec.Struct):
         engine = self.engines.get(event.engine)
         if engine is None or engine.incarnation != event.incarnation:
             ranks = [Rank() for _ in range(event.ranks)]
-            self.engines[event.engine] = Engine(event.incarnation, event.ready, event.names, ranks)
+            self.engines[event.engine] = Engine(
+                event.incarnation, event.ready, event.names, ranks, event.block_size
+            )
             return
         engine.ready, engine.names = event.ready, event.names
+        engine.block_size = event.block_size
         engine.ranks += [Rank() for _ in range(event.ranks - len(engine.ranks))]
 
     def gone(self, event: EngineGone) -> None:

@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import msgspec
 
 from actors.gateway.core import GatewayCore
 from actors.gateway.models import Models
+from schemas.directory import Entry
+
+KV_EVENTS = "kv-events/"
 
 
 class EngineHealth(msgspec.Struct, frozen=True):
-    """`waiting_and_running` requests by rank, as the engine reported them last."""
+    """`waiting_and_running` requests by rank, as the engine reported them last; `block_size` of its
+    KV cache in tokens.
+    """
 
     engine: str
     incarnation: int
     ready: bool
     models: list[str]
     waiting_and_running: list[int]
+    block_size: int
 
 
 class ModelHealth(msgspec.Struct, frozen=True):
-    """`ready_engines` of those that serve it; `problem` is why its text cannot be handled."""
+    """`ready_engines` of those that serve it; `problem` is why its text cannot be handled. Prompts
+    are named to routers in blocks of `block_size` tokens.
+    """
 
     ready_engines: int
     tokenizer_loaded: bool
     problem: str | None
+    block_size: int
+
+
+class RouterHealth(msgspec.Struct, frozen=True):
+    """What a router says of itself; `policy` is empty as long as it said nothing."""
+
+    router: str
+    policy: str
+    waiting: int
+    problems: list[str]
 
 
 class Health(msgspec.Struct, frozen=True):
-    """`status` is `ok`, `degraded` (see `problems`) or `unavailable` (no model can be used)."""
+    """`status` is `ok`, `degraded` (see `problems`) or `unavailable` (no model can be used).
+
+    `router` is the one that this gateway asks, None: it places by load. `kv_events` has the state
+    of each KvEventActor.
+    """
 
     status: str
     gateway: str
@@ -36,16 +60,32 @@ class Health(msgspec.Struct, frozen=True):
     models: dict[str, ModelHealth]
     engines: list[EngineHealth]
     problems: list[str]
+    routers: list[RouterHealth] = []
+    kv_events: dict[str, str] = {}
 
     @property
     def ready(self) -> bool:
         return self.status != "unavailable"
 
 
-def look(gateway: str, core: GatewayCore, models: Models, *, draining: bool) -> Health:
+def look(
+    gateway: str,
+    core: GatewayCore,
+    models: Models,
+    directory: Sequence[Entry],
+    *,
+    draining: bool,
+) -> Health:
     state = core.state
     engines = [
-        EngineHealth(name, e.incarnation, e.ready, e.names, [rank.reported for rank in e.ranks])
+        EngineHealth(
+            name,
+            e.incarnation,
+            e.ready,
+            e.names,
+            [rank.reported for rank in e.ranks],
+            e.block_size,
+        )
         for name, e in sorted(state.fleet.engines.items())
     ]
     known = {
@@ -53,22 +93,71 @@ def look(gateway: str, core: GatewayCore, models: Models, *, draining: bool) -> 
             sum(engine.ready for engine in engines if name in engine.models),
             model.loaded,
             model.problem,
+            state.fleet.block_size(name),
         )
         for name, model in models.offered()
     }
-    problems = []
-    if draining:
-        problems.append("the gateway is stopping")
-    ready = sum(engine.ready for engine in engines)
-    if core.router is None and (ready > 1 or any(len(e.waiting_and_running) > 1 for e in engines)):
-        problems.append("no router: placing by load")
+    routers = [
+        RouterHealth(name, said.policy, said.waiting, said.problems)
+        if (said := state.routing.get(name))
+        else RouterHealth(name, "", 0, [])
+        for name in state.routers
+    ]
+    problems = ["the gateway is stopping"] if draining else []
+    problems += _of_routing(core, engines)
+    problems += _of_models(known, engines)
+    problems += _of_kv_events(directory)
+    usable = any(m.ready_engines and m.tokenizer_loaded for m in known.values()) and not draining
+    return Health(
+        ("degraded" if problems else "ok") if usable else "unavailable",
+        gateway,
+        len(state.choices),
+        core.router,
+        known,
+        engines,
+        problems,
+        routers,
+        {entry.actor: entry.state for entry in directory if entry.actor.startswith(KV_EVENTS)},
+    )
+
+
+def _of_routing(core: GatewayCore, engines: Iterable[EngineHealth]) -> Iterator[str]:
+    ready = [engine for engine in engines if engine.ready]
+    if core.router is None and sum(len(engine.waiting_and_running) for engine in ready) > 1:
+        yield "no router: placing by load"
+    for router in sorted(core.state.silent):
+        yield f"{router} gives no sign of life"
+    said = {text for routing in core.state.routing.values() for text in routing.problems}
+    yield from sorted(said)
+
+
+def _of_models(known: dict[str, ModelHealth], engines: Sequence[EngineHealth]) -> Iterator[str]:
     for name, model in known.items():
         if model.problem is not None:
-            problems.append(f"{name}: {model.problem}")
+            yield f"{name}: {model.problem}"
         if model.ready_engines == 0:
-            problems.append(f"{name}: no engine is ready")
+            yield f"{name}: no engine is ready"
+        if other := [
+            f"{engine.engine} has blocks of {engine.block_size} tokens"
+            for engine in engines
+            if engine.ready and name in engine.models and engine.block_size != model.block_size
+        ]:
+            yield (
+                f"{name}: prompts are looked for in blocks of {model.block_size} tokens, but "
+                f"{', '.join(other)}: nothing is found there"
+            )
     if not known:
-        problems.append("no engine has registered a model")
-    usable = any(m.ready_engines and m.tokenizer_loaded for m in known.values()) and not draining
-    status = ("degraded" if problems else "ok") if usable else "unavailable"
-    return Health(status, gateway, len(state.choices), core.router, known, engines, problems)
+        yield "no engine has registered a model"
+
+
+def _of_kv_events(directory: Sequence[Entry]) -> Iterator[str]:
+    """Nothing is found on a rank whose events nobody reads. It can be used all the same."""
+    ready = {entry.actor for entry in directory if entry.state == "ready"}
+    for entry in directory:
+        if entry.card is None or not entry.card.kv_publisher or entry.state != "ready":
+            continue
+        name = entry.actor.partition("/")[2]
+        for rank in range(entry.card.ranks):
+            reader = f"{KV_EVENTS}{name}.{rank}"
+            if reader not in ready:
+                yield f"{entry.actor} publishes KV events, but {reader} is not ready to read them"

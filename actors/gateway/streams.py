@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from actors.gateway.choice import Order, Sink
+from actors.gateway.choice import Order, Place, Sink
 from actors.gateway.core import GatewayCore
 from actors.gateway.events import (
     AskPlacement,
@@ -25,6 +25,7 @@ from actors.gateway.events import (
     Placed,
     Refused,
     Started,
+    StartPlacement,
     Submit,
 )
 from actors.gateway.http.errors import ApiError
@@ -35,18 +36,23 @@ from schemas.generate import Generate, Step
 from schemas.message import Message
 from schemas.refusal import Code, Refusal
 
-PLACEMENT_TIMEOUT = 2.0
-"""Seconds that a router may take."""
+PLACEMENT_TIMEOUT = 30.0
+"""Seconds that a choice may wait in a router's queue."""
 
 
 class Running(msgspec.Struct):
-    """One choice. `open` is the correlation id of its ask or stream, 0 between two of them."""
+    """One choice. `open` is the correlation id of its ask or stream, 0 between two of them.
+
+    `tell` wants to know where it runs, `routed` is what a router said of that, and which one.
+    """
 
     generate: Generate
     sink: Sink
     trace: str | None = None
     open: int = 0
     started: bool = False
+    tell: Callable[[Place], None] | None = None
+    routed: tuple[str, placement.Placed] | None = None
 
 
 class Streams:
@@ -79,7 +85,7 @@ class Streams:
         keys = [next(self._keys) for _ in orders]
         for key, order in zip(keys, orders, strict=True):
             generate = order.generate
-            self._running[key] = Running(generate, order.sink, order.trace)
+            self._running[key] = Running(generate, order.sink, order.trace, tell=order.placed)
             self.handle(
                 Submit(
                     key,
@@ -89,9 +95,17 @@ class Streams:
                     order.prompt_tokens,
                     order.max_tokens,
                     generate.rank,
+                    order.engine,
+                    order.blocks,
+                    order.block_size,
+                    generate.priority,
+                    order.session,
                 )
             )
         return keys
+
+    def block_size(self, model: str) -> int:
+        return self._core.block_size(model)
 
     def cancel(self, keys: list[int]) -> None:
         self.handle(ClientGone(keys))
@@ -143,6 +157,8 @@ class Streams:
                     rt.cancel(choice.open)
             elif isinstance(effect, Pause):
                 rt.clock.call_later(effect.delay, partial(self.handle, Due(effect.choice)))
+            elif isinstance(effect, StartPlacement):
+                rt.tell(effect.router, placement.PlacementStarted(effect.request_id))
             elif isinstance(effect, EndPlacement):
                 rt.tell(effect.router, placement.PlacementEnded(effect.request_id))
             elif isinstance(effect, Fail):
@@ -152,6 +168,8 @@ class Streams:
     def _open(self, effect: OpenStream) -> None:
         choice = self._running[effect.choice]
         generate = choice.generate
+        if choice.tell is not None:
+            choice.tell(_place(effect, choice.routed))
         if effect.rank != generate.rank:
             generate = msgspec.structs.replace(generate, rank=effect.rank)
         choice.open = self._rt.stream(
@@ -171,22 +189,18 @@ class Streams:
             self._refused(key, "internal", "the engine ended the stream without a reason")
 
     def _ask(self, effect: AskPlacement) -> None:
-        ask = placement.Place(
-            effect.request_id,
-            effect.model,
-            effect.prompt_tokens,
-            effect.max_tokens,
-            avoid=effect.avoid,
-        )
-        done = partial(self._placed, effect.choice)
+        done = partial(self._placed, effect.choice, effect.router)
         choice = self._running[effect.choice]
+        choice.routed = None
         choice.open = self._rt.ask(
-            effect.router, ask, done, timeout=PLACEMENT_TIMEOUT, trace=choice.trace
+            effect.router, effect.ask, done, timeout=PLACEMENT_TIMEOUT, trace=choice.trace
         )
 
-    def _placed(self, key: int, message: Message) -> None:
+    def _placed(self, key: int, router: str, message: Message) -> None:
         if choice := self._running.get(key):
             choice.open = 0
+            if choice.tell is not None and isinstance(message, placement.Placed):
+                choice.routed = router, message
         if isinstance(message, placement.Placed):
             self.handle(Placed(key, message.engine, message.incarnation, message.rank))
         elif isinstance(message, Refusal):
@@ -226,3 +240,18 @@ class Streams:
         choice = self._running.pop(key, None)
         if choice is not None:
             self._by_stream.pop(choice.open, None)
+
+
+def _place(opened: OpenStream, routed: tuple[str, placement.Placed] | None) -> Place:
+    if opened.chosen or routed is None:
+        return Place(opened.engine, opened.rank, None, opened.chosen)
+    router, placed = routed
+    return Place(
+        opened.engine,
+        opened.rank,
+        router,
+        placed.policy,
+        placed.matched,
+        placed.waited,
+        placed.considered,
+    )

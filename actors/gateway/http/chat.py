@@ -44,7 +44,7 @@ class Chat(Endpoint[ChatRequest]):
     async def answer(self, call: Call[ChatRequest]) -> tuple[Answer, list[Order]]:
         request, card = call.request, call.model.card
         check(request, card)
-        prompt = await chat_prompt(request, call.model, len(call.body))
+        prompt = await chat_prompt(request, call.model, len(call.body), call.block_size)
         reading = await _reading(call, prompt.ids)
         role = "assistant" if request.add_generation_prompt else _role(request.messages[-1])
         echo = _last_content(request.messages[-1], role) if request.echo else ""

@@ -25,7 +25,7 @@ class Completions(Endpoint[CompletionRequest]):
     async def answer(self, call: Call[CompletionRequest]) -> tuple[Answer, list[Order]]:
         request, card = call.request, call.model.card
         check(request, card)
-        prompts = await completion_prompts(request, call.model, len(call.body))
+        prompts = await completion_prompts(request, call.model, len(call.body), call.block_size)
         if request.echo and any(not prompt.ids for prompt in prompts):
             raise invalid("echo", "echo needs token ids, but the engine of this model does text.")
         only_prompt = request.max_tokens == 0

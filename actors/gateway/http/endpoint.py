@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -14,14 +13,16 @@ from actors.gateway.choice import Order, Sink
 from actors.gateway.http.answer import Answer, Head
 from actors.gateway.http.asgi import Header, Receive, Scope, Send
 from actors.gateway.http.body import BodyReader, Disconnected
-from actors.gateway.http.context import Context, header
-from actors.gateway.http.errors import ApiError, invalid
+from actors.gateway.http.context import Context
+from actors.gateway.http.errors import ApiError
 from actors.gateway.http.fields import Generation
 from actors.gateway.http.logprobs import Spelling
 from actors.gateway.http.output import Output
 from actors.gateway.http.pipe import Pipe
+from actors.gateway.http.placements import Placements
 from actors.gateway.http.prompts import Prompt, text_of, text_or_none
 from actors.gateway.http.sampling import Terms, make_sampling, max_output, seeded
+from actors.gateway.http.wishes import Wishes, wishes
 from actors.gateway.models import Model
 from actors.gateway.text import ModelText
 from schemas.generate import Generate
@@ -30,17 +31,30 @@ R = TypeVar("R", bound=Generation)
 
 
 class Call(msgspec.Struct, Generic[R]):
-    """One HTTP request on its way. `rank` pinned by a header, `trace` its W3C traceparent."""
+    """One HTTP request on its way. `block_size`: a router wants its prompts named in such blocks.
+
+    `placements` gathers where it runs, if the client wants to know.
+    """
 
     request: R
     body: bytes
     model: Model
     text: ModelText | None
     id: str
-    rank: int | None
-    priority: int
+    wishes: Wishes
+    block_size: int
     pipe: Pipe
-    trace: str | None
+    placements: Placements | None
+
+    @property
+    def name(self) -> str:
+        """The model, as the client calls it."""
+        return self.request.model or self.model.card.served_names[0]
+
+    @property
+    def priority(self) -> int:
+        given = self.wishes.priority
+        return self.request.priority if given is None else given
 
     @property
     def spelling(self) -> Spelling:
@@ -48,8 +62,7 @@ class Call(msgspec.Struct, Generic[R]):
         return Spelling(self.text, as_ids=as_ids)
 
     def head(self, kind: str) -> Head:
-        named = self.request.model or self.model.card.served_names[0]
-        return Head(self.id, kind, int(time.time()), named)
+        return Head(self.id, kind, int(time.time()), self.name)
 
 
 MakeSink = Callable[[int, Output, Prompt], Sink]
@@ -123,17 +136,21 @@ class Endpoint(Generic[R]):
         context.admit()
         model = context.model(request.model)
         text = await text_or_none(model) if model.card.text_mode else await text_of(model)
-        priority = _number(scope, b"x-vllm-priority")
+        wanted = wishes(scope)
+        placements = None
+        if wanted.explain:
+            placements = Placements()
+            pipe.late_headers = placements.headers
         return Call(
             request,
             body,
             model,
             text,
             f"{self.id_prefix}-{request_id}",
-            _number(scope, b"x-data-parallel-rank"),
-            request.priority if priority is None else priority,
+            wanted,
+            context.service.block_size(request.model or model.card.served_names[0]),
             pipe,
-            _traceparent(scope),
+            placements,
         )
 
 
@@ -160,11 +177,11 @@ def add_choices(
             output = _output(call, prompt, terms)
             generate = Generate(
                 request_id=f"{call.id}-{index}",
-                model=request.model or card.served_names[0],
+                model=call.name,
                 sampling=seeded(sampling, i),
                 token_ids=prompt.ids,
                 text=None if prompt.ids else prompt.text,
-                rank=call.rank,
+                rank=call.wishes.rank,
                 salt=request.cache_salt,
                 priority=call.priority,
                 reasoning_ended=terms.reasoning_ended,
@@ -172,7 +189,20 @@ def add_choices(
             )
             sink = make(index, output, prompt)
             answer.add(output)
-            orders.append(Order(generate, len(prompt.ids), limit, sink, call.trace))
+            orders.append(
+                Order(
+                    generate,
+                    len(prompt.ids),
+                    limit,
+                    sink,
+                    call.wishes.trace,
+                    prompt.blocks,
+                    call.block_size if prompt.blocks else 0,
+                    call.wishes.session,
+                    call.wishes.engine,
+                    None if call.placements is None else call.placements.choice(),
+                )
+            )
     return orders
 
 
@@ -193,30 +223,8 @@ def _output(call: Call[R], prompt: Prompt, terms: Terms) -> Output:
     return Output(decoder, len(prompt.ids), include_stop=include_stop)
 
 
-def _number(scope: Scope, name: bytes) -> int | None:
-    """A header that holds a number. Raises ApiError if it does not."""
-    given = header(scope, name)
-    if given is None:
-        return None
-    try:
-        return int(given)
-    except ValueError:
-        raise invalid(
-            name.decode(), f"{name.decode()}: {given[:40]!r} is no whole number."
-        ) from None
-
-
 def stream_usage(request: Generation) -> tuple[bool, bool]:
     """Whether usage comes in a last line, and whether in every line."""
     options = request.stream_options
     include = bool(options and options.include_usage)
     return include, include and bool(options and options.continuous_usage_stats)
-
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def _traceparent(scope: Scope) -> str | None:
-    """The caller's trace; one that is malformed is passed over, as W3C Trace Context says."""
-    given = header(scope, b"traceparent")
-    return given if given is not None and _TRACEPARENT.fullmatch(given) else None

@@ -68,6 +68,7 @@ class Pipe:
         "_waiter",
         "_waiting",
         "closed",
+        "late_headers",
         "started",
         "stuck",
     )
@@ -91,6 +92,8 @@ class Pipe:
         self._ending = False
         self._waiter: asyncio.Task[None] | None = None
         self._waiting = 0
+        self.late_headers: Callable[[], Sequence[Header]] | None = None
+        """Headers that are known only when the response begins."""
         self.started = False
         self.closed = False
         self.stuck = False
@@ -140,7 +143,7 @@ class Pipe:
         if self.started or self.closed:
             return
         self.started = self.closed = True
-        self._run(self._whole(status, [*self._headers, *headers], body))
+        self._run(self._whole(status, [*self._first_headers(), *headers], body))
 
     def abort(self) -> None:
         """Nothing more will be written, not even what waits."""
@@ -149,6 +152,11 @@ class Pipe:
         if self._waiter is not None:
             self._waiter.cancel()
             self._waiter = None
+
+    def _first_headers(self) -> Sequence[Header]:
+        return (
+            self._headers if self.late_headers is None else [*self._headers, *self.late_headers()]
+        )
 
     def _run(self, writing: Coroutine[Any, Any, None]) -> None:
         """Run it here as far as it goes; the rest, if the client is slow, in a task."""
@@ -167,7 +175,7 @@ class Pipe:
     async def _write_out(self) -> None:
         if not self.started:
             self.started = True
-            await self._send(_start(200, [*_STREAM, *self._headers]))
+            await self._send(_start(200, [*_STREAM, *self._first_headers()]))
         body = b"".join(self._parts)
         self._parts.clear()
         self._waiting = 0

@@ -8,7 +8,6 @@ import json
 import pytest
 
 from schemas.generate import Delta
-from schemas.placement import Placed, PlacementEnded
 from schemas.refusal import Refusal
 from tests.actors.gateway.test_bad_requests import check_error
 from tests.actors.gateway.world import World, events, says
@@ -205,30 +204,6 @@ def test_a_failure_of_ours_takes_only_its_own_choice(monkeypatch):
             assert last["error"]["code"] == 500
             assert (await world.chat()).status_code == 200
             assert world.idle()
-
-    run(go())
-
-
-def test_the_router_is_asked_and_told():
-    async def go():
-        async with World(says("a"), says("b"), router=lambda _: Placed("engine/1", 1, 0)) as world:
-            answer = (await world.chat(max_tokens=9)).json()
-            assert answer["choices"][0]["message"]["content"] == "b"
-            (ask,) = world.bus.asks
-            assert (ask.model, ask.max_tokens) == ("m", 9)
-            assert ask.prompt_tokens == answer["usage"]["prompt_tokens"]
-            assert world.bus.told == [("router/0", PlacementEnded(ask.request_id))]
-
-    run(go())
-
-
-def test_a_router_that_does_not_answer_is_done_without():
-    async def go():
-        silence = Refusal("deadline", "router/0 did not answer in time")
-        async with World(says("a"), says("b"), router=lambda _: silence) as world:
-            assert (await world.chat()).status_code == 200
-            health = (await world.client.get("/health")).json()
-            assert "no router: placing by load" in health["detail"]["problems"]
 
     run(go())
 

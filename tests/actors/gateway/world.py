@@ -18,8 +18,9 @@ from bus.clock import LoopClock
 from bus.directory import Directory
 from bus.identity import Identity
 from bus.runtime import Runtime
-from schemas.directory import Entry, ModelCard
+from schemas.directory import Entry, EntryChanged, ModelCard
 from schemas.generate import Candidate, Delta, Generate, Step
+from schemas.life import State
 from schemas.message import Message
 from schemas.placement import Place
 from schemas.refusal import Refusal
@@ -93,7 +94,7 @@ class FakeBus:
 
     actor: GatewayActor
     scripts: dict[str, Script] = field(default_factory=dict)
-    placed: Callable[[Place], Message] | None = None
+    placed: Callable[[Place], Message | None] | None = None
 
     def __post_init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -108,6 +109,8 @@ class FakeBus:
         self.cancelled: list[int] = []
         self.open: dict[int, Callable[[Message], None]] = {}
         self.failed = ""
+        self.state: State = "starting"
+        self.detail = ""
         self.up = asyncio.Event()
         self._ids = itertools.count(1)
         self._ends: dict[int, asyncio.TimerHandle | asyncio.Handle] = {}
@@ -115,7 +118,11 @@ class FakeBus:
     # --- what the actor calls ---
 
     def ready(self, card: ModelCard | None = None) -> None:
+        self.state = "ready"
         self.up.set()
+
+    def set_state(self, state: State, detail: str) -> None:
+        self.state, self.detail = state, detail
 
     def fail(self, reason: str) -> None:
         self.failed = reason
@@ -133,7 +140,8 @@ class FakeBus:
         correlation = next(self._ids)
         assert self.placed is not None
         answer = self.placed(message)
-        self.loop.call_soon(lambda: done(answer))
+        if answer is not None:
+            self.loop.call_soon(lambda: done(answer))
         return correlation
 
     def stream(self, to: str, message: Generate, done: Callable[[Message], None], **_: Any) -> int:
@@ -171,7 +179,7 @@ class World:
         self,
         *scripts: Script,
         card: ModelCard = CARD,
-        router: Callable[[Place], Message] | None = None,
+        router: Callable[[Place], Message | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         self._scripts = scripts
@@ -215,6 +223,7 @@ class World:
     def enter(self, actor: str, card: ModelCard | None = None, state: str = "ready") -> None:
         """The directory has a new or changed entry."""
         entry = Entry(actor, 1, "", "", state, 1, "", card=card)  # type: ignore[arg-type]
+        self.bus.directory.apply(EntryChanged(0, entry), 0.0)
         self.actor.on_entry(entry)
 
     async def loaded(self) -> None:
