@@ -64,6 +64,7 @@ bench: $(DEV) $(VLLM) $(SMALL) ## measure, peers beside us; results in bench/out
 clean: ## remove all that make has made
 	@rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -f actors/router/index/*.so
 
 # What follows is made once; a stamp that is newer than its lock file says so.
 
@@ -89,7 +90,7 @@ clean: ## remove all that make has made
 	@touch $@
 
 # After a lock, which brings what builds it.
-.venv/.callboard: pyproject.toml | .venv/.made
+.venv/.callboard: pyproject.toml $(wildcard actors/router/index/*.[ch]) | .venv/.made
 	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -22,20 +22,31 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "triton", "vllm")
 SHIPPED = ("schemas", "bus", "actors", "launch")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+WHEEL = ("wheel", "--no-deps", "--no-build-isolation")
+EXTENSION = "actors/router/index/_native.abi3.so"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return copied(tmp_path / "source")
+
+
+def copied(folder: Path) -> Path:
+    """The repository without what was built in it: setuptools writes into the tree it builds."""
+    folder.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    for name in (*SHIPPED, "tests", "bench"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: setuptools writes into the tree that it builds."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in (*SHIPPED, "tests", "bench"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    build = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
-    subprocess.run([*PIP, *build], check=True)
+    source = copied(folder / "source")
+    subprocess.run([*PIP, *WHEEL, "--wheel-dir", str(folder), str(source)], check=True)
     (made,) = folder.glob("*.whl")
     return made
 
@@ -72,9 +83,41 @@ def test_the_wheel_holds_every_module_of_the_packages_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {
-        str(file.relative_to(ROOT)) for name in SHIPPED for file in (ROOT / name).rglob("*.py")
+        str(file.relative_to(ROOT))
+        for name in SHIPPED
+        for suffix in ("*.py", "*.pyi")
+        for file in (ROOT / name).rglob(suffix)
     }
-    assert held == modules | {f"{name}/py.typed" for name in SHIPPED}
+    built = {EXTENSION} if shutil.which("gcc") else set()
+    assert held == modules | built | {f"{name}/py.typed" for name in SHIPPED}
+
+
+def test_the_router_uses_its_extension_if_there_is_one(installed):
+    program = "from actors.router.index import Index; print(Index.implementation)"
+    found = run(installed, "-c", program)
+    assert found.stdout == ("native\n" if shutil.which("gcc") else "python\n"), found.stderr
+
+
+def test_without_a_compiler_the_installation_goes_on_and_the_router_works(source, tmp_path):
+    subprocess.run(
+        [*PIP, *WHEEL, "--wheel-dir", str(tmp_path), str(source)],
+        env={**os.environ, "CC": "false"},
+        check=True,
+    )
+    (made,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(made) as archive:
+        assert EXTENSION not in archive.namelist()
+        archive.extractall(tmp_path / "unpacked")
+    program = "from actors.router.index import Index; print(Index.implementation)"
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path / "unpacked",
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == "python\n"
 
 
 def test_the_command_works(installed):

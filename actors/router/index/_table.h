@@ -272,6 +272,12 @@ static void sweep_shard(Table *table, Shard *shard)
                 break;
             erase(table, shard, &shard->cells[i]); /* another may come into its place */
         }
+    if (shard->used == 0) {
+        PyMem_Free(shard->cells);
+        table->bytes -= sizeof(Cell) << shard->bits;
+        shard->cells = NULL;
+        return;
+    }
     uint32_t bits = shard->bits;
     while (bits > FIRST_BITS && shard->used * 4 < (size_t)1 << bits)
         bits--;

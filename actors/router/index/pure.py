@@ -13,7 +13,7 @@ from actors.router.index.table import MAX_HOLDERS, Found
 from schemas.block_hash import unpack
 
 SHARDS = 1024
-BLOCK_BYTES = 170
+BLOCK_BYTES = 105
 """Of one block, as measured: its share of the dict, its hash, and a mask of up to 15 holders."""
 
 

@@ -1,0 +1,121 @@
+"""The extension as C code: it leaks nothing, and touches no memory that is not its own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from schemas.block_hash import pack
+from tests.actors.router.index.model import NATIVE
+
+ROOT = Path(__file__).parents[4]
+SOURCE = ROOT / "actors/router/index"
+
+needs_native = pytest.mark.skipif(NATIVE is None, reason="the extension was not built here")
+
+
+def busy(table: type) -> None:
+    """Every method, with good and bad arguments, and a table that ends with things in it."""
+    made = table(max_blocks=400)
+    holders = [made.take(owner) for owner in range(1000, 1006)]
+    for holder in holders:
+        made.add(holder, holder % 4, pack(range(500)))
+        made.remove(holder, holder % 4, pack(range(0, 500, 7)))
+    for call in (
+        lambda: made.match(pack(range(300))),
+        lambda: made.match(b"odd"),
+        lambda: made.match(None),
+        lambda: made.add(99, 0, b""),
+        lambda: made.add(0, 4, b""),
+        lambda: made.add(0, 0, b"odd"),
+        lambda: made.add(0),
+        lambda: made.remove(2**70, 0, b""),
+        lambda: made.take(-1),
+        lambda: made.take("text"),
+        lambda: made.held(holders[0]),
+        lambda: made.retire(77),
+        lambda: made.sweep("text"),
+        lambda: table("text"),
+        made.dump,
+    ):
+        try:
+            call()
+        except (TypeError, ValueError):
+            continue
+    for holder in holders[:4]:
+        made.retire(holder)
+    made.sweep(100_000)
+    made.retire(holders[5])
+    assert (made.blocks, made.refused, made.unswept) >= (0, 0, 0)
+
+
+@needs_native
+def test_nothing_leaks():
+    busy(NATIVE)
+    packed = pack(range(2000, 2300))
+    references = sys.getrefcount(packed), sys.getrefcount(NATIVE)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            busy(NATIVE)
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(200):
+            busy(NATIVE)
+            made = NATIVE(max_blocks=10_000)
+            made.add(made.take(0), 0, packed)
+            made.match(packed)
+            del made
+        assert tracemalloc.get_traced_memory()[0] - before < 2000
+    finally:
+        tracemalloc.stop()
+    assert sys.getrefcount(packed) == references[0]
+    assert sys.getrefcount(NATIVE) < references[1] + 100  # not one more for each table made
+
+
+def sanitizer() -> str | None:
+    """The library that a program must load first to run sanitized code."""
+    if shutil.which("gcc") is None:
+        return None
+    done = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False
+    )
+    path = done.stdout.strip()
+    return path if Path(path).is_absolute() else None
+
+
+def test_random_operations_under_the_sanitizers(tmp_path):
+    library = sanitizer()
+    if library is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("needs gcc with libasan, and Python's headers")
+    built = tmp_path / "_native.abi3.so"
+    include = f"-I{sysconfig.get_path('include')}"
+    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+    warn = ("-std=c11", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror")
+    source = str(SOURCE / "_native.c")
+    command = ["gcc", *sanitize, *warn, include, "-shared", "-fPIC", source, "-o", str(built)]
+    subprocess.run(command, check=True)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("fuzz.py")), str(built)],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONMALLOC": "malloc",  # else freed memory is not given back where it is watched
+            "LD_PRELOAD": library,
+            "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own; leaks are tested above
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("equal after")
