@@ -105,6 +105,10 @@ class Asking:
         if entry is not None:
             self._withdraw(correlation, entry)
 
+    def waits_for(self, actor: str) -> bool:
+        """Whether anything is open there."""
+        return self._pending.any_at(actor)
+
     def fail_peer(self, actor: str, incarnation: int, code: Code, text: str) -> None:
         """End all that was asked of this life, and of earlier ones."""
         self._reconciling.forget(actor)

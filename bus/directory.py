@@ -23,6 +23,8 @@ class Gone:
     actor: str
     incarnation: int
     reason: str
+    in_order: bool = False
+    """It answered every ask before it said that it ends."""
 
 
 Change = Came | Gone
@@ -76,7 +78,8 @@ class Directory:
         if isinstance(message, EntryChanged):
             return [] if overtaken else self._put(message.entry)
         if isinstance(message, EntryRemoved):
-            return self._remove(message.actor, message.incarnation, message.reason)
+            actor, incarnation, reason = message.actor, message.incarnation, message.reason
+            return self._remove(actor, incarnation, reason, in_order=message.in_order)
         if isinstance(message, Registered):
             self.lease = message.lease
         if overtaken:
@@ -117,13 +120,15 @@ class Directory:
             changes.append(Came(entry))
         return changes
 
-    def _remove(self, actor: str, incarnation: int, reason: str) -> list[Change]:
+    def _remove(
+        self, actor: str, incarnation: int, reason: str, *, in_order: bool = False
+    ) -> list[Change]:
         self._dead[actor] = max(incarnation, self._dead.get(actor, -1))
         entry = self._entries.get(actor)
         if entry is None or entry.incarnation > incarnation:
             return []
         del self._entries[actor]
-        return [Gone(actor, entry.incarnation, reason)]
+        return [Gone(actor, entry.incarnation, reason, in_order)]
 
 
 def _differ(a: Entry, b: Entry) -> bool:

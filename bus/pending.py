@@ -64,6 +64,9 @@ class Pending:
             listed[entry.to].append(correlation)
         return dict(listed)
 
+    def any_at(self, to: str) -> bool:
+        return any(entry.to == to for entry in self._open.values())
+
     def take_peer(self, to: str, incarnation: int) -> list[tuple[int, Open]]:
         """All that was sent to `to` in a life up to `incarnation`."""
         return self._take(

@@ -16,9 +16,10 @@ import structlog
 from bus.actor import Actor, Incoming
 from bus.asking import Asking
 from bus.clock import Clock
-from bus.directory import Came, Change, Directory
+from bus.directory import Came, Change, Directory, Gone
 from bus.envelope import Kind
 from bus.identity import CONFIG, Addresses, Identity, kind_of
+from bus.leaving import Leaving
 from bus.ledger import Ledger
 from bus.listening import Listening
 from bus.mailbox import Mailbox
@@ -107,6 +108,7 @@ class Runtime:
         self._mailbox = Mailbox(*common, self._on_message, self._on_cancel)
         self._asking = Asking(*common, self._peers, addresses, self._on_batch, self.guard)
         self._listening = Listening(self.directory, self._seen, self._ledger, self._on_event)
+        self._leaving = Leaving(clock, self._asking.waits_for, self._gone)
         self._drain_until: float | None = None
         self._on_stopped = on_stopped
         self._closing: asyncio.Task[None] | None = None
@@ -179,6 +181,7 @@ class Runtime:
             self.set_state("stopped")
         self._mailbox.close(f"{self.identity.actor} stopped")
         self._asking.close(f"{self.identity.actor} stopped")
+        self._leaving.close()
         try:
             await self.actor.on_stop()
         except Exception:  # the last hook must not keep the sockets open
@@ -300,6 +303,7 @@ class Runtime:
 
     def _on_reply(self, peer: str, frames: Any) -> None:
         self._asking.on_reply(peer, frames)
+        self._leaving.replied(peer)
 
     def _on_published(self, publisher: str, frames: Any) -> None:
         self._listening.on_published(publisher, frames)
@@ -343,9 +347,13 @@ class Runtime:
 
     def _changed(self, change: Change) -> None:
         if isinstance(change, Came):
+            self._leaving.end(change.entry.actor)
             self._follow(change.entry)
             self.guard(self.actor.on_entry, change.entry)
-            return
+        else:
+            self._leaving.went(change)
+
+    def _gone(self, change: Gone) -> None:
         actor, incarnation = change.actor, change.incarnation
         if waited := self._peers.drop(actor, incarnation):
             self.note("tell_dropped", f"waited for {actor} when it died", waited)

@@ -18,7 +18,7 @@ class ModelCard(Record, frozen=True):
     the engine applies it, the card shows it.
     `tokenizer` is a directory that gateways can read, or "" for the built-in byte tokenizer.
     `kv_publisher` is who publishes its KV events: `callboard`, which never blocks the engine,
-    `vllm`, which may, or "" for nobody.
+    `vllm`, which may, or "" for nobody. `prefix_caching`: equal prefixes are computed once.
     """
 
     model: str
@@ -43,6 +43,7 @@ class ModelCard(Record, frozen=True):
     default_sampling: dict[str, float | int] = {}
     tasks: tuple[str, ...] = ("generate",)
     kv_publisher: str = ""
+    prefix_caching: bool = True
 
 
 class Entry(Record, frozen=True):
@@ -118,10 +119,15 @@ class EntryChanged(Message, frozen=True):
 
 
 class EntryRemoved(Message, frozen=True):
-    """Published on topic `directory`."""
+    """Published on topic `directory`.
+
+    `in_order`: this life answered every ask before it said that it ends; what is missing is on its
+    way.
+    """
 
     epoch: int
     actor: str
     incarnation: int
     reason: str
     revision: int = 0
+    in_order: bool = False

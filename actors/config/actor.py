@@ -71,7 +71,8 @@ class ConfigActor(Actor):
         elif isinstance(message, Renew):
             self._run(self.core.handle(Renewed(self._now(), message.entry)))
         elif isinstance(message, Deregister):
-            left = Left(self._now(), message.actor, message.incarnation, "it stopped")
+            actor, incarnation = message.actor, message.incarnation
+            left = Left(self._now(), actor, incarnation, "it stopped", in_order=True)
             self._run(self.core.handle(left))
         elif isinstance(message, ListEntries):
             incoming.answer(self.core.whole())

@@ -30,6 +30,7 @@ class Left(msgspec.Struct, frozen=True):
     actor: str
     incarnation: int
     reason: str
+    in_order: bool = False
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -87,7 +88,7 @@ class ConfigCore:
         if isinstance(event, Renewed):
             return self._renew(event)
         if isinstance(event, Left):
-            return self._left(event.actor, event.incarnation, event.reason)
+            return self._left(event.actor, event.incarnation, event.reason, in_order=event.in_order)
         return self._tick(event.now)
 
     def snapshot(self) -> bytes:
@@ -134,7 +135,9 @@ class ConfigCore:
             effects.append(Announce(change))
         return effects
 
-    def _left(self, actor: str, incarnation: int, reason: str) -> list[Effect]:
+    def _left(
+        self, actor: str, incarnation: int, reason: str, *, in_order: bool = False
+    ) -> list[Effect]:
         over = self.state.over
         over[actor] = max(incarnation, over.get(actor, -1))
         known = self.state.leases.get(actor)
@@ -143,7 +146,8 @@ class ConfigCore:
         del self.state.leases[actor]
         state = self.state
         state.revision += 1
-        gone = EntryRemoved(state.epoch, actor, known.entry.incarnation, reason, state.revision)
+        life = known.entry.incarnation
+        gone = EntryRemoved(state.epoch, actor, life, reason, state.revision, in_order)
         return [Announce(gone)]
 
     def _tick(self, now: float) -> list[Effect]:

@@ -16,6 +16,8 @@ class Proxy:
         self.connections = 0
         self.lose_requests = False
         self.lose_replies = False
+        self.delay = 0.0
+        """Seconds that everything stays on its way."""
         self.lost = 0
         """Bytes that were swallowed so far."""
         self._writers: list[asyncio.StreamWriter] = []
@@ -72,6 +74,7 @@ class Proxy:
                 if lost():
                     self.lost += len(data)
                 else:
+                    await asyncio.sleep(self.delay)
                     target.write(data)
         except ConnectionError:
             pass

@@ -136,6 +136,27 @@ def test_nothing_is_lost_where_no_connection_breaks():
     run(scenario())
 
 
+def test_last_words_count_although_the_news_of_the_end_overtakes_them():
+    async def scenario():
+        async with cuttable() as (a, b, server, proxy):
+            ends: list[Message] = []
+            for _ in range(20):
+                a.stream("engine/0", GENERATE, ends.append)
+            await until(lambda: len(server.got) == 20)
+            proxy.delay = 0.2
+            for incoming in server.got[:10]:
+                incoming.answer(PLACED)
+            await b.stop()
+            await until(lambda: a.directory.find("engine/0") is None)
+            assert ends == a.actor.gone == []
+            await until(lambda: len(ends) == 20)
+            assert ends[:10] == [PLACED] * 10
+            assert {end.message for end in ends[10:]} == {"engine/0 stopped"}
+            await until(lambda: a.actor.gone == [("engine/0", 1, "it stopped")])
+
+    run(scenario())
+
+
 def test_a_recipient_withdraws_what_came_before_and_is_not_named():
     async def scenario():
         async with stage() as on:

@@ -262,3 +262,52 @@ def test_a_drained_engine_finishes_what_it_began_and_takes_nothing_new():
         assert present(world, "engine/0") is None
 
     play(scenario)
+
+
+def test_last_answers_count_although_the_news_of_the_end_overtakes_them():
+    async def scenario():
+        for seed in range(10):
+            world = await topology(seed)
+            world.network.delay = (0.0001, 0.4)
+            gateway, engine = world.lives["gateway/0"], world.lives["engine/0"]
+            assert isinstance(gateway.actor, Asker)
+            for _ in range(5):
+                gateway.actor.generate("engine/0", tokens=150, timeout=None)
+            await world.run(1.0)  # they have arrived
+            engine.runtime.drain(10.0)
+            await world.run(5.0)
+            ends = [how for asked in gateway.actor.asked for _, how in asked.ends]
+            assert ends == ["length"] * 5, (seed, ends)
+            assert present(world, "engine/0") is None
+
+    play(scenario)
+
+
+def test_a_life_that_ended_in_order_is_not_waited_for_longer_than_its_answers_may_take():
+    async def scenario():
+        world = await topology()
+        gateway, engine = world.lives["gateway/0"].runtime, world.lives["engine/0"]
+        ends: list[Message] = []
+        gateway.stream("engine/0", generate(1000), ends.append)
+        await world.run(0.1)
+        engine.node.network.cut("gateway/0", "engine/0")  # so its last word is lost
+        await engine.runtime.stop()
+        await world.run(0.9)
+        assert ends == []
+        await world.run(0.2)
+        assert codes(ends) == ["died"]
+        # A new life is served at once, and ends what was left of the one before.
+        world.start("engine/0", CountingEngine())
+        await world.run(1.0)
+        gateway.stream("engine/0", generate(1000), ends.append)
+        await world.run(0.1)
+        world.network.cut("gateway/0", "engine/0")
+        await world.lives["engine/0"].runtime.stop()
+        world.start("engine/0", CountingEngine())
+        await world.run(0.3)
+        assert codes(ends) == ["died", "died"]
+        gateway.ask("engine/0", Describe(), ends.append)
+        await world.run(0.1)
+        assert isinstance(ends[-1], Description)
+
+    play(scenario)
