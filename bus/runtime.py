@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -17,6 +17,7 @@ from bus.actor import Actor, Incoming
 from bus.asking import Asking
 from bus.clock import Clock
 from bus.directory import Came, Change, Directory, Gone
+from bus.door import Door
 from bus.envelope import Kind
 from bus.identity import CONFIG, Addresses, Identity, kind_of
 from bus.leaving import Leaving
@@ -100,7 +101,9 @@ class Runtime:
             self._ledger.note,
         )
         self._options = options
-        self._transport = transport
+        self.transport = transport
+        self.doors: dict[str, str] = {}
+        self._doors: list[Door] = []
         self._wire = Wire(identity)
         self._seen = Seen()
         self._peers = Peers(transport, identity.wire, self._on_reply, self._on_published)
@@ -121,8 +124,8 @@ class Runtime:
 
     def start(self) -> None:
         """Bind, and begin to find the others. `Actor.on_start` follows."""
-        self._mailbox_endpoint = self._mailbox.bind(self._transport, self.addresses.mailbox)
-        self._outbox = self._transport.bind_publisher(self.addresses.outbox)
+        self._mailbox_endpoint = self._mailbox.bind(self.transport, self.addresses.mailbox)
+        self._outbox = self.transport.bind_publisher(self.addresses.outbox)
         self._membership.start()
         if self._options is not None:
             self.begin(self._options, self.config_version)
@@ -180,6 +183,8 @@ class Runtime:
         if not self.failed:
             self.set_state("stopped")
         self._mailbox.close(f"{self.identity.actor} stopped")
+        for door in self._doors:
+            door.close(f"{self.identity.actor} stopped")
         self._asking.close(f"{self.identity.actor} stopped")
         self._leaving.close()
         try:
@@ -189,7 +194,7 @@ class Runtime:
         self._membership.stop()
         self.state = "stopped"
         self._over = True
-        self._transport.close()
+        self.transport.close()
         self._on_stopped()
 
     def guard(self, hook: Callable[..., None], *args: Any) -> bool:
@@ -291,7 +296,32 @@ class Runtime:
     def publish(self, topic: str, message: Message) -> None:
         """Send to whoever subscribed to `topic` of our outbox."""
         if not self._over:
-            self._outbox.send(self._wire.frames(Kind.EVENT, message, topic, topic=topic.encode()))
+            frames = self._wire.frames(Kind.EVENT, message, topic, topic=topic.encode())
+            self._outbox.send(frames)
+            for door in self._doors:
+                door.publish(topic, frames)
+
+    def open_door(
+        self, mailbox: str, outbox: str, accepts: tuple[type[Message], ...], topics: Sequence[str]
+    ) -> tuple[str, str]:
+        """A further mailbox and outbox, for readers outside the topology; returns where they are.
+
+        Messages come to `Actor.on_message`. `doors` names endpoints in the directory. Raises
+        `OSError` where somebody else has an endpoint.
+        """
+        door = Door(
+            self.identity,
+            self.clock,
+            self.directory,
+            self._ledger,
+            self._on_message,
+            self._on_cancel,
+            accepts,
+            topics,
+        )
+        endpoints = door.bind(self.transport, mailbox, outbox)
+        self._doors.append(door)
+        return endpoints
 
     def _too_late(self, done: Done) -> int:
         """This life is over, but its timers may still ask: they get their refusal like anybody."""
@@ -386,7 +416,8 @@ class Runtime:
         dropped = self.counters["tell_dropped"] + self.counters["answer_dropped"]
         mailbox = self._mailbox.queues(self._peers.depth(), dropped)
         none: list[Queue] = []
-        return [*mailbox, self._asking.queue(), *self._peek(self.actor.queues, none)]
+        doors = [queue for door in self._doors for queue in door.queues()]
+        return [*mailbox, self._asking.queue(), *doors, *self._peek(self.actor.queues, none)]
 
     def heartbeat(self) -> Heartbeat:
         return Heartbeat(self.state, self._wire.last(), self.queues(), self.detail)
@@ -404,6 +435,7 @@ class Runtime:
             self.uptime,
             self.queues(),
             self.card,
+            dict(self.doors),
         )
 
     def describe(self) -> Description:

@@ -16,6 +16,7 @@ from bus.envelope import Frame
 from bus.sim_sockets import (
     Bound,
     Link,
+    SimBoundSubscriber,
     SimDealer,
     SimPublisher,
     SimRouter,
@@ -141,6 +142,11 @@ class SimNode:
         self, endpoint: str, topics: Sequence[str], on_frames: OnFrames
     ) -> SimSubscriber:
         return self._keep(SimSubscriber(self, endpoint, topics, on_frames))
+
+    def bind_subscriber(
+        self, endpoint: str, topics: Sequence[str], on_frames: OnFrames
+    ) -> SimBoundSubscriber:
+        return self._keep(SimBoundSubscriber(self, endpoint, topics, on_frames))
 
     def close(self) -> None:
         """In order: what was sent still arrives."""

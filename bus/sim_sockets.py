@@ -225,6 +225,21 @@ class SimPublisher(Bound):
                 link.back.send(frames)  # full: dropped, as PUB does
 
 
+class SimBoundSubscriber(Bound):
+    """Publishers connect to it; here a `SimDealer` is one."""
+
+    def __init__(
+        self, node: SimNode, endpoint: str, topics: Sequence[str], on_frames: OnFrames
+    ) -> None:
+        self._on_frames = on_frames
+        self._topics = tuple(topic.encode() for topic in topics)
+        super().__init__(node, endpoint)
+
+    def receive(self, link: Link, frames: Sequence[Frame]) -> None:
+        if not self.closed and bytes(frames[0]).startswith(self._topics):
+            self._on_frames(frames)
+
+
 class _Connected:
     """A connecting socket."""
 

@@ -69,4 +69,9 @@ class Transport(Protocol):
     def connect_subscriber(
         self, endpoint: str, topics: Sequence[str], on_frames: OnFrames
     ) -> Subscriber: ...
+    def bind_subscriber(
+        self, endpoint: str, topics: Sequence[str], on_frames: OnFrames
+    ) -> Subscriber:
+        """Publishers connect to it. What binds raises `OSError` where an endpoint is taken."""
+
     def close(self) -> None: ...

@@ -217,12 +217,24 @@ class ZmqTransport:
     def connect_subscriber(
         self, endpoint: str, topics: Sequence[str], on_frames: OnFrames
     ) -> Subscriber:
-        subscriber = _Socket(self._context, self._loop, zmq.SUB, on_frames)
-        for topic in topics:
-            subscriber.socket.subscribe(topic.encode())
+        subscriber = self._subscriber(topics, on_frames)
         subscriber.socket.connect(endpoint)
         subscriber.watch()
-        return self._keep(subscriber)
+        return subscriber
+
+    def bind_subscriber(
+        self, endpoint: str, topics: Sequence[str], on_frames: OnFrames
+    ) -> Subscriber:
+        subscriber = self._subscriber(topics, on_frames)
+        subscriber.endpoint = _bind(subscriber.socket, endpoint)
+        subscriber.watch()
+        return subscriber
+
+    def _subscriber(self, topics: Sequence[str], on_frames: OnFrames) -> _Socket:
+        subscriber = self._keep(_Socket(self._context, self._loop, zmq.SUB, on_frames))
+        for topic in topics:
+            subscriber.socket.subscribe(topic.encode())
+        return subscriber
 
     def close(self) -> None:
         for socket in self._sockets:
@@ -237,8 +249,12 @@ class ZmqTransport:
 
 
 def _bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
-    """Bind, and say where: a `tcp://host:0` gets its port from the system."""
-    socket.bind(endpoint)
+    """Bind, and say where: a `tcp://host:0` gets its port from the system. Raises `OSError`."""
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise OSError(error.errno, f"{endpoint}: {error.strerror}") from None
     endpoint_bound = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(endpoint_bound, bytes)
     return endpoint_bound.decode().rstrip("\0")
