@@ -1,10 +1,9 @@
 """`python -m bench.sim_fit`: the simulator's step times, fitted to what an H100 was measured to do.
 
-Five constants and one more: seconds per step, per prompt token, per pair of prompt tokens that
-attend, per decoded request, per token of KV that decodes read; and what a request costs outside of
-steps, which is in every measured TTFT and not in the simulator. Fitted by relative error to the
-single steps of `bench.gpu.sim_points`. Then the simulator's scheduler runs, with these constants,
-what the fit has not seen: bursts of prompts, and the bursts of `bench.engine` on the same GPU.
+The six constants of `Timing`, and two for what a request costs outside of steps: that is in every
+measured TTFT and not in the simulator. Least squares by relative error over the prefill and decode
+steps of `bench.gpu.sim_points`. Then the simulator's scheduler runs, with these constants, what the
+fit has not seen: bursts of prompts, and the bursts of `bench.engine` on the same GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.engine.sim.timing import TIMINGS, Timing, Work
+from actors.engine.sim.timing import DEFAULT, TIMINGS, Timing, Work
 from bench.least_squares import solve
 from bench.sim_bursts import Burst, play
 from bench.table import Table
@@ -24,15 +23,24 @@ from bench.table import Table
 RESULTS = Path(__file__).parent / "results"
 POINTS = RESULTS / "h100-sim-points.json"
 ENGINE = RESULTS / "h100-llama-8b-shape-run2.json"
-NAMES = ("base", "prefill_token", "prefill_pair", "decode", "kv_token", "asking")
+OUTSIDE = ("asking", "asking_token")
+NAMES = (*Timing.__slots__, *OUTSIDE)
 UNITS = {
-    "base": ("ms a step", 1e3),
+    "base": ("ms a step without prompts, at least", 1e3),
+    "prefill_base": ("ms a step with prompts, at least", 1e3),
     "prefill_token": ("us a prompt token", 1e6),
     "prefill_pair": ("ns a pair of prompt tokens", 1e9),
     "decode": ("us a decoded request", 1e6),
     "kv_token": ("ns a token of KV read", 1e9),
     "asking": ("ms a request outside of steps", 1e3),
+    "asking_token": ("us a token of its prompt, cached or not, outside of steps", 1e6),
 }
+
+FITTED = ("prefill", "decode")
+"""Not "mixed": gaps between tokens as a client saw them while it was busy with sending a prompt.
+
+Their repeats differ by up to a factor of two, and some are shorter than the GPU's peak allows.
+"""
 
 Point = Mapping[str, Any]
 
@@ -50,35 +58,62 @@ def work_of(point: Point) -> Work | None:
     return Work(new, point["requests"], point["requests"] * context, pairs)
 
 
-def row_of(point: Point, work: Work) -> list[float]:
-    """One cell for each of `NAMES`."""
-    counts = (work.prefill_tokens, work.prefill_pairs, work.decodes, work.kv_tokens)
-    return [1, *counts, 1 if point["kind"] == "prefill" else 0]
+def row_of(point: Point, work: Work, floor: int) -> list[float]:
+    """One cell for each of `NAMES`; up to `floor` prompt tokens are computed within the least."""
+    new, asked = work.prefill_tokens, point["kind"] == "prefill"
+    return [
+        0 if new else 1,
+        1 if 0 < new <= floor else 0,
+        new if new > floor else 0,
+        work.prefill_pairs,
+        work.decodes,
+        work.kv_tokens,
+        1 if asked else 0,
+        new + point["cached"] if asked else 0,
+    ]
 
 
 def fit(points: list[Point]) -> dict[str, float]:
-    """Seconds by `NAMES`. Raises `ZeroDivisionError` if the points do not carry them."""
-    rows, values = [], []
-    for point in points:
-        if (work := work_of(point)) is not None:
-            rows.append(row_of(point, work))
-            values.append(point["ms"] / 1e3)
-    return dict(zip(NAMES, solve(rows, values), strict=True))
+    """Seconds by `NAMES`. Raises `ZeroDivisionError` if the points do not carry them.
+
+    Where the least time of a step ends and its prompts begin to count is tried out: of all ways
+    that agree with themselves the one that is off least.
+    """
+    fitted = [(p, work) for p in points if p["kind"] in FITTED and (work := work_of(p))]
+    values = [point["ms"] / 1e3 for point, _ in fitted]
+    best: tuple[float, dict[str, float]] | None = None
+    for floor in sorted({work.prefill_tokens for _, work in fitted})[1:-2]:
+        cells = solve([row_of(point, work, floor) for point, work in fitted], values)
+        found = dict(zip(NAMES, cells, strict=True))
+        off = sum((seconds_of(p, w, found) * 1e3 / p["ms"] - 1) ** 2 for p, w in fitted)
+        if best is None or off < best[0]:
+            best = off, found
+    if best is None:
+        raise ZeroDivisionError("too few points with different numbers of prompt tokens")
+    return best[1]
 
 
 def timing_of(found: Mapping[str, float]) -> Timing:
-    return Timing(**{name: found[name] for name in NAMES if name != "asking"})
+    return Timing(**{name: found[name] for name in Timing.__slots__})
+
+
+def seconds_of(point: Point, work: Work, found: Mapping[str, float]) -> float:
+    """As it would be measured: with what the asking costs, where that is in it."""
+    asked = point["kind"] == "prefill"
+    outside = _asking(found, point["new"] + point["cached"]) if asked else 0.0
+    return timing_of(found).seconds(work) + outside
+
+
+def _asking(found: Mapping[str, float], tokens: int) -> float:
+    return found["asking"] + found["asking_token"] * tokens
 
 
 def steps_table(points: list[Point], found: Mapping[str, float]) -> Table:
-    timing, rows = timing_of(found), []
+    rows = []
     for point in points:
-        if (work := work_of(point)) is None:
-            continue
-        fitted = timing.seconds(work)
-        if point["kind"] == "prefill":
-            fitted += found["asking"]
-        rows.append({**point, **_compared(point["ms"], 1e3 * fitted)})
+        if point["kind"] in FITTED and (work := work_of(point)) is not None:
+            fitted = 1e3 * seconds_of(point, work, found)
+            rows.append({**point, **_compared(point["ms"], fitted)})
     columns = {
         "kind": "step", "requests": "requests", "context": "context", "cached": "cached",
         "new": "new", "measured": "measured ms", "fitted": "fitted ms", "off": "off %",
@@ -122,7 +157,7 @@ def bursts_table(points: list[Point], found: Mapping[str, float]) -> Table:
         if point["kind"] == "prefill_burst":
             burst = Burst(point["requests"], point["new"], 1, point["cached"])
             ends = play(burst, timing_of(found)).ends
-            seconds = max(ends) + found["asking"]
+            seconds = max(ends) + _asking(found, point["new"] + point["cached"])
             rows.append({**point, **_compared(point["ms"], 1e3 * seconds)})
     columns = {
         "requests": "prompts", "cached": "cached", "new": "new", "measured": "measured ms",
@@ -140,8 +175,8 @@ def engine_table(document: Mapping[str, Any], found: Mapping[str, float]) -> Tab
         played = play(Burst(row["width"], 512, 128, 0), timing_of(found))
         simulated = {
             "tokens_per_s": played.tokens / max(played.ends),
-            "ttft_p50": 1e3 * (statistics.median(played.firsts) + found["asking"]),
-            "ttft_p99": 1e3 * (max(played.firsts) + found["asking"]),
+            "ttft_p50": 1e3 * (statistics.median(played.firsts) + _asking(found, 512)),
+            "ttft_p99": 1e3 * (max(played.firsts) + _asking(found, 512)),
             "itl_mean": 1e3 * statistics.fmean(played.per_token),
         }
         for name, value in simulated.items():
@@ -168,11 +203,11 @@ def main() -> None:
         steps_table(points, found),
         bursts_table(points, found),
         engine_table(json.loads(options.engine.read_text()), found),
-        constants_table(found, TIMINGS["h100-llama-8b"]),
+        constants_table(found, TIMINGS[DEFAULT]),
     ]
     print("\n\n".join(table.text() for table in tables))
     print(f"\nKV blocks of {document['block_size']} tokens: {document['blocks']:,}")
-    rounded = {name: float(f"{found[name]:.3g}") for name in NAMES if name != "asking"}
+    rounded = {name: float(f"{found[name]:.3g}") for name in Timing.__slots__}
     print(f"Timing({', '.join(f'{name}={value:g}' for name, value in rounded.items())})")
 
 

@@ -55,12 +55,24 @@ SATURATED = 10.0
 
 @dataclass(frozen=True)
 class Workload:
-    """`cache` scales the KV blocks of every engine, `rates` the rates; stages keep their sizes."""
+    """`cache` scales the KV blocks of every engine, `rates` the rates; stages keep their requests.
+
+    A `part` of it has that part of the customers, engines and requests.
+    """
 
     cache: float = 1.0
     rates: float = 1.0
+    part: float = 1.0
     seed: int = SEED
     stages: tuple[tuple[float, float], ...] = LADDER
+
+    @property
+    def groups(self) -> int:
+        return round(GROUPS * self.part)
+
+    @property
+    def engines(self) -> int:
+        return round(ENGINES * self.part)
 
     @property
     def blocks(self) -> int:
@@ -69,13 +81,14 @@ class Workload:
     @property
     def demand(self) -> float:
         """What all contexts and questions take of the cache of all engines."""
-        return GROUPS * (CONTEXT + USERS * QUESTION) / (ENGINES * self.blocks * BLOCK_SIZE)
+        wanted = self.groups * (CONTEXT + USERS * QUESTION)
+        return wanted / (self.engines * self.blocks * BLOCK_SIZE)
 
     def prompts(self) -> list[list[int]]:
         """Token ids of every user's prompt, in the order in which they are asked, over and over."""
         draw = random.Random(self.seed)
         prompts = []
-        for _ in range(GROUPS):
+        for _ in range(self.groups):
             context = draw.choices(range(256), k=CONTEXT)
             prompts += [context + draw.choices(range(256), k=QUESTION) for _ in range(USERS)]
         draw.shuffle(prompts)
@@ -87,8 +100,8 @@ class Workload:
         stages = []
         for rate, seconds in (WARM_UP, *self.stages):
             scaled, now, times = rate * self.rates, 0.0, []
-            for _ in range(round(rate * seconds)):
-                now += draw.expovariate(scaled)
+            for _ in range(round(rate * seconds * self.part)):
+                now += draw.expovariate(scaled * self.part)
                 times.append(now)
             stages.append((scaled, times))
         return stages

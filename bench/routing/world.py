@@ -55,7 +55,7 @@ class World:
             "sim_timing": timing,
         }
         actors: dict[str, Actor] = {"router/0": self.router, DRIVER: self.driver}
-        for number in range(workload.ENGINES):
+        for number in range(load.engines):
             actors[f"engine/{number}"] = VirtualEngine(flags, self._events)
         options: dict[str, dict[str, Any]] = {name: {} for name in actors}
         options["router/0"] = {"policy": policy}
