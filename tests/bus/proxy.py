@@ -30,7 +30,7 @@ class Proxy:
         proxy = cls(host, port)
         proxy._server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
         there = f"tcp://127.0.0.1:{proxy._server.sockets[0].getsockname()[1]}"
-        transport: Any = asker._transport
+        transport: Any = asker.transport
         connect = transport.connect_dealer
 
         def detour(endpoint: str, *arguments: Any) -> Any:

@@ -151,7 +151,7 @@ def test_nobody_loses_an_actor_when_config_restarts():
             a = on.launch("gateway/0", asker)
             await on.ready("engine/0", server)
             await on.known("gateway/0", 1)
-            config._transport.close()  # as if killed: nobody is told anything
+            config.transport.close()  # as if killed: nobody is told anything
             config._over = True
             config._membership._stopped = True
             on.runtimes.remove(config)
