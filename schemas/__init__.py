@@ -3,10 +3,21 @@
 `docs/protocol.md` is the authoritative description; a test fails when the two disagree.
 """
 
-from schemas import config, directory, generate, kv, life, load, placement, refusal, supervise
+from schemas import (
+    config,
+    directory,
+    generate,
+    health,
+    kv,
+    life,
+    load,
+    placement,
+    refusal,
+    supervise,
+)
 from schemas.message import PROTOCOL, Message, Record, tag_of
 
-CONVERSATIONS = (config, directory, generate, kv, life, load, placement, refusal, supervise)
+CONVERSATIONS = (config, directory, generate, health, kv, life, load, placement, refusal, supervise)
 
 MESSAGES: dict[str, type[Message]] = {
     name: kind

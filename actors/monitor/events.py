@@ -1,0 +1,131 @@
+"""What MonitorCore is told, and what it wants done. Times in seconds on the monitor's clock."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from schemas import life
+from schemas.health import Condition, Verdict
+from schemas.progress import StepSlot
+
+Role = Literal["actor", "engine", "worker"]
+"""The actor's own process; the one in which its engine steps; another without which it cannot."""
+
+
+class EntrySeen(msgspec.Struct, frozen=True):
+    """An actor of this machine in the directory. `canary`: it is an engine that can be asked."""
+
+    now: float
+    actor: str
+    incarnation: int
+    pid: int
+    state: life.State
+    canary: bool = False
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """A heartbeat."""
+
+    now: float
+    actor: str
+    incarnation: int
+    state: life.State
+    detail: str = ""
+
+
+class Left(msgspec.Struct, frozen=True):
+    """The directory does not have it any more. `final`: its life is said to be over."""
+
+    now: float
+    actor: str
+    incarnation: int
+    reason: str
+    final: bool
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """The kernel says that this process ended. `cause` is "" where it is not known how."""
+
+    now: float
+    actor: str
+    incarnation: int
+    pid: int
+    name: str
+    role: Role
+    cause: str
+
+
+class Worked(msgspec.Struct, frozen=True):
+    """An engine reported load: it has requests, or has made steps."""
+
+    now: float
+    actor: str
+    incarnation: int
+
+
+class Probed(msgspec.Struct, frozen=True):
+    """The end of a canary request. `problem` is "" if a token came."""
+
+    now: float
+    actor: str
+    incarnation: int
+    problem: str
+
+
+class GpuSeen(msgspec.Struct, frozen=True):
+    """Bytes of GPU memory by process."""
+
+    now: float
+    held: dict[int, int]
+
+
+class ProcessSample(msgspec.Struct, frozen=True):
+    """A process as /proc shows it. `state` is one letter, `cpu` seconds of all its threads."""
+
+    actor: str
+    incarnation: int
+    pid: int
+    name: str
+    role: Role
+    state: str
+    cpu: float
+
+
+class RankSample(msgspec.Struct, frozen=True):
+    """A progress record. `began` and `ended` are the newest steps of each kind."""
+
+    actor: str
+    incarnation: int
+    rank: int
+    pid: int
+    beacon: int
+    began: StepSlot
+    ended: StepSlot
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """A look at all processes and records. The time between two looks is what drives the core."""
+
+    now: float
+    processes: list[ProcessSample]
+    ranks: list[RankSample]
+
+
+Event = EntrySeen | Beat | Left | Exited | Worked | Probed | GpuSeen | Looked
+
+
+class Changed(msgspec.Struct, frozen=True):
+    verdict: Verdict
+    was: Condition
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Send a canary request to this engine; `Probed` follows."""
+
+    actor: str
+    incarnation: int
+
+
+Effect = Changed | Probe

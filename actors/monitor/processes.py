@@ -1,0 +1,147 @@
+"""The processes of the actors of this machine: their ends at once, their states when asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from actors.monitor.events import ProcessSample, Role
+from actors.monitor.procfs import Stat, descendants, how_it_ended, read_stat
+
+WORKER = "VLLM::"
+"""How vLLM names its EngineCore and workers. Whatever else an engine starts may end as it likes."""
+MAX = 4096
+"""Processes followed at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A process under watch, and whose it is."""
+
+    actor: str
+    incarnation: int
+    pid: int
+    name: str
+    role: Role
+    born: int
+
+
+OnExit = Callable[[Followed, str], None]
+"""Called on the loop as soon as the kernel knows, with a phrase that says how, or ""."""
+
+
+class Processes:
+    """Used on an event loop, but for `walk`, which only reads and may run in a thread."""
+
+    def __init__(self, on_exit: OnExit) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_exit = on_exit
+        self._followed: dict[int, Followed] = {}  # by pidfd
+        self._pids: dict[int, int] = {}  # pid -> pidfd
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._followed)
+
+    def follow(
+        self, actor: str, incarnation: int, pid: int, role: Role, *, born: int | None = None
+    ) -> None:
+        """Watch a process. One that is gone already is reported as ended, on the next turn.
+
+        `born` given: only the process that was started then. A second call changes nothing.
+        """
+        if pid in self._pids or pid == os.getpid():
+            return
+        if len(self._followed) >= MAX:
+            self.dropped += 1
+            return
+        before = read_stat(pid)
+        followed = Followed(actor, incarnation, pid, _name(before, role), role, _born(before))
+        pidfd = _open(pid) if born in (None, followed.born) else None
+        if pidfd is None:
+            self._loop.call_soon(self._on_exit, followed, "")
+            return
+        self._pids[pid] = pidfd
+        self._followed[pidfd] = followed
+        self._loop.add_reader(pidfd, self._readable, pidfd)
+
+    def forget(self, actor: str, incarnation: int) -> None:
+        """Watch this life no more."""
+        for pidfd, followed in list(self._followed.items()):
+            if followed.actor == actor and followed.incarnation <= incarnation:
+                self._drop(pidfd)
+
+    def check(self, pid: int) -> None:
+        """If a process that is followed has ended, report it now and not on the next turn."""
+        pidfd = self._pids.get(pid)
+        if pidfd is not None and ((stat := read_stat(pid)) is None or stat.state in "ZX"):
+            self._readable(pidfd)
+
+    def samples(self) -> list[ProcessSample]:
+        """All of them as they are now."""
+        found = []
+        for followed in self._followed.values():
+            stat = read_stat(followed.pid)
+            if stat is not None and stat.born == followed.born:
+                whose = (followed.actor, followed.incarnation, followed.pid)
+                found.append(
+                    ProcessSample(*whose, followed.name, followed.role, stat.state, stat.cpu)
+                )
+        return found
+
+    def parents(self) -> list[Followed]:
+        """Engines, whose inner processes are looked for."""
+        return [
+            f
+            for f in self._followed.values()
+            if f.role == "actor" and f.actor.startswith("engine/")
+        ]
+
+    def known(self) -> frozenset[int]:
+        return frozenset(self._pids)
+
+    def close(self) -> None:
+        for pidfd in list(self._followed):
+            self._drop(pidfd)
+
+    def _readable(self, pidfd: int) -> None:
+        followed = self._followed[pidfd]
+        how = how_it_ended(followed.pid, pidfd)
+        self._drop(pidfd)
+        self._on_exit(followed, how)
+
+    def _drop(self, pidfd: int) -> None:
+        followed = self._followed.pop(pidfd)
+        del self._pids[followed.pid]
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+
+
+def walk(parents: Iterable[Followed], known: frozenset[int]) -> list[tuple[Followed, int, int]]:
+    """Inner processes that are not followed yet: whose, pid, and when it was born."""
+    return [
+        (parent, pid, stat.born)
+        for parent in parents
+        for pid in descendants(parent.pid)
+        if pid not in known and (stat := read_stat(pid)) and stat.name.startswith(WORKER)
+    ]
+
+
+def _open(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _born(stat: Stat | None) -> int:
+    return -1 if stat is None else stat.born
+
+
+def _name(stat: Stat | None, role: Role) -> str:
+    """vLLM's names say what a process is; Python's say nothing."""
+    if stat is not None and stat.name.startswith(WORKER):
+        return stat.name.removeprefix(WORKER)
+    return {"actor": "its process", "engine": "EngineCore", "worker": "worker"}[role]
