@@ -54,7 +54,11 @@ class Asking:
         self._timer_at = float("inf")
 
     def tell(self, to: str, message: Message) -> bool:
-        sent = self._send(to, Kind.TELL, message)
+        try:
+            sent = self._send(to, Kind.TELL, message)
+        except FrameError as error:
+            self._ledger.note("tell_dropped", f"to {to}: {error}")
+            return False
         if sent is not Sent.OK:
             self._ledger.note("tell_dropped", f"{tag_of(type(message))} to {to}: {sent.value}")
         return sent is Sent.OK
@@ -83,17 +87,21 @@ class Asking:
         elif entry is not None and entry.incarnation != incarnation:
             refusal = Refusal("stale", f"{to} began a new life")
         else:
-            sent = self._send(to, kind, message, correlation, timeout, incarnation, trace)
-            if sent is Sent.OK:
-                if deadline is not None:
-                    self._arm(deadline)
-                self._reconciling.watch()
-                return correlation
-            refusal = (
-                Refusal("overloaded", f"too many messages wait for {to}")
-                if sent is Sent.FULL
-                else Refusal("unreachable", f"{to} is not in the directory")
-            )
+            try:
+                sent = self._send(to, kind, message, correlation, timeout, incarnation, trace)
+            except FrameError as error:
+                refusal = Refusal(error.code, str(error))
+            else:
+                if sent is Sent.OK:
+                    if deadline is not None:
+                        self._arm(deadline)
+                    self._reconciling.watch()
+                    return correlation
+                refusal = (
+                    Refusal("overloaded", f"too many messages wait for {to}")
+                    if sent is Sent.FULL
+                    else Refusal("unreachable", f"{to} is not in the directory")
+                )
         self._clock.call_later(0, partial(self._end, correlation, refusal))
         return correlation
 

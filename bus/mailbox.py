@@ -14,7 +14,7 @@ from bus.outgoing import LIMIT, Outgoing
 from bus.sequences import Seen
 from bus.transport import Sent, Transport
 from bus.wire import Wire
-from schemas.life import Queue
+from schemas.life import Queue, Reconcile, Reconciled
 from schemas.message import Message
 from schemas.refusal import Refusal
 
@@ -58,23 +58,18 @@ class Mailbox:
 
     def batch(self, identity: bytes, message: Message) -> bool:
         """An item for several streams of one peer at once. False: the peer cannot be reached."""
-        return self._send(identity, self._wire.frames(Kind.ITEM, message, identity))
+        try:
+            frames = self._wire.frames(Kind.ITEM, message, identity)
+        except FrameError as error:
+            self._ledger.note("answer_dropped", f"to {identity!r}: {error}")
+            self._wire.sent.next(identity)  # the asker shall see that something is missing
+            return True
+        return self._send(identity, frames)
 
     def ended(self, incoming: Incoming) -> None:
         """A stream that we serve ended within a batch."""
         incoming.ended()
         self._open.pop(incoming.key, None)
-
-    def reconcile(self, asker: Incoming, named: Sequence[int]) -> list[int]:
-        """The asker has only these open here: withdraw the others, return those that are not."""
-        life, before = asker.key[:2], asker.header.sequence
-        known = {key[2]: i.header.sequence for key, i in self._open.items() if key[:2] == life}
-        kept = set(named)
-        for correlation, sequence in known.items():
-            if correlation not in kept and sequence < before:
-                self._ledger.note("cancels_lost", f"of {asker.sender}")
-                self._cancelled((*life, correlation))
-        return [correlation for correlation in named if correlation not in known]
 
     def forget(self, actor: str, incarnation: int) -> None:
         """The asker is dead: withdraw what lives of it up to `incarnation` had open."""
@@ -136,7 +131,10 @@ class Mailbox:
                 incoming.refuse("overloaded", f"{MAX_OPEN} asks are open in {me.actor}")
                 return
             self._open[incoming.key] = incoming
-        self._on_message(incoming)
+        if isinstance(message, Reconcile):
+            incoming.answer(Reconciled(self._reconcile(incoming, message.open)))
+        else:
+            self._on_message(incoming)
 
     def _count_lost(self, identity: bytes, header: Header) -> None:
         """By sequence; so it also counts who asks, and forgets old guests."""
@@ -168,7 +166,13 @@ class Mailbox:
         if kind != Kind.ITEM:
             self._open.pop(incoming.key, None)
         identity, correlation = incoming.identity, incoming.header.correlation
-        frames = self._wire.frames(kind, message, identity, correlation=correlation)
+        try:
+            frames = self._wire.frames(kind, message, identity, correlation=correlation)
+        except FrameError as error:
+            self._ledger.note("answer_dropped", f"to {incoming.sender}: {error}")
+            incoming.open = True  # it ends now, in another way than was meant
+            incoming.refuse(error.code, str(error))
+            return
         if not self._send(identity, frames):
             self._ledger.note("answer_dropped", f"{type(message).__name__} to {incoming.sender}")
 
@@ -177,6 +181,17 @@ class Mailbox:
         if incoming is not None:
             incoming.open = False
             self._on_cancel(incoming)
+
+    def _reconcile(self, asker: Incoming, named: Sequence[int]) -> list[int]:
+        """The asker has only these open here: withdraw the others, return those that are not."""
+        life, before = asker.key[:2], asker.header.sequence
+        known = {key[2]: i.header.sequence for key, i in self._open.items() if key[:2] == life}
+        kept = set(named)
+        for correlation, sequence in known.items():
+            if correlation not in kept and sequence < before:
+                self._ledger.note("cancels_lost", f"of {asker.sender}")
+                self._cancelled((*life, correlation))
+        return [correlation for correlation in named if correlation not in known]
 
     def _send(self, identity: bytes, frames: Sequence[Frame]) -> bool:
         queue = self._waiting.get(identity)

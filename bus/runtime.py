@@ -18,7 +18,7 @@ from bus.asking import Asking
 from bus.clock import Clock
 from bus.directory import Came, Change, Directory, Gone
 from bus.door import Door
-from bus.envelope import Kind
+from bus.envelope import FrameError, Kind
 from bus.identity import CONFIG, Addresses, Identity, kind_of
 from bus.leaving import Leaving
 from bus.ledger import Ledger
@@ -31,18 +31,7 @@ from bus.sequences import Seen
 from bus.transport import Transport
 from bus.wire import Wire
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, ModelCard, Registered
-from schemas.life import (
-    Describe,
-    Description,
-    Died,
-    Drain,
-    Draining,
-    Heartbeat,
-    Queue,
-    Reconcile,
-    Reconciled,
-    State,
-)
+from schemas.life import Describe, Description, Died, Drain, Draining, Heartbeat, Queue, State
 from schemas.message import Message
 from schemas.refusal import Code, Refusal
 
@@ -296,7 +285,12 @@ class Runtime:
     def publish(self, topic: str, message: Message) -> None:
         """Send to whoever subscribed to `topic` of our outbox."""
         if not self._over:
-            frames = self._wire.frames(Kind.EVENT, message, topic, topic=topic.encode())
+            try:
+                frames = self._wire.frames(Kind.EVENT, message, topic, topic=topic.encode())
+            except FrameError as error:
+                self.note("event_dropped", str(error))
+                self._wire.sent.next(topic)  # subscribers shall see that something is missing
+                return
             self._outbox.send(frames)
             for door in self._doors:
                 door.publish(topic, frames)
@@ -342,8 +336,6 @@ class Runtime:
         message, me = incoming.message, self.identity.actor
         if isinstance(message, Describe):
             incoming.answer(self.describe())
-        elif isinstance(message, Reconcile):
-            incoming.answer(Reconciled(self._mailbox.reconcile(incoming, message.open)))
         elif isinstance(message, Drain):
             incoming.answer(Draining(self._peek(self.actor.pending, 0)))
             self.clock.call_later(0, lambda: self.drain(message.timeout))

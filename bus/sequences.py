@@ -16,6 +16,10 @@ class Sent:
         self._last[key] += 1
         return self._last[key]
 
+    def undo(self, key: Hashable) -> None:
+        """The last one was not sent after all."""
+        self._last[key] -= 1
+
     def items(self) -> Iterator[tuple[Hashable, int]]:
         return iter(self._last.items())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bus.envelope import VERSION, Frame, Header, Kind, encode
+from bus.envelope import MAX_BODY, MAX_HEADER, VERSION, Frame, FrameError, Header, Kind, encode
 from bus.identity import Identity
 from bus.sequences import Sent
 from schemas.message import Message, tag_of
@@ -25,7 +25,10 @@ class Wire:
         trace: str | None = None,
         topic: bytes = b"",
     ) -> list[Frame]:
-        """The frames to send. `key` is whose sequence it counts in: actor, identity or topic."""
+        """The frames to send. `key` is whose sequence it counts in: actor, identity or topic.
+
+        Raises `FrameError` (`too_large`) for what every recipient would refuse.
+        """
         header = Header(
             VERSION,
             kind,
@@ -38,7 +41,12 @@ class Wire:
             None if timeout is None else int(timeout * 1000),
             trace,
         )
-        return encode(header, message, topic)
+        frames = encode(header, message, topic)
+        if len(frames[2]) > MAX_BODY or len(frames[1]) > MAX_HEADER:
+            self.sent.undo(key)
+            text = f"{header.tag} has {len(frames[1])} bytes of header and {len(frames[2])} of body"
+            raise FrameError("too_large", f"{text}; at most {MAX_HEADER} and {MAX_BODY}", header)
+        return frames
 
     def last(self) -> dict[str, int]:
         """For heartbeats: the last sequence of each topic."""

@@ -122,8 +122,8 @@ def test_nothing_is_lost_where_no_connection_breaks():
     async def scenario():
         async with cuttable() as (a, b, server, _):
             compared = []
-            reconcile = b._mailbox.reconcile
-            b._mailbox.reconcile = lambda *args: compared.append(args) or reconcile(*args)
+            reconcile = b._mailbox._reconcile
+            b._mailbox._reconcile = lambda *args: compared.append(args) or reconcile(*args)
             ends: list[Message] = []
             a.stream("engine/0", GENERATE, ends.append)
             a.ask("engine/0", GENERATE, ends.append)
