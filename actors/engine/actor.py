@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from actors.engine.core import (
     Submit,
     Withdrawn,
 )
+from actors.engine.kv_publisher import INCARNATION
 from actors.engine.load import LoadGate
 from bus.actor import Actor, Incoming
 from bus.clock import Timer
@@ -37,6 +39,11 @@ from schemas.message import Message
 
 BEAT = 1.0
 """Seconds between reports of an unchanged load, for who joined late."""
+
+VLLM_PUBLISHES = (
+    "KV events come from vLLM's own publisher, which can stall the engine: install callboard where "
+    "vLLM runs, and name it in VLLM_PLUGINS if that is set"
+)
 
 
 class EngineActor(Actor):
@@ -57,6 +64,8 @@ class EngineActor(Actor):
     # --- hooks of the runtime ---
 
     def on_start(self, options: dict[str, Any]) -> None:
+        # For whoever publishes KV events, in whatever process of the engine.
+        os.environ[INCARNATION] = str(self.rt.identity.incarnation)
         self._backend = make_backend(options)
         self._loading = asyncio.ensure_future(self._load())
 
@@ -130,6 +139,9 @@ class EngineActor(Actor):
             return
         self._handle(Loaded(list(self.card.served_names), self.card.ranks))
         self.rt.ready(self.card)
+        if self.card.kv_publisher == "vllm":
+            self.rt.log.warning(VLLM_PUBLISHES)
+            self.rt.set_state(self.rt.state, VLLM_PUBLISHES)
         self._beat()
 
     def _handle(self, event: Event) -> None:

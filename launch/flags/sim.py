@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from launch.flags.table import Document, Flag, FlagTable, Kind
 
-_KINDS: dict[type, Kind] = {str: "str", int: "int", float: "float", bool: "bool", list: "str"}
+_KINDS: dict[type, Kind] = {
+    str: "str",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    list: "str",
+    dict: "json",
+}
 _NARGS: dict[type, str | int] = {bool: 0, list: "+"}
 _SIZES = ("max_model_len", "max_num_batched_tokens")
 """Lengths that may be written as vLLM lets them be written."""
@@ -25,8 +32,9 @@ def sim_table() -> FlagTable:
                 nargs=_NARGS.get(row.kind),
                 group="Simulator" if row.name.startswith("sim_") else "As vLLM's",
                 choices=list(row.choices),
+                keys=list(row.keys),
                 help=row.help,
-                default="" if row.default in ("", []) else str(row.default),
+                default="" if row.default in ("", [], None) else str(row.default),
             )
         )
     return FlagTable("sim", Document(version="sim", flags=flags))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from actors.engine.backend import Sink
+from actors.engine.kv_publisher import INCARNATION
 from actors.engine.sim import vocabulary
 from actors.engine.sim.admission import MAX_LOGPROBS, check
 from actors.engine.sim.answers import Answers
-from actors.engine.sim.blocks import KvEvent
+from actors.engine.sim.kv_events import RankEvents, make_events
 from actors.engine.sim.options import SimOptions, parse
 from actors.engine.sim.rank import Rank
 from actors.engine.sim.request import SimRequest
@@ -25,23 +27,16 @@ FOLLOWS = "0.32.0"
 _LATE = 0.005
 """Seconds of lateness that the next step makes up for; more is lost."""
 
-KvEvents = Callable[[int, list[KvEvent]], None]
-"""Called with a rank and the events of one step, before its deltas are reported."""
-
 
 class SimBackend:
     """Implements `actors.engine.backend.Backend` without a model."""
 
-    def __init__(
-        self,
-        flags: Mapping[str, Any],
-        *,
-        on_kv_events: KvEvents | None = None,
-    ) -> None:
+    def __init__(self, flags: Mapping[str, Any]) -> None:
         """`flags` as `options.parse` takes them; they are checked by `start`."""
         self._flags = flags
         self._timing: Timing
-        self._on_kv_events = on_kv_events
+        self._incarnation = int(os.environ.get(INCARNATION, "0"))
+        self._events: dict[int, RankEvents] = {}
         self._options: SimOptions
         self._vocabulary: Vocabulary
         self._answers: Answers
@@ -60,11 +55,14 @@ class SimBackend:
         self._answers = Answers(
             words, seed=options.seed, sim_seed=options.sim_seed, length=options.sim_answer_tokens
         )
-        record = self._on_kv_events is not None
+        config = options.kv_events_config
+        record = config is not None and config.publishes
         self._ranks = [
             Rank(rank, options, self._answers, record=record)
             for rank in range(options.data_parallel_size)
         ]
+        loop = asyncio.get_running_loop()
+        self._events = make_events(config, self._ranks, self._incarnation, loop)
         self._sink = sink
         for rank in self._ranks:
             sink.load(rank.load())
@@ -86,6 +84,7 @@ class SimBackend:
             vocab_size=words.size,
             eos_token_ids=words.eos_token_ids,
             max_logprobs=MAX_LOGPROBS,
+            kv_publisher="callboard" if self._events else "",
         )
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
@@ -118,6 +117,9 @@ class SimBackend:
         if self._driver is not None:
             self._driver.cancel()
             await asyncio.wait([self._driver])
+        # Threads, since they send what is queued.
+        closing = [asyncio.to_thread(events.close) for events in self._events.values()]
+        await asyncio.gather(*closing)
 
     def _ended(self, driver: asyncio.Task[None]) -> None:
         if not driver.cancelled() and (error := driver.exception()):
@@ -157,8 +159,8 @@ class SimBackend:
 
     def _finish_step(self, rank: Rank) -> None:
         result = rank.end()
-        if result.events and self._on_kv_events is not None:
-            self._on_kv_events(rank.rank, result.events)
+        if result.events:
+            self._events[rank.rank].publish(result.events)
         if result.deltas:
             for key, delta in result.deltas:
                 if delta.finish_reason is not None:

@@ -136,6 +136,12 @@ class BlockPool:
         events, self._events = self._events, []
         return events
 
+    def held(self) -> list[tuple[int, int]] | None:
+        """Hashes that can be found, and by how many blocks; None before all events are taken."""
+        if self._events:
+            return None
+        return list(zip(self._findable, map(len, self._findable.values()), strict=True))
+
     def _forget(self, block: int) -> None:
         block_hash = self._hash[block]
         assert block_hash is not None

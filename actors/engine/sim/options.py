@@ -10,6 +10,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.inspect import Metadata, StructType, type_info
 
+from actors.engine.kv_config import KvEventsConfig
+
 Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 
@@ -67,6 +69,10 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Literal["fcfs", "priority"],
         Meta(description="Order of the waiting queue; under priority, smaller runs first."),
     ] = "fcfs"
+    kv_events_config: Annotated[
+        KvEventsConfig | None,
+        Meta(description="What publishes KV events, and where: vLLM's fields, as JSON."),
+    ] = None
     seed: Annotated[int, Meta(description="Seed of requests that bring none.")] = 0
     sim_seed: Annotated[
         int, Meta(description="Which simulated model it is: another seed, other answers.")
@@ -98,19 +104,24 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One row of the table of flags. `choices` is empty where any value of `kind` is allowed."""
+    """One row of the table of flags.
+
+    `choices` is empty where any value of `kind` is allowed; `keys` are those of a dict.
+    """
 
     name: str
     kind: type
     default: Any
     help: str
     choices: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 def _table() -> tuple[Flag, ...]:
     struct = type_info(SimOptions)
     assert isinstance(struct, StructType)
     kinds = {"int": int, "float": float, "bool": bool, "str": str, "list": list}
+    kinds["union"] = dict  # fields of an object, or nothing
     rows = []
     for field in struct.fields:
         info = field.type
@@ -121,7 +132,9 @@ def _table() -> tuple[Flag, ...]:
         choices = tuple(getattr(info, "values", ()))
         kind = str if choices else kinds[type(info).__name__.removesuffix("Type").lower()]
         default = getattr(SimOptions(), field.name)
-        rows.append(Flag(field.name, kind, default, words, choices))
+        inner = [one for one in getattr(info, "types", ()) if isinstance(one, StructType)]
+        keys = tuple(key.name for one in inner for key in one.fields)
+        rows.append(Flag(field.name, kind, default, words, choices, keys))
     return tuple(rows)
 
 
@@ -152,11 +165,12 @@ def parse(values: Mapping[str, Any]) -> SimOptions:
         options = msgspec.convert(given, SimOptions, strict=False)
     except msgspec.ValidationError as error:
         rule, _, path = str(error).partition(" - at `$.")
-        name = path.rstrip("`").partition("[")[0]
+        name, _, inner = path.rstrip("`").partition("[")[0].partition(".")
+        value = given[name][inner] if inner else given[name]
         if choices := _FLAG[name].choices:
             rule = f"Expected one of {', '.join(choices)}"
         raise InvalidOptionError(
-            f"{name} is {given[name]!r}: {rule[:1].lower()}{rule[1:]}"
+            f"{'.'.join(filter(None, (name, inner)))} is {value!r}: {rule[:1].lower()}{rule[1:]}"
         ) from None
     _check_context_fits(options)
     return options

@@ -63,6 +63,10 @@ class Rank:
             step=self._steps,
         )
 
+    def held(self) -> list[tuple[int, int]] | None:
+        """Blocks by hash, right after the events that were given; None where there are newer."""
+        return self._paging.pool.held()
+
     def add(self, request: SimRequest) -> None:
         """Queue a request, whose key is new."""
         self.requests[request.key] = request

@@ -8,6 +8,7 @@ from typing import Any
 from vllm.transformers_utils.repo_utils import try_get_local_file
 
 from actors.engine.vllm.options import OwnOptions
+from actors.engine.vllm.plugin import kv_events
 from actors.engine.vllm.setup import Engine
 from schemas.directory import ModelCard, Role
 
@@ -39,6 +40,7 @@ def make_card(engine: Engine, own: OwnOptions, arguments: dict[str, Any]) -> Mod
         eos_token_ids=_eos_token_ids(engine),
         max_logprobs=model.max_logprobs,
         default_sampling=engine.default_sampling,
+        kv_publisher=_kv_publisher(config.kv_events_config),
     )
 
 
@@ -59,6 +61,13 @@ def tokenizer_directory(name: str, revision: str | None) -> str:
         if isinstance(cached, Path):
             return str(cached.parent)
     return name  # gateways say what they miss
+
+
+def _kv_publisher(events: Any) -> str:
+    if events is None or not events.enable_kv_cache_events or events.publisher != "zmq":
+        return ""
+    # vLLM has called its plugins in this process, and does in EngineCore, in the same environment.
+    return "callboard" if kv_events.installed() else "vllm"
 
 
 def _role(transfer: Any) -> Role:

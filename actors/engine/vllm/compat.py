@@ -10,7 +10,10 @@ from actors.engine.vllm.options import InvalidOption
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
+    from vllm.distributed.kv_events import EventPublisher
+    from vllm.v1.core.block_pool import BlockPool
     from vllm.v1.engine.async_llm import AsyncLLM
 
 FIRST, LAST = (0, 26), (0, 33)
@@ -66,3 +69,43 @@ def start_output_handler(llm: AsyncLLM) -> asyncio.Task[None]:
 def replace_ready(collector: Any, ready: Any) -> None:
     """Let `ready.set()` be called instead of an asyncio.Event's when output arrives."""
     collector.ready = ready
+
+
+# --- for the plugin, within vLLM's processes ---
+
+GPU = "GPU"
+"""The medium of events about blocks in the accelerator's memory."""
+
+
+def put_kv_publisher(made: type[EventPublisher]) -> None:
+    """Let vLLM's factory make `made` where the configuration says `zmq`."""
+    from vllm.distributed.kv_events import EventPublisherFactory
+
+    # Its public method refuses a name that is taken.
+    EventPublisherFactory._registry["zmq"] = made  # noqa: SLF001
+
+
+def zmq_kv_publisher() -> object:
+    """What vLLM's factory makes where the configuration says `zmq`."""
+    from vllm.distributed.kv_events import EventPublisherFactory
+
+    return EventPublisherFactory._registry.get("zmq")  # noqa: SLF001
+
+
+def pool_medium(pool: BlockPool) -> str:
+    """The medium that the pool's events name; until 0.29 it is the GPU's, whatever the pool."""
+    medium: str = getattr(pool, "medium", GPU)
+    return medium
+
+
+def cached_blocks(pool: BlockPool) -> dict[bytes, Any]:
+    """The blocks that can be found: by key one block, or a dict of several by number."""
+    blocks: dict[bytes, Any] = pool.cached_block_hash_to_block._cache  # noqa: SLF001
+    return blocks
+
+
+def key_reader() -> Callable[[bytes], tuple[int, int | bytes]]:
+    """Gives KV cache group and hash, as events name them, for a key of `cached_blocks`."""
+    from vllm.v1.core.kv_cache_utils import get_block_hash, get_group_id, maybe_convert_block_hash
+
+    return lambda key: (get_group_id(key), maybe_convert_block_hash(get_block_hash(key)))

@@ -11,7 +11,6 @@ import pytest
 
 from actors.engine.backend import Backend, InvalidRequest
 from actors.engine.sim.backend import SimBackend
-from actors.engine.sim.blocks import BlockStored
 from actors.engine.sim.options import InvalidOptionError
 from actors.engine.sim.timing import DEFAULT, TIMINGS, Work
 from tests.actors.engine.sim.requests import generate
@@ -153,25 +152,6 @@ def test_a_refused_request_leaves_no_trace():
         assert not any(rank.requests for rank in engine._ranks)
 
     with_engine(scenario)
-
-
-def test_kv_events_reach_who_asks_for_them():
-    async def main():
-        heard, told = Heard(), []
-        engine = SimBackend(
-            {"sim_speed": 0, "data_parallel_size": 2},
-            on_kv_events=lambda rank, events: told.append((rank, events)),
-        )
-        await engine.start(heard)
-        engine.submit(1, 1, generate([1] * 40, max_tokens=1, rank=1))
-        await heard.until(lambda: heard.finished() == [1])
-        await engine.stop()
-        ((rank, (stored,)),) = told
-        assert rank == 1
-        assert isinstance(stored, BlockStored)
-        assert len(stored.hashes) == 2
-
-    asyncio.run(main())
 
 
 def test_others_run_between_steps_even_at_full_speed():

@@ -39,6 +39,10 @@ def test_none_means_not_given():
         ({"sim_speed": -1}, ["sim_speed is -1", ">= 0"]),
         ({"scheduling_policy": "lifo"}, ["scheduling_policy is 'lifo'", "fcfs, priority"]),
         ({"served_model_name": [1]}, ["served_model_name is [1]"]),
+        ({"kv_events_config": {"hwm": "many"}}, ["kv_events_config.hwm is 'many'", "int"]),
+        ({"kv_events_config": {"hwm": -1}}, ["kv_events_config.hwm is -1", ">= 0"]),
+        ({"kv_events_config": {"publisher": "nats"}}, ["publisher is 'nats'"]),
+        ({"kv_events_config": {"endpont": "x"}}, ["kv_events_config is", "`endpont`"]),
         ({"num_gpu_blocks_override": 8}, ["max_model_len 8192", "leaves 7", "513", "112"]),
         ({"num_gpu_blocks_override": 1}, ["leaves 0", "raise it to 513"]),
     ],
@@ -56,6 +60,19 @@ def test_the_table_has_every_flag_with_its_default_and_help():
         assert flag.help
         assert flag.help.endswith(".")
         assert flag.default == getattr(SimOptions(), flag.name)
-        assert isinstance(flag.default, flag.kind)
+        assert flag.default is None or isinstance(flag.default, flag.kind)
     policy = next(flag for flag in FLAGS if flag.name == "scheduling_policy")
     assert policy.choices == ("fcfs", "priority")
+
+
+def test_kv_events_are_configured_as_vllms():
+    options = parse({"kv_events_config": {"enable_kv_cache_events": True}})
+    assert options.kv_events_config is not None
+    assert options.kv_events_config.publishes
+    assert options.kv_events_config.endpoint == "tcp://*:5557"
+    off = parse({"kv_events_config": {"enable_kv_cache_events": True, "publisher": "null"}})
+    assert off.kv_events_config is not None
+    assert not off.kv_events_config.publishes
+    flag = next(flag for flag in FLAGS if flag.name == "kv_events_config")
+    assert (flag.kind, flag.default) == (dict, None)
+    assert "replay_endpoint" in flag.keys
