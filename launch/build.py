@@ -15,7 +15,10 @@ import msgspec
 from launch.flags.table import FlagTable, nearest
 from launch.flags.values import BadValue, from_document
 from launch.rundir import RunDirError, check_name
-from launch.topology import Backend, Engine, Gateway, Log, Topology
+from launch.topology import Backend, Engine, Gateway, KvEvents, Log, Router, Topology
+
+KV_EVENT_PORT = "DYN_VLLM_KV_EVENT_PORT"
+"""Environment variable with the default of `kv_events.port`; others read it too."""
 
 
 class InvalidTopology(Exception):
@@ -43,11 +46,17 @@ class Source:
 
 
 def build(
-    raw: Mapping[str, Any], source: Source, table_of: Callable[[Backend], FlagTable]
+    raw: Mapping[str, Any],
+    source: Source,
+    table_of: Callable[[Backend], FlagTable],
+    environ: Mapping[str, str],
 ) -> Topology:
-    """The topology in `raw`: name, gateway, log, and engine, a list. Raises `InvalidTopology`."""
+    """The topology in `raw`: name, gateway, router, kv_events, log, and engine, a list.
+
+    Raises `InvalidTopology`.
+    """
     findings: list[str] = []
-    known = ("name", "gateway", "engine", "log")
+    known = ("name", "gateway", "router", "kv_events", "engine", "log")
     findings += [
         f"{source.place('', key)}: unknown{_meant(key, known)}" for key in raw if key not in known
     ]
@@ -58,10 +67,57 @@ def build(
         findings.append(f"{source.place('', 'name')}: {error}")
     gateway = _section(Gateway, "gateway", raw.get("gateway", {}), source, findings)
     log = _section(Log, "log", raw.get("log", {}), source, findings)
+    router = _router(raw.get("router", {}), source, findings)
+    kv_events = _section(KvEvents, "kv_events", raw.get("kv_events", {}), source, findings)
+    if kv_events is not None and "port" not in raw.get("kv_events", {}):
+        kv_events = _with_port(kv_events, environ, findings)
     engines = _engines(raw.get("engine"), source, table_of, findings)
-    if findings or gateway is None or log is None:
+    if findings or gateway is None or log is None or router is None or kv_events is None:
         raise InvalidTopology(findings)
-    return Topology(name=name, gateway=gateway, log=log, engines=engines)
+    return Topology(
+        name=name, gateway=gateway, router=router, kv_events=kv_events, log=log, engines=engines
+    )
+
+
+def _with_port(
+    kv_events: KvEvents, environ: Mapping[str, str], findings: list[str]
+) -> KvEvents | None:
+    """With the port of the environment, where one is given."""
+    given = environ.get(KV_EVENT_PORT)
+    if not given:
+        return kv_events
+    place = Source(lambda _section, _key: KV_EVENT_PORT, text=True)
+    found = _section(KvEvents, "kv_events", {"port": given}, place, findings)
+    return None if found is None else msgspec.structs.replace(kv_events, port=found.port)
+
+
+def _router(raw: Any, source: Source, findings: list[str]) -> Router | None:
+    """How many routers, and their settings, which are checked by their own rules."""
+    if not isinstance(raw, Mapping):
+        findings.append(f"{source.place('', 'router')} = {_shown(raw)}: write a [router] table")
+        return None
+    before = len(findings)
+    count = {key: value for key, value in raw.items() if key == "count"}
+    router = _section(Router, "router", count, source, findings)
+    settings = {}
+    for key, value in raw.items():
+        if key == "count":
+            continue
+        from actors.router.settings import InvalidSetting, Settings, parse, plain
+
+        field = key.replace("-", "_")
+        known = Settings.__struct_fields__
+        if field not in known:
+            findings.append(f"{source.place('router', key)}: unknown{_meant(field, known)}")
+            continue
+        try:
+            settings[field] = plain(parse({field: value}))[field]
+        except InvalidSetting as error:
+            rule = str(error).partition(": ")[2]
+            findings.append(f"{source.given('router', key, value)}: {rule}")
+    if router is None or len(findings) > before:
+        return None
+    return msgspec.structs.replace(router, settings=settings)
 
 
 def _engines(
@@ -87,6 +143,10 @@ def _engines(
     return [engine for engine in engines if engine is not None]
 
 
+_OWN = ("model", "name", "count", "backend", "kv_events", "kv_sources")
+"""Keys of an engine that are none of its arguments."""
+
+
 def _engine(
     raw: Mapping[str, Any],
     section: str,
@@ -94,7 +154,7 @@ def _engine(
     table_of: Callable[[Backend], FlagTable],
     findings: list[str],
 ) -> Engine | None:
-    own = {key: value for key, value in raw.items() if key in ("model", "name", "count", "backend")}
+    own = {key: value for key, value in raw.items() if key.replace("-", "_") in _OWN}
     before = len(findings)
     engine = _section(Engine, section, own, source, findings)
     if engine is None:
@@ -169,10 +229,16 @@ def _rule(hint: Any) -> str:
     """What a value of this type must be, in words."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))
+    if hint is bool:
+        return "write true or false"
+    if get_origin(hint) is list:
+        return 'write a list of { name = "…", endpoint = "tcp://HOST:PORT", rank = N }'
     if get_origin(hint) is Literal:
         return f"choose one of {', '.join(get_args(hint))}"
     if get_origin(hint) is Annotated:
         _, meta = get_args(hint)
+        if meta.min_length is not None:
+            return "write text that is not empty"
         if meta.le is not None:
             return f"write a whole number from {meta.ge} to {meta.le}"
         return f"write a whole number of at least {meta.ge}"

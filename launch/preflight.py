@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
+from launch.kv_events import Plan, plan
 from launch.topology import API_KEYS_ENV, Engine, Gateway, Topology
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REMOTE = re.compile(r"(s3|gs|az|https?|hf)://")
+LISTED = 6
+"""Ports that a finding names."""
 _ON = ("1", "on", "yes", "true")
 
 
@@ -23,7 +28,7 @@ def api_keys(given: list[str], environ: Mapping[str, str]) -> list[str]:
 
 def check(topology: Topology, vllm_version: Callable[[], str]) -> list[str]:
     """Every finding, one sentence each. `vllm_version` is asked only for `vllm` engines."""
-    findings = list(_check_gateway(topology.gateway))
+    findings = [*_check_gateway(topology.gateway), *_check_kv_events(plan(topology))]
     for engine in topology.engines:
         findings += (
             _check_vllm(engine, vllm_version) if engine.backend == "vllm" else _check_sim(engine)
@@ -50,26 +55,58 @@ def _check_gateway(gateway: Gateway) -> Iterator[str]:
     yield from _check_certificate(gateway)
 
 
+def _check_kv_events(kv_events: Plan) -> Iterator[str]:
+    yield from kv_events.findings
+    if kv_events.findings:
+        return
+    taken: dict[str, list[str]] = {}
+    for host, port in (place for reader in kv_events.readers for place in reader.ports):
+        match _obstacle(host, port):
+            case "in use":
+                taken.setdefault(host, []).append(str(port))
+            case "reserved":
+                yield f"port {port} is reserved for root: choose --kv-event-port from 1024"
+                return
+            case "no address":
+                yield f"--kv-event-host {host} is no address of this machine: try 127.0.0.1"
+                return
+    for host, ports in taken.items():
+        some = ", ".join(ports[:LISTED]) + (", …" if len(ports) > LISTED else "")
+        many = "ports" if len(ports) > 1 else "port"
+        yield (
+            f"{many} {some} on {host}, for KV events, {'are' if len(ports) > 1 else 'is'} in use: "
+            "choose others with --kv-event-port, or --no-kv-events"
+        )
+
+
 def _check_port(host: str, port: int) -> Iterator[str]:
+    match _obstacle(host, port):
+        case "in use":
+            yield f"port {port} on {host} is in use: choose another with --port"
+        case "reserved":
+            yield f"port {port} is reserved for root: choose one from 1024 with --port"
+        case "no address":
+            yield f"--host {host} is no address of this machine: try 127.0.0.1 or 0.0.0.0"
+
+
+def _obstacle(host: str, port: int) -> Literal["in use", "reserved", "no address"] | None:
+    """Why nothing can listen there, if so."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except socket.gaierror as error:
-        yield f"--host {host} is no address of this machine ({error.strerror}): try 127.0.0.1"
-        return
+    except socket.gaierror:
+        return "no address"
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
             probe.listen()
         except PermissionError:
-            yield f"port {port} is reserved for root: choose one from 1024 with --port"
+            return "reserved"
         except OSError as error:
-            if "Cannot assign" in (error.strerror or ""):
-                yield f"--host {host} is no address of this machine: try 127.0.0.1 or 0.0.0.0"
-            else:
-                yield f"port {port} on {host} is in use: choose another with --port"
+            return "no address" if error.errno == errno.EADDRNOTAVAIL else "in use"
+    return None
 
 
 def _check_certificate(gateway: Gateway) -> Iterator[str]:

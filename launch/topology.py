@@ -37,14 +37,47 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     format: LogFormat = "auto"
 
 
+class KvEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """The KvEventActors. `port` is the first of six ranges, see `launch.kv_events`.
+
+    `index`: each keeps an index that can be asked. `topic` of the public events.
+    """
+
+    enabled: bool = True
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    port: Port = 20080
+    index: bool = False
+    topic: str = ""
+
+
+class Router(msgspec.Struct, frozen=True, kw_only=True):
+    """`count` may be 0: then gateways place by load. `settings` are the routers' own, checked."""
+
+    count: Annotated[int, Meta(ge=0, le=64)] = 1
+    settings: dict[str, Any] = {}
+
+
+class KvSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody else who publishes what a rank has in its lower tiers, such as LMCache."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    endpoint: Annotated[str, Meta(pattern=r"^tcp://.+:\d+$")]
+    rank: Annotated[int, Meta(ge=0)] = 0
+
+
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
-    """`count` equal engines. `args` are the engine's own arguments, by field, converted."""
+    """`count` equal engines. `args` are the engine's own arguments, by field, converted.
+
+    `kv_events`: whether they publish, where their role shall not decide it.
+    """
 
     model: str
     name: str | None = None
     count: Count = 1
     backend: Backend = "vllm"
     args: dict[str, Any] = {}
+    kv_events: bool | None = None
+    kv_sources: list[KvSource] = []
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +85,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "default"
     gateway: Gateway = Gateway()
+    router: Router = Router()
+    kv_events: KvEvents = KvEvents()
     engines: list[Engine]
     log: Log = Log()
 
@@ -60,39 +95,18 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         document: dict[str, Any] = msgspec.to_builtins(self)
         return document
 
-    def actors(self, *, api_keys: bool) -> dict[str, dict[str, Any]]:
-        """Options of each actor by its id, in the order of their start.
+    def named_engines(self) -> list[tuple[str, int, Engine]]:
+        """Each engine: its name, its place among the equal ones, and what it is.
 
-        `api_keys`: whether gateways find keys in their environment.
+        Given names, `name-0 …` for several of one name, numbers for those without.
         """
-        actors: dict[str, dict[str, Any]] = {"config/0": {}, "router/0": {}}
-        for name, engine in zip(self._engine_names(), self._each_engine(), strict=True):
-            actors[f"engine/{name}"] = {
-                "backend": engine.backend,
-                "model": engine.model,
-                **engine.args,
-            }
-        gateway: dict[str, Any] = {
-            key: value
-            for key, value in msgspec.to_builtins(self.gateway).items()
-            if key != "count" and value is not None
-        }
-        if self.gateway.count > 1:
-            gateway["reuse_port"] = True
-        if api_keys:
-            gateway["api_keys_env"] = API_KEYS_ENV
-        return actors | {f"gateway/{number}": gateway for number in range(self.gateway.count)}
-
-    def _each_engine(self) -> list[Engine]:
-        return [engine for engine in self.engines for _ in range(engine.count)]
-
-    def _engine_names(self) -> list[str]:
-        """Given names, `name-0 …` for several of one name, numbers for those without."""
-        names: list[str] = []
+        named: list[tuple[str, int, Engine]] = []
         for engine in self.engines:
-            for number in range(engine.count):
-                if engine.name is None:
-                    names.append(str(len(names)))
-                else:
-                    names.append(engine.name if engine.count == 1 else f"{engine.name}-{number}")
-        return names
+            for place in range(engine.count):
+                name = engine.name
+                if name is None:
+                    name = str(len(named))
+                elif engine.count > 1:
+                    name = f"{name}-{place}"
+                named.append((name, place, engine))
+        return named

@@ -5,6 +5,7 @@ from __future__ import annotations
 from launch.cli.console import USAGE, Failure, table, width, wrap
 from launch.flags.cache import VllmMissing
 from launch.flags.line import canonical
+from launch.flags.router import router_settings
 from launch.flags.table import Flag, FlagTable, nearest
 from launch.flags.tables import Tables
 
@@ -26,10 +27,12 @@ JSON may be given whole, or by its parts:
 
 
 def flag_help(topic: str, tables: Tables) -> str:
-    """`sim`; `vllm`: its groups; `all`: all of its flags; a group; or letters of a flag's name.
+    """`router`; `sim`; `vllm`: its groups; `all`: all of its flags; a group; or letters of a name.
 
     Raises `Failure`.
     """
+    if topic.lower() == "router":
+        return _router()
     if topic.lower() == "sim":
         return _flags("Flags of --engine sim", tables.of("sim").flags, long=False)
     try:
@@ -44,6 +47,16 @@ def flag_help(topic: str, tables: Tables) -> str:
         if group.lower() == topic.lower():
             return _group(vllm, group)
     return _search(topic, vllm)
+
+
+def _router() -> str:
+    parts = ["Settings of routers; `callboard tune router` changes them while they run"]
+    for setting in router_settings():
+        lines = [f"  {setting.flag} X", wrap(setting.help, 6)]
+        if setting.choices:
+            lines.append(wrap(f"choices: {', '.join(setting.choices)}", 6))
+        parts.append("\n".join([*lines, wrap(f"default: {setting.default}", 6)]))
+    return "\n\n".join(parts)
 
 
 def _search(topic: str, vllm: FlagTable) -> str:

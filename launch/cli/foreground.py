@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from bus.identity import Identity
+from launch.actors import actors_of
 from launch.addresses import SUPERVISOR, ipc_addresses
 from launch.cli.console import FAILED, INTERRUPTED, OK, USAGE, Failure, say
 from launch.cli.display import Display
@@ -25,7 +26,7 @@ def run_in_foreground(
     plan = Plan(
         name=topology.name,
         document=topology.document(),
-        actors=topology.actors(api_keys=bool(keys)),
+        actors=actors_of(topology, api_keys=bool(keys)),
         environment=environment,
         log_level=topology.log.level,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
+
 from launch.cli.console import Parser
+from launch.flags.router import router_settings
 
 EPILOG = """
 Any engine flag of vLLM can follow, as with `vllm serve`: --dtype float16,
@@ -12,6 +15,7 @@ Any engine flag of vLLM can follow, as with `vllm serve`: --dtype float16,
   callboard serve --help=max-num       flags with these letters
   callboard serve --help=callboard     tool calls, templates, untested releases
   callboard serve --help=sim           the simulator's flags
+  callboard serve --help=router        the router's settings
 
 examples:
   callboard serve Qwen/Qwen3-0.6B --max-model-len 8K
@@ -44,6 +48,28 @@ def serve_parser(*, model: bool = True) -> Parser:
     topology.add_argument("--engines", metavar="N", help="equal engines to start (1)")
     topology.add_argument("--gateways", metavar="N", help="gateways that share the port (1)")
     topology.add_argument("--name", help="name of this topology, for `callboard ps` (default)")
+    placement = parser.add_argument_group(
+        "placement", "each setting of the router has its flag, --router-NAME X: see --help=router"
+    )
+    placement.add_argument("--routers", metavar="N", help="routers (1); 0: place by load alone")
+    placement.add_argument("--router-policy", metavar="NAME", help="how a rank is chosen (kv)")
+    for setting in router_settings():
+        if setting.field != "policy":
+            placement.add_argument(setting.flag, metavar="X", help=SUPPRESS)
+    events = parser.add_argument_group("KV events")
+    events.add_argument(
+        "--kv-event-port",
+        metavar="PORT",
+        help="of the first rank's events (20080, or "
+        "DYN_VLLM_KV_EVENT_PORT); more ports lie up to 3,000 above it",
+    )
+    events.add_argument(
+        "--kv-event-host",
+        metavar="HOST",
+        help="where they can be read (127.0.0.1); they contain prompts",
+    )
+    events.add_argument("--kv-index", action="store_true", help="for `callboard kv match`")
+    events.add_argument("--no-kv-events", action="store_true", help="publish none")
     http = parser.add_argument_group("HTTP")
     http.add_argument("--host", help="address to listen on (127.0.0.1: this machine only)")
     http.add_argument("--port", help="port to listen on (8000)")

@@ -8,7 +8,8 @@ import time
 
 import msgspec
 
-from launch.cli.console import USAGE, Failure
+from launch.cli.console import USAGE, Failure, complain
+from launch.kv_events import plan
 from launch.preflight import api_keys, check
 from launch.rundir import RunDirError, check_free
 from launch.topology import API_KEYS_ENV, Topology
@@ -25,6 +26,8 @@ def serve_topology(topology: Topology, given_keys: list[str]) -> int:
     topology, tokens = _without_tokens(topology)
     if findings := [*_obstacles(topology.name, tokens), *check(topology, _vllm_version)]:
         raise Failure(*findings, code=USAGE)
+    for note in plan(topology).notes:
+        complain(f"callboard: {note}")
     # From here on what is imported is heavy, and needed.
     from launch.cli.foreground import run_in_foreground
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, cast, get_args
 
@@ -14,6 +15,7 @@ from launch.cli.options import serve_parser
 from launch.cli.run import serve_topology
 from launch.flags.cache import VllmMissing
 from launch.flags.line import canonical, is_option, take
+from launch.flags.router import router_settings
 from launch.flags.table import nearest
 from launch.flags.tables import Tables
 from launch.topology import Backend, Topology
@@ -23,6 +25,11 @@ _PLACES = {
     ("gateway", "count"): "--gateways",
     ("log", "level"): "--log-level",
     ("log", "format"): "--log-format",
+    ("router", "count"): "--routers",
+    ("kv_events", "enabled"): "--no-kv-events",
+    ("kv_events", "host"): "--kv-event-host",
+    ("kv_events", "port"): "--kv-event-port",
+    ("kv_events", "index"): "--kv-index",
     ("engine[0]", "count"): "--engines",
     ("engine[0]", "backend"): "--engine",
     ("engine[0]", "model"): "MODEL",
@@ -69,7 +76,10 @@ def parse(words: Sequence[str], tables: Tables) -> tuple[Topology, list[str]]:
     findings = [*taken.findings, *_strangers(unknown, backend, tables, parser.options)]
     try:
         topology = build(
-            _raw(own, named or own.model, backend), Source(_place, text=True), tables.of
+            _raw(own, named or own.model, backend),
+            Source(_place, text=True),
+            tables.of,
+            os.environ,
         )
     except InvalidTopology as error:
         raise Failure(*findings, *error.findings, code=USAGE) from None
@@ -98,10 +108,23 @@ def _raw(own: argparse.Namespace, model: str, backend: Backend) -> dict[str, Any
     raw = {
         "name": own.name,
         "gateway": _given({**gateway, "count": own.gateways}),
+        "router": _given({"count": own.routers, **_of_router(own)}),
+        "kv_events": _given(
+            {
+                "enabled": "false" if own.no_kv_events else None,
+                "host": own.kv_event_host,
+                "port": own.kv_event_port,
+                "index": "true" if own.kv_index else None,
+            }
+        ),
         "log": _given({"level": own.log_level, "format": own.log_format}),
         "engine": [_given({"model": model, "backend": backend, "count": own.engines})],
     }
     return _given(raw)
+
+
+def _of_router(own: argparse.Namespace) -> dict[str, Any]:
+    return {setting.field: getattr(own, f"router_{setting.field}") for setting in router_settings()}
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +132,8 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(section: str, key: str) -> str:
-    return _PLACES.get((section, key), f"--{key.replace('_', '-')}")
+    flag = key if section != "router" else f"router-{key}"
+    return _PLACES.get((section, key), f"--{flag.replace('_', '-')}")
 
 
 def _strangers(

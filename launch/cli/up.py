@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ A topology file, all but the engines' models optional:
   port = 8000                # chat_template, max_body_bytes, max_inflight
   count = 1
 
+  [router]
+  count = 1                  # 0: gateways place by load
+  policy = "kv"              # and all that `callboard tune router` shows
+
+  [kv_events]
+  port = 20080               # of the first rank; host = "127.0.0.1"
+  enabled = true             # index = true: for `callboard kv match`
+
   [log]
   level = "info"             # format = "auto"
 
@@ -30,6 +39,9 @@ A topology file, all but the engines' models optional:
   count = 2                  # two equal engines
   max_model_len = "8K"       # any engine flag, as in `callboard serve`
   compilation_config = { mode = 3 }
+  kv_events = true           # else its role decides: decode engines have none
+  # whoever else publishes what a rank holds in lower tiers:
+  # kv_sources = [{ name = "lmcache", endpoint = "tcp://127.0.0.1:5558" }]
 
   [[engine]]
   name = "demo"
@@ -67,7 +79,7 @@ def read(file: Path, tables: Tables, *, name: str | None = None) -> Topology:
         return f"{file}: {section}.{key}" if section else f"{file}: {key}"
 
     try:
-        return build(raw, Source(place), tables.of)
+        return build(raw, Source(place), tables.of, os.environ)
     except InvalidTopology as error:
         raise Failure(*error.findings, code=USAGE) from None
     except VllmMissing as error:

@@ -52,7 +52,7 @@ class SupervisorActor(Actor):
     kind: ClassVar[str] = "supervisor"
     accepts: ClassVar[tuple[type[Message], ...]] = (ListProcesses, Restart, Shutdown)
     listens: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
-        ("config", "engine", "gateway", "router"), ("life",)
+        ("config", "engine", "gateway", "kv-events", "router"), ("life",)
     )
 
     def __init__(
@@ -109,7 +109,7 @@ class SupervisorActor(Actor):
             self._seen(sender, entry.incarnation, message.state, message.detail)
 
     def on_entry(self, entry: Entry) -> None:
-        self._seen(entry.actor, entry.incarnation, entry.state, "")
+        self._seen(entry.actor, entry.incarnation, entry.state, None)
 
     # --- for run_topology ---
 
@@ -119,7 +119,7 @@ class SupervisorActor(Actor):
 
     # --- carrying out ---
 
-    def _seen(self, actor: str, incarnation: int, state: life.State, detail: str) -> None:
+    def _seen(self, actor: str, incarnation: int, state: life.State, detail: str | None) -> None:
         self._handle(Seen(actor, incarnation, state, detail, self._now()))
 
     def _handle(self, event: Event) -> None:

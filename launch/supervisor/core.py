@@ -15,7 +15,7 @@ RESTARTS = 5
 WINDOW = 60.0
 FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
 """Seconds before a restart: doubled with every restart within the window."""
-STOP_ORDER = ("gateway", "router", "engine")
+STOP_ORDER = ("gateway", "router", "engine", "kv-events")
 """Kinds are drained in this order: what feeds others goes before what it feeds. Config is last."""
 LIFE: tuple[LifeState, ...] = ("starting", "ready", "draining", "stopped", "failed")
 """A life goes through its states in this order."""
@@ -49,12 +49,12 @@ class Exited(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What an actor says of its own state."""
+    """What an actor says of its own state. `detail` is None where only the state is known."""
 
     actor: str
     incarnation: int
     state: LifeState
-    detail: str
+    detail: str | None
     now: float
 
 
@@ -199,7 +199,10 @@ class SupervisorCore:
             return []
         if LIFE.index(event.state) < LIFE.index(process.state):
             return []  # news come by two ways, heartbeat and directory: the slower one is old
-        process.state, process.detail = event.state, event.detail or process.detail
+        process.state = event.state
+        # What ails an actor that serves can pass; why one ended cannot.
+        if event.detail or (event.detail is not None and event.state == "ready"):
+            process.detail = event.detail
         if event.state == "ready":
             process.was_ready = True
             everyone = all(p.was_ready for p in self.state.processes.values())

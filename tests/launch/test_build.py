@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from launch.actors import actors_of
 from launch.build import InvalidTopology, Source, build
 from launch.flags.sim import sim_table
 from launch.flags.table import Document, Flag, FlagTable
@@ -25,12 +26,15 @@ VLLM = FlagTable(
 )
 
 
-def made(text: bool = False, **raw: Any) -> Topology:
+def made(text: bool = False, environ: dict[str, str] | None = None, **raw: Any) -> Topology:
     def place(section: str, key: str) -> str:
         return f"f: {section}.{key}" if section else f"f: {key}"
 
     return build(
-        raw, Source(place, text), lambda backend: VLLM if backend == "vllm" else sim_table()
+        raw,
+        Source(place, text),
+        lambda backend: VLLM if backend == "vllm" else sim_table(),
+        environ or {},
     )
 
 
@@ -43,7 +47,7 @@ def findings(**raw: Any) -> list[str]:
 def test_the_smallest() -> None:
     topology = made(engine=[{"model": "m"}])
     assert (topology.name, topology.gateway) == ("default", Gateway())
-    assert topology.actors(api_keys=False) == {
+    assert actors_of(topology, api_keys=False) == {
         "config/0": {},
         "router/0": {},
         "engine/0": {"backend": "vllm", "model": "m"},
@@ -54,7 +58,7 @@ def test_the_smallest() -> None:
 def test_kebab_case_and_engine_arguments() -> None:
     topology = made(engine=[{"model": "m", "max-model-len": "8K", "enforce_eager": True}])
     assert topology.engines[0].args == {"max_model_len": 8192, "enforce_eager": True}
-    assert topology.actors(api_keys=False)["engine/0"]["max_model_len"] == 8192
+    assert actors_of(topology, api_keys=False)["engine/0"]["max_model_len"] == 8192
 
 
 def test_several_models_engines_and_gateways() -> None:
@@ -67,7 +71,7 @@ def test_several_models_engines_and_gateways() -> None:
             {"model": "d"},
         ],
     )
-    actors = topology.actors(api_keys=True)
+    actors = actors_of(topology, api_keys=True)
     assert list(actors) == [
         "config/0",
         "router/0",
@@ -94,6 +98,8 @@ def test_the_document_is_plain_data() -> None:
             "count": 1,
             "backend": "vllm",
             "args": {"enforce_eager": True},
+            "kv_events": None,
+            "kv_sources": [],
         }
     ]
 
@@ -165,7 +171,7 @@ def test_gateway_options_are_those_of_the_gateway() -> None:
     topology = made(
         gateway={"count": 2, "max_body_bytes": 9, "max_inflight": 3}, engine=[{"model": "m"}]
     )
-    options = read_options(topology.actors(api_keys=True)["gateway/0"])
+    options = read_options(actors_of(topology, api_keys=True)["gateway/0"])
     assert (options.max_body_bytes, options.max_inflight, options.reuse_port) == (9, 3, True)
 
 
@@ -173,6 +179,79 @@ def test_engine_options_are_those_of_the_simulator() -> None:
     from actors.engine.sim.options import parse
 
     topology = made(engine=[{"model": "m", "backend": "sim", "max_num_seqs": 3}])
-    options = dict(topology.actors(api_keys=False)["engine/0"])
+    options = dict(actors_of(topology, api_keys=False)["engine/0"])
     assert options.pop("backend") == "sim"
     assert parse(options).max_num_seqs == 3
+
+
+def test_routers_and_their_settings() -> None:
+    topology = made(
+        router={"count": 2, "policy": "session", "queue-threshold": 2}, engine=[{"model": "m"}]
+    )
+    actors = actors_of(topology, api_keys=False)
+    assert actors["router/0"] == actors["router/1"] == {"policy": "session", "queue_threshold": 2.0}
+    assert topology.document()["router"]["settings"]["policy"] == "session"
+    none = actors_of(made(router={"count": 0}, engine=[{"model": "m"}]), api_keys=False)
+    assert "router/0" not in none
+
+
+def test_a_router_checks_its_own_settings() -> None:
+    assert findings(
+        router={"count": 99, "polcy": "kv", "policy": "best", "temperature": -1},
+        engine=[{"model": "m"}],
+    ) == [
+        "f: router.count = 99: write a whole number from 0 to 64",
+        "f: router.polcy: unknown; did you mean policy?",
+        (
+            "f: router.policy = 'best': choose one of kv, approximate, least-loaded, "
+            "power-of-two, round-robin, random, session"
+        ),
+        "f: router.temperature = -1: expected a number >= 0.0",
+    ]
+    assert findings(router=3, engine=[{"model": "m"}]) == ["f: router = 3: write a [router] table"]
+
+
+def test_kv_events() -> None:
+    topology = made(
+        kv_events={"port": 30000, "host": "::1", "index": True, "topic": "t"},
+        engine=[
+            {
+                "model": "m",
+                "kv-events": True,
+                "kv_sources": [{"name": "lmcache", "endpoint": "tcp://127.0.0.1:5558"}],
+            }
+        ],
+    )
+    settings = topology.kv_events
+    assert (settings.port, settings.host) == (30000, "::1")
+    assert (settings.index, settings.topic) == (True, "t")
+    assert topology.engines[0].kv_events is True
+    assert topology.engines[0].kv_sources[0].name == "lmcache"
+
+
+def test_kv_events_that_cannot_be() -> None:
+    assert findings(
+        kv_events={"port": 70000, "enabled": "perhaps", "hots": 1, "host": ""},
+        engine=[{"model": "m", "kv_events": 3, "kv_sources": [{"name": "x"}]}],
+    ) == [
+        "f: kv_events.port = 70000: write a whole number from 1 to 65535",
+        "f: kv_events.enabled = 'perhaps': write true or false",
+        "f: kv_events.hots: unknown; did you mean host?",
+        "f: kv_events.host = '': write text that is not empty",
+        "f: engine[0].kv_events = 3: write true or false",
+        (
+            "f: engine[0].kv_sources = [{'name': 'x'}]: write a list of { name = \"…\", "
+            'endpoint = "tcp://HOST:PORT", rank = N }'
+        ),
+    ]
+
+
+def test_the_port_of_kv_events_is_that_of_flag_file_environment_in_this_order() -> None:
+    environ = {"DYN_VLLM_KV_EVENT_PORT": "21000"}
+    engine = [{"model": "m"}]
+    assert made(engine=engine).kv_events.port == 20080
+    assert made(engine=engine, environ=environ).kv_events.port == 21000
+    assert made(engine=engine, environ=environ, kv_events={"port": 22000}).kv_events.port == 22000
+    assert findings(engine=engine, environ={"DYN_VLLM_KV_EVENT_PORT": "x"}) == [
+        "DYN_VLLM_KV_EVENT_PORT x: write a whole number from 1 to 65535"
+    ]

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from launch.actors import actors_of
 from launch.cli.console import Failure
 from launch.cli.ready import base_url, ready_text
 from launch.cli.serve import parse
@@ -102,7 +103,7 @@ def test_engine_flags_stand_anywhere(line) -> None:
 
 def test_keys_are_in_no_document() -> None:
     topology, _ = parse(["m", "--api-key", "s3cret"], Known())
-    assert "s3cret" not in json.dumps([topology.document(), topology.actors(api_keys=True)])
+    assert "s3cret" not in json.dumps([topology.document(), actors_of(topology, api_keys=True)])
 
 
 MISTAKES = {

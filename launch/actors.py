@@ -1,0 +1,49 @@
+"""The actors of a topology, with the options of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from launch.kv_events import plan
+from launch.topology import API_KEYS_ENV, Topology
+
+
+def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]]:
+    """Options by actor id, in the order of their start.
+
+    `api_keys`: whether gateways find keys in their environment.
+    """
+    kv_events = plan(topology)
+    routers = range(topology.router.count)
+    return {
+        "config/0": {},
+        **{f"router/{number}": dict(topology.router.settings) for number in routers},
+        **{
+            reader.actor: reader.options({"index": topology.kv_events.index})
+            for reader in kv_events.readers
+        },
+        **_engines(topology, kv_events.configs),
+        **_gateways(topology, api_keys=api_keys),
+    }
+
+
+def _engines(topology: Topology, configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    actors = {}
+    for name, _, engine in topology.named_engines():
+        options = {"backend": engine.backend, "model": engine.model, **engine.args}
+        if name in configs:
+            options["kv_events_config"] = configs[name]
+        actors[f"engine/{name}"] = options
+    return actors
+
+
+def _gateways(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]]:
+    given = msgspec.to_builtins(topology.gateway).items()
+    options = {key: value for key, value in given if key != "count" and value is not None}
+    if topology.gateway.count > 1:
+        options["reuse_port"] = True
+    if api_keys:
+        options["api_keys_env"] = API_KEYS_ENV
+    return {f"gateway/{number}": options for number in range(topology.gateway.count)}
