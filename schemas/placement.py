@@ -86,7 +86,7 @@ class PlacementEnded(Message, frozen=True):
 class PlacementMade(Message, frozen=True):
     """Published by routers on topic `placements`, for each other: one more request runs there.
 
-    `asker` is the gateway. `blocks` as in `Place`.
+    `asker` is the gateway, in its life `asker_incarnation`. `blocks` as in `Place`.
     """
 
     request_id: str
@@ -99,6 +99,7 @@ class PlacementMade(Message, frozen=True):
     blocks: bytes
     block_size: int
     session: str | None = None
+    asker_incarnation: int = 0
 
 
 class PlacementMoved(Message, frozen=True):

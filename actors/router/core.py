@@ -1,207 +1,288 @@
-"""Placement by least load. Pure.
+"""Where requests run: events in, effects out. Pure.
 
-Cost of a candidate (an engine and one of its data-parallel ranks) is what waits there, in requests
-and in tokens still to be prefilled: as the engine last reported, and as we placed since then.
+What a router knows stands in rooms of their own: engines and load (`workers`), cached blocks
+(`follow`, `overlap`), waiting requests (`queue`), past decisions (`decisions`). This is what
+connects them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
-from schemas.directory import ModelCard
-from schemas.load import Load
-from schemas.placement import Considered, Placed
-from schemas.refusal import Code
+from actors.router import events, placing, problems
+from actors.router.decisions import Decisions, Kept
+from actors.router.events import Asked, Effect, Event, Publish, Reply
+from actors.router.follow import Following
+from actors.router.follow import State as FollowState
+from actors.router.index import Approximate, Index
+from actors.router.overlap import Overlap
+from actors.router.placing import PLACEMENTS, Placing
+from actors.router.policies import USES_EVENTS
+from actors.router.queue import line_of
+from actors.router.settings import InvalidSetting, Settings, check_live, parse, plain
+from actors.router.state import State
+from schemas.kv import Tier
+from schemas.placement import Because, PlacementMade, PlacementMoved, RoutingState, Tuned
+from schemas.refusal import Refusal
+
+ROUTING = "routing"
+SWEEP = 20_000
+"""Blocks that are looked at in a tick, for what closed slots left."""
+STATE_EVERY = 1.0
+"""Seconds between two `RoutingState`s that say the same."""
 
 
-class EngineSeen(msgspec.Struct, frozen=True):
-    """An engine of the directory; `ready` is whether it takes requests."""
+class Snapshot(msgspec.Struct):
+    """All of a router but its guesses. `index`: packed blocks by slot and tier."""
 
-    engine: str
-    incarnation: int
-    ready: bool
-    card: ModelCard | None
-
-
-class EngineLost(msgspec.Struct, frozen=True):
-    engine: str
-    incarnation: int
-
-
-class LoadSeen(msgspec.Struct, frozen=True):
-    engine: str
-    load: Load
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A placement is asked for; `ask` identifies the ask for the answer."""
-
-    ask: int
-    request_id: str
-    asker: str
-    model: str
-    prompt_tokens: int
-    avoid: list[str]
-
-
-class Ended(msgspec.Struct, frozen=True):
-    request_id: str
-
-
-class AskerLost(msgspec.Struct, frozen=True):
-    asker: str
-
-
-class Place(msgspec.Struct, frozen=True):
-    ask: int
-    placed: Placed
-
-
-class Refuse(msgspec.Struct, frozen=True):
-    ask: int
-    code: Code
-    text: str
-
-
-Event = EngineSeen | EngineLost | LoadSeen | Asked | Ended | AskerLost
-Effect = Place | Refuse
-
-
-class Rank(msgspec.Struct):
-    """One data-parallel rank: the last report, and our own count of what we placed there."""
-
-    reported: int = 0  # requests waiting and running, by the engine's last report
-    blocks_used: int = 0
-    blocks_total: int = 1
-    placed: int = 0  # requests that we placed and that have not ended
-    last: int = 0  # when it was last chosen, as a count of placements
-
-
-class Engine(msgspec.Struct):
-    incarnation: int
-    ready: bool
-    names: list[str]
-    ranks: list[Rank]
-
-
-class Request(msgspec.Struct):
-    asker: str
-    engine: str
-    incarnation: int
-    rank: int
-
-
-class State(msgspec.Struct):
-    engines: dict[str, Engine] = {}
-    requests: dict[str, Request] = {}
-    placements: int = 0
-
-
-MAX_REQUESTS = 200_000
-"""Placements remembered; beyond it new ones are placed but not counted as load."""
+    state: State
+    following: FollowState
+    decisions: list[Kept]
+    index: dict[int, dict[Tier, bytes]]
 
 
 class RouterCore:
-    """Chooses the candidate with the lowest cost; among equals the one not chosen for longest."""
+    """Give each event to `handle`, and do what it returns, in order."""
 
-    def __init__(self) -> None:
-        self.state = State()
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._begin(State(settings or Settings()))
+        self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
+            events.Asked: self._asked,
+            events.KvSeen: self._kv_seen,
+            events.SnapshotCame: self._snapshot_came,
+            events.LoadSeen: self._load_seen,
+            events.Started: self._started,
+            events.Ended: self._ended,
+            events.PeerSaid: self._peer_said,
+            events.Withdrawn: self._withdrawn,
+            events.EngineSeen: self._engine_seen,
+            events.EngineLost: self._engine_lost,
+            events.SourceSeen: self._source_seen,
+            events.SourceLost: self._source_lost,
+            events.AskerLost: self._asker_lost,
+            events.SnapshotFailed: self._snapshot_failed,
+            events.WhyAsked: self._why_asked,
+            events.TuneAsked: self._tune_asked,
+            events.Tick: self._tick,
+        }
 
     def handle(self, event: Event) -> list[Effect]:
-        if isinstance(event, Asked):
-            return [self._place(event)]
-        if isinstance(event, Ended):
-            self._end(event.request_id)
-        elif isinstance(event, LoadSeen):
-            self._load(event.engine, event.load)
-        elif isinstance(event, EngineSeen):
-            self._engine(event)
-        elif isinstance(event, EngineLost):
-            self._lost(event.engine, event.incarnation)
-        else:
-            for request_id, request in list(self.state.requests.items()):
-                if request.asker == event.asker:
-                    self._end(request_id)
+        return self._handlers[type(event)](event)
+
+    # --- placing ---
+
+    def _asked(self, event: Asked) -> list[Effect]:
+        """Placed, refused, or made to wait."""
+        state, queue = self.state, self.state.queue
+        if refusal := placing.malformed(event.place):
+            return [self.placing.refuse(event, refusal, event.now)]
+        if queue.overtakes(event):
+            effects = self.placing.place(event, event.now)
+            if effects is not None:
+                return effects
+        if len(queue) >= state.settings.queue_limit:
+            text = f"{len(queue)} requests wait for a place already: try again later"
+            return [self.placing.refuse(event, Refusal("overloaded", text), event.now)]
+        queue.add(event)
+        state.counters["queued"] += 1
         return []
 
-    def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode(self.state)
+    # --- waiting ---
 
-    def restore(self, data: bytes) -> None:
-        self.state = msgspec.msgpack.decode(data, type=State)
+    def _go_on(self, now: float) -> list[Effect]:
+        """Place those who wait, in their order, until all who are left must wait on."""
+        queue, effects, stuck = self.state.queue, list[Effect](), set[object]()
+        while queue:
+            head = next((one for one in queue.heads() if line_of(one) not in stuck), None)
+            if head is None:
+                break
+            placed = self.placing.place(head, now)
+            if placed is None:
+                stuck.add(line_of(head))
+            else:
+                queue.remove(head.ask)
+                effects += placed
+        return effects
 
-    def _place(self, event: Asked) -> Effect:
-        serving = {
-            name: engine
-            for name, engine in sorted(self.state.engines.items())
-            if event.model in engine.names
-        }
-        if not serving:
-            return Refuse(event.ask, "not_found", f"no engine serves {event.model!r}")
-        ready = {name: engine for name, engine in serving.items() if engine.ready}
-        # Better an engine that failed this request before than none at all.
-        allowed = {n: e for n, e in ready.items() if n not in event.avoid} or ready
-        if not allowed:
-            return Refuse(event.ask, "not_ready", f"no engine of {event.model!r} is ready")
-        costs = [
-            (self._cost(rank), rank.last, name, number)
-            for name, engine in allowed.items()
-            for number, rank in enumerate(engine.ranks)
-        ]
-        _, _, name, number = min(costs)
-        engine = allowed[name]
-        self._count(event, name, engine, number)
-        considered = [Considered(n, r, cost) for cost, _, n, r in costs]
-        return Place(event.ask, Placed(name, engine.incarnation, number, considered))
+    def _refuse_late(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for late in self.state.queue.late(now):
+            self.state.queue.remove(late.ask)
+            text = f"it waited {now - late.now:.1f} s for a place, until its time was over"
+            effects.append(self.placing.refuse(late, Refusal("overloaded", text), now))
+        return effects
 
-    def _cost(self, rank: Rank) -> float:
-        """Requests there, by the larger of report and own count, plus the full part of its KV."""
-        return max(rank.reported, rank.placed) + rank.blocks_used / max(rank.blocks_total, 1)
+    def _withdrawn(self, event: events.Withdrawn) -> list[Effect]:
+        if self.state.queue.remove(event.ask):
+            self.state.counters["withdrawn"] += 1
+        return []
 
-    def _count(self, event: Asked, name: str, engine: Engine, number: int) -> None:
+    # --- how requests go on ---
+
+    def _started(self, event: events.Started) -> list[Effect]:
+        self.state.workers.started(event.request_id)
+        moved = PlacementMoved(event.request_id, ended=False)
+        return [Publish(PLACEMENTS, moved), *self._go_on(event.now)]
+
+    def _ended(self, event: events.Ended) -> list[Effect]:
+        """Also of a request that is not known here: another router may count it."""
+        self.state.workers.ended(event.request_id)
+        moved = PlacementMoved(event.request_id, ended=True)
+        return [Publish(PLACEMENTS, moved), *self._go_on(event.now)]
+
+    def _peer_said(self, event: events.PeerSaid) -> list[Effect]:
+        message = event.message
+        if isinstance(message, PlacementMade):
+            self.state.counters["peer_placements"] += 1
+            self.placing.count(message, event.now)
+            return []
+        if message.ended:
+            self.state.workers.ended(message.request_id)
+        else:
+            self.state.workers.started(message.request_id)
+        return self._go_on(event.now)
+
+    def _asker_lost(self, event: events.AskerLost) -> list[Effect]:
+        self.state.workers.asker_lost(event.asker, event.incarnation)
+        for ask in self.state.queue.of_asker(event.asker, event.incarnation):
+            self.state.queue.remove(ask)
+        return []
+
+    # --- engines ---
+
+    def _engine_seen(self, event: events.EngineSeen) -> list[Effect]:
+        self.following.engine_over(event.engine, event.incarnation - 1)
+        self.state.workers.seen(event.engine, event.incarnation, event.ready, event.card, event.now)
+        return []
+
+    def _engine_lost(self, event: events.EngineLost) -> list[Effect]:
+        self.following.engine_over(event.engine, event.incarnation)
+        self.state.workers.lost(event.engine, event.incarnation)
+        return []
+
+    def _load_seen(self, event: events.LoadSeen) -> list[Effect]:
+        self.state.workers.load(event.engine, event.load, event.now)
+        return []
+
+    # --- KV events ---
+
+    def _source_seen(self, event: events.SourceSeen) -> list[Effect]:
+        return self.following.source_seen(event.source, event.incarnation, event.ready, event.now)
+
+    def _source_lost(self, event: events.SourceLost) -> list[Effect]:
+        return self.following.source_lost(event.source, event.incarnation, event.now)
+
+    def _kv_seen(self, event: events.KvSeen) -> list[Effect]:
+        return self.following.heard(event.source, event.message, event.now, event.random)
+
+    def _snapshot_came(self, event: events.SnapshotCame) -> list[Effect]:
+        return self.following.part(event.ask, event.part, event.now, event.random)
+
+    def _snapshot_failed(self, event: events.SnapshotFailed) -> list[Effect]:
+        return self.following.failed(event.ask, event.now, event.random)
+
+    # --- what there is to ask and to set ---
+
+    def _why_asked(self, event: events.WhyAsked) -> list[Effect]:
+        found = self.decisions.find(event.request_id, event.now)
+        if found:
+            return [Reply(event.ask, Because(found))]
+        text = (
+            f"no request {event.request_id!r} among the last {len(self.decisions)} decisions of "
+            "this router"
+        )
+        return [Reply(event.ask, Refusal("not_found", text, "request_id"))]
+
+    def _tune_asked(self, event: events.TuneAsked) -> list[Effect]:
         state = self.state
-        state.placements += 1
-        engine.ranks[number].last = state.placements
-        self._end(event.request_id)  # a second placement of a request replaces the first
-        if len(state.requests) < MAX_REQUESTS:
-            engine.ranks[number].placed += 1
-            state.requests[event.request_id] = Request(
-                event.asker, name, engine.incarnation, number
+        try:
+            settings = parse(event.settings, state.settings)
+            check_live(state.settings, settings)
+        except InvalidSetting as error:
+            return [Reply(event.ask, Refusal("invalid", str(error), "settings"))]
+        effects: list[Effect] = []
+        if settings != state.settings:
+            state.version += 1
+            state.settings = settings
+            self.guesses.ttl = settings.approximate_ttl
+            self.guesses.max_blocks = settings.approximate_blocks
+            effects = self.following.switch(settings.policy in USES_EVENTS, event.now)
+        tuned = Tuned(state.version, plain(settings))
+        return [Reply(event.ask, tuned), *effects, *self._go_on(event.now)]
+
+    # --- time ---
+
+    def _tick(self, event: events.Tick) -> list[Effect]:
+        state, now = self.state, event.now
+        effects = self._refuse_late(now)
+        effects += self.following.tick(now)
+        self.following.index.sweep(SWEEP)
+        if now - state.looked_at >= STATE_EVERY or not state.looked_at:
+            state.looked_at = now
+            state.workers.tidy(now, state.settings.placement_ttl)
+            state.sessions.tidy(now)
+            self._look(now)
+        effects += self._go_on(now)
+        return effects + self._tell(now)
+
+    def _look(self, now: float) -> None:
+        state = self.state
+        state.problems = []
+        if state.settings.policy in USES_EVENTS:
+            state.problems = problems.find(
+                state.workers, self.following, state.settings, state.mismatched, now
             )
 
-    def _end(self, request_id: str) -> None:
-        request = self.state.requests.pop(request_id, None)
-        if request is None:
-            return
-        engine = self.state.engines.get(request.engine)
-        if engine is not None and engine.incarnation == request.incarnation:
-            engine.ranks[request.rank].placed -= 1
+    def _tell(self, now: float) -> list[Effect]:
+        state = self.state
+        said = (state.settings.policy, state.problems)
+        if said == state.told and now - state.told_at < STATE_EVERY:
+            return []
+        state.told, state.told_at = said, now
+        policy, problems = said
+        told = RoutingState(policy, list(problems), len(state.queue), self.counters())
+        return [Publish(ROUTING, told)]
 
-    def _engine(self, event: EngineSeen) -> None:
-        if event.card is None:
-            return
-        known = self.state.engines.get(event.engine)
-        if known is not None and event.incarnation < known.incarnation:
-            return
-        if known is None or known.incarnation != event.incarnation:
-            ranks = [Rank() for _ in range(event.card.ranks)]
-            known = Engine(event.incarnation, event.ready, [], ranks)
-            self.state.engines[event.engine] = known
-        known.ready = event.ready
-        known.names = list(event.card.served_names)
+    def counters(self) -> dict[str, int]:
+        """What happened how often, and how much is held now."""
+        workers, following = self.state.workers, self.following
+        return {
+            **self.state.counters,
+            **following.state.counters,
+            "aged": workers.aged,
+            "in_flight": len(workers.requests),
+            "index_blocks": len(following.index),
+            "index_refused": following.index.refused,
+            "sessions": len(self.state.sessions.bound),
+            "sessions_moved": self.state.sessions.moved,
+            "uncounted": workers.uncounted,
+            "vanished": workers.vanished,
+        }
 
-    def _lost(self, name: str, incarnation: int) -> None:
-        engine = self.state.engines.get(name)
-        if engine is not None and engine.incarnation <= incarnation:
-            del self.state.engines[name]
-        for request_id, request in list(self.state.requests.items()):
-            if request.engine == name and request.incarnation <= incarnation:
-                del self.state.requests[request_id]
+    # --- the whole ---
 
-    def _load(self, name: str, load: Load) -> None:
-        engine = self.state.engines.get(name)
-        if engine is None or not 0 <= load.rank < len(engine.ranks):
-            return
-        rank = engine.ranks[load.rank]
-        rank.reported = load.waiting + load.running
-        rank.blocks_used, rank.blocks_total = load.blocks_used, load.blocks_total
+    def snapshot(self) -> bytes:
+        """Goes through the whole index."""
+        index = self.following.index.dump()
+        whole = Snapshot(self.state, self.following.state, self.decisions.kept(), index)
+        return msgspec.msgpack.encode(whole)
+
+    def restore(self, data: bytes) -> None:
+        """Raises `msgspec.ValidationError`, with nothing changed, for what is no snapshot."""
+        whole = msgspec.msgpack.decode(data, type=Snapshot)
+        self._begin(whole.state)
+        self.decisions.restore(whole.decisions)
+        self.following.restore(whole.following, whole.index)
+
+    def _begin(self, state: State) -> None:
+        settings = state.settings
+        self.state = state
+        self.following = Following(Index(settings.index_blocks))
+        self.following.state.on = settings.policy in USES_EVENTS
+        self.guesses = Approximate(settings.approximate_ttl, settings.approximate_blocks)
+        self.decisions = Decisions()
+        overlap = Overlap(self.following, self.guesses)
+        self.placing = Placing(state, overlap, self.decisions)

@@ -147,6 +147,13 @@ def parse(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
         raise InvalidSetting(f"{name} is {values[name]!r}: {_rule(name, rule)}") from None
 
 
+def check_live(now: Settings, then: Settings) -> None:
+    """Raises `InvalidSetting` for a change that only a start takes."""
+    for name in sorted(FIXED):
+        if getattr(now, name) != getattr(then, name):
+            raise InvalidSetting(f"{name} can only be set when the router starts")
+
+
 def plain(settings: Settings) -> dict[str, Value]:
     return msgspec.structs.asdict(settings)
 

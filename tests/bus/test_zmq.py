@@ -351,7 +351,8 @@ def test_the_example_of_the_protocol_page_is_understood():
     async def scenario():
         async with stage() as on:
             on.config()
-            router = await on.ready("router/0", RouterActor(), incarnation=3)
+            router = on.launch("router/0", RouterActor(), 3, options={})
+            await on.known("router/0", 3)
             stranger = on.stranger(router.entry().mailbox, b"gateway/0#7")
             stranger.send([b"", header, body])
             reply, answer = await stranger.hear()

@@ -1,275 +1,206 @@
-"""RouterCore: the least loaded candidate, for reasons that anyone can repeat."""
+"""RouterCore: who may take a request, who may not, and what becomes of its load."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actors.router.core import (
-    Asked,
-    AskerLost,
-    Effect,
-    Ended,
-    EngineLost,
-    EngineSeen,
-    Event,
-    LoadSeen,
-    Place,
-    Refuse,
-    RouterCore,
+from actors.router.events import AskerLost, Ended, EngineLost, EngineSeen, Tick
+from schemas.placement import RoutingState
+from tests.actors.router.parts import (
+    asked,
+    core,
+    load,
+    place,
+    placed,
+    published,
+    refused,
+    seen,
 )
-from schemas.directory import ModelCard
-from schemas.load import Load
-
-
-def card(ranks: int = 1, names: tuple[str, ...] = ("m",)) -> ModelCard:
-    return ModelCard(
-        model="m",
-        served_names=list(names),
-        engine="sim",
-        engine_version="1",
-        context_length=100,
-        block_size=16,
-        num_blocks=10,
-        max_num_seqs=4,
-        max_batched_tokens=64,
-        ranks=ranks,
-        role="aggregated",
-        tokenizer="",
-    )
-
-
-def seen(engine: str, ranks: int = 1, *, incarnation: int = 1, ready: bool = True) -> EngineSeen:
-    return EngineSeen(engine, incarnation, ready, card(ranks))
-
-
-def load(rank: int = 0, running: int = 0, used: int = 0) -> Load:
-    return Load(rank, 10, used, 0, running, 0, 0, 0)
-
-
-def asked(n: int, model: str = "m", avoid: tuple[str, ...] = ()) -> Asked:
-    return Asked(n, f"r{n}", "gateway/0", model, 10, list(avoid))
-
-
-def place(core: RouterCore, event: Asked) -> tuple[str, int]:
-    (effect,) = core.handle(event)
-    assert isinstance(effect, Place)
-    assert effect.ask == event.ask
-    return effect.placed.engine, effect.placed.rank
-
-
-def refuse(core: RouterCore, event: Asked) -> Refuse:
-    (effect,) = core.handle(event)
-    assert isinstance(effect, Refuse)
-    assert effect.ask == event.ask
-    return effect
 
 
 def test_requests_go_round_equal_candidates():
-    core = RouterCore()
-    core.handle(seen("engine/0", 2))
-    core.handle(seen("engine/1", 1))
-    places = [place(core, asked(n)) for n in range(6)]
+    router = core("least-loaded")
+    router.handle(seen("engine/0", 2))
+    router.handle(seen("engine/1", 1))
+    places = [place(router, asked(n)) for n in range(6)]
     assert places[:3] == [("engine/0", 0), ("engine/0", 1), ("engine/1", 0)]
     assert sorted(places[3:]) == sorted(places[:3])
 
 
-def test_what_engines_report_counts():
-    core = RouterCore()
-    core.handle(seen("engine/0"))
-    core.handle(seen("engine/1"))
-    core.handle(LoadSeen("engine/0", load(running=3)))
-    assert [place(core, asked(n))[0] for n in range(3)] == ["engine/1"] * 3
+@pytest.mark.parametrize("policy", ["kv", "least-loaded"])
+def test_what_engines_report_counts(policy):
+    router = core(policy, request_weight=1.0)
+    router.handle(seen("engine/0"))
+    router.handle(seen("engine/1"))
+    router.handle(load("engine/0", running=9))
+    assert [place(router, asked(n))[0] for n in range(3)] == ["engine/1"] * 3
 
 
-def test_of_equal_queues_the_emptier_cache_wins():
-    core = RouterCore()
-    core.handle(seen("engine/0"))
-    core.handle(seen("engine/1"))
-    core.handle(LoadSeen("engine/0", load(used=5)))
-    core.handle(LoadSeen("engine/1", load(used=4)))
-    assert place(core, asked(1)) == ("engine/1", 0)
+@pytest.mark.parametrize("policy", ["kv", "least-loaded"])
+def test_of_equal_queues_the_emptier_cache_wins(policy):
+    router = core(policy)
+    router.handle(seen("engine/0"))
+    router.handle(seen("engine/1"))
+    router.handle(load("engine/0", used=5))
+    router.handle(load("engine/1", used=4))
+    assert place(router, asked(1)) == ("engine/1", 0)
 
 
 def test_ended_requests_free_their_place():
-    core = RouterCore()
-    core.handle(seen("engine/0"))
-    core.handle(seen("engine/1"))
-    assert place(core, asked(1)) == ("engine/0", 0)
-    assert place(core, asked(2)) == ("engine/1", 0)
-    core.handle(Ended("r2"))
-    assert place(core, asked(3)) == ("engine/1", 0)
-    core.handle(AskerLost("gateway/0"))
-    assert core.state.requests == {}
+    router = core("least-loaded")
+    router.handle(seen("engine/0"))
+    router.handle(seen("engine/1"))
+    assert place(router, asked(1)) == ("engine/0", 0)
+    assert place(router, asked(2)) == ("engine/1", 0)
+    router.handle(Ended("r2", 0.0))
+    assert place(router, asked(3)) == ("engine/1", 0)
+    router.handle(AskerLost("gateway/0", 1))
+    assert router.state.workers.requests == {}
+
+
+def test_the_death_of_an_earlier_life_of_a_gateway_ends_nothing_of_its_present_one():
+    router = core()
+    router.handle(seen("engine/0"))
+    place(router, asked(1, asker_life=1))
+    place(router, asked(2, asker_life=2))
+    router.handle(AskerLost("gateway/0", 1))
+    assert list(router.state.workers.requests) == ["r2"]
 
 
 def test_an_engine_to_avoid_is_avoided_unless_it_is_the_only_one():
-    core = RouterCore()
-    core.handle(seen("engine/0"))
-    core.handle(seen("engine/1"))
+    router = core()
+    router.handle(seen("engine/0"))
+    router.handle(seen("engine/1"))
     for n in range(3):
-        assert place(core, asked(n, avoid=("engine/0",))) == ("engine/1", 0)
-    core.handle(EngineLost("engine/1", 1))
-    assert place(core, asked(9, avoid=("engine/0",))) == ("engine/0", 0)
+        answer = placed(router, asked(n, avoid=["engine/0"]))
+        assert answer.engine == "engine/1"
+    router.handle(EngineLost("engine/1", 1))
+    assert place(router, asked(9, avoid=["engine/0"])) == ("engine/0", 0)
 
 
 def test_nobody_serves_it_and_nobody_is_ready_are_told_apart():
-    core = RouterCore()
-    assert refuse(core, asked(1)).text == "no engine serves 'm'"
-    core.handle(seen("engine/0", ready=False))
-    assert refuse(core, asked(2)).code == "not_ready"
-    assert refuse(core, asked(3, model="other")).code == "not_found"
-    core.handle(seen("engine/0"))
-    assert place(core, asked(4)) == ("engine/0", 0)
-    core.handle(seen("engine/0", ready=False))  # it drains
-    assert refuse(core, asked(5)).code == "not_ready"
+    router = core()
+    assert refused(router, asked(1)).message == "no engine serves 'm'"
+    router.handle(seen("engine/0", ready=False))
+    assert refused(router, asked(2)).code == "not_ready"
+    assert refused(router, asked(3, model="other")).code == "not_found"
+    router.handle(seen("engine/0"))
+    assert place(router, asked(4)) == ("engine/0", 0)
+    router.handle(seen("engine/0", ready=False))  # it drains
+    assert refused(router, asked(5)).code == "not_ready"
 
 
 def test_an_engine_without_a_card_takes_nothing_yet():
-    core = RouterCore()
-    core.handle(EngineSeen("engine/0", 1, True, None))
-    assert refuse(core, asked(1)).code == "not_found"
+    router = core()
+    router.handle(EngineSeen("engine/0", 1, True, None, 0.0))
+    assert refused(router, asked(1)).code == "not_found"
+
+
+def test_a_pinned_request_goes_there_or_nowhere():
+    router = core()
+    router.handle(seen("engine/0", 2))
+    router.handle(seen("engine/1", 3))
+    router.handle(load("engine/1", 2, running=50, used=900))
+    for n in range(5):
+        assert place(router, asked(n, engine="engine/1", rank=2)) == ("engine/1", 2)
+        assert place(router, asked(10 + n, rank=2)) == ("engine/1", 2)
+        assert place(router, asked(20 + n, engine="engine/0"))[0] == "engine/0"
+    # A pin is stronger than bad luck.
+    assert place(router, asked(30, engine="engine/0", avoid=["engine/0"]))[0] == "engine/0"
+    other = refused(router, asked(40, engine="engine/9"))
+    assert (other.code, other.param) == ("not_ready", "engine")
+    bounds = refused(router, asked(41, rank=3))
+    assert (bounds.code, bounds.param) == ("invalid", "rank")
+    assert bounds.message == "no engine of 'm' has data-parallel rank 3: give one of 0 to 2"
+    assert refused(router, asked(42, engine="engine/0", rank=2)).code == "invalid"
+    router.handle(seen("engine/0", 2, ready=False))
+    assert refused(router, asked(43, engine="engine/0")).code == "not_ready"
 
 
 def test_a_new_life_starts_without_load():
-    core = RouterCore()
-    core.handle(seen("engine/0"))
+    router = core("least-loaded")
+    router.handle(seen("engine/0"))
     for n in range(3):
-        place(core, asked(n))
-    core.handle(seen("engine/0", incarnation=2))
-    core.handle(Ended("r0"))  # of the life before
-    (effect,) = core.handle(asked(9))
-    assert isinstance(effect, Place)
-    assert effect.placed.incarnation == 2
-    assert [c.cost for c in effect.placed.considered] == [0.0]
+        place(router, asked(n))
+    router.handle(seen("engine/0", life=2))
+    router.handle(Ended("r0", 0.0))  # of the life before
+    answer = placed(router, asked(9))
+    assert answer.incarnation == 2
+    assert [c.cost for c in answer.considered] == [0.0]
 
 
 def test_news_of_an_earlier_life_change_nothing():
-    core = RouterCore()
-    core.handle(seen("engine/0", incarnation=2))
-    place(core, asked(1))
-    before = core.snapshot()
-    assert core.handle(seen("engine/0", incarnation=1, ready=False)) == []
-    assert core.snapshot() == before
-    core.handle(EngineLost("engine/0", 1))
-    assert core.snapshot() == before
+    router = core()
+    router.handle(seen("engine/0", life=2))
+    place(router, asked(1))
+    before = router.snapshot()
+    assert router.handle(seen("engine/0", life=1, ready=False)) == []
+    assert router.snapshot() == before
+    router.handle(EngineLost("engine/0", 1))
+    assert router.snapshot() == before
 
 
 def test_a_placement_shows_what_was_considered():
-    core = RouterCore()
-    core.handle(seen("engine/0", 2))
-    core.handle(LoadSeen("engine/0", load(rank=1, running=2, used=5)))
-    (effect,) = core.handle(asked(1))
-    assert isinstance(effect, Place)
-    assert [(c.engine, c.rank, c.cost) for c in effect.placed.considered] == [
+    router = core("least-loaded")
+    router.handle(seen("engine/0", 2))
+    router.handle(seen("engine/1", ready=False))
+    router.handle(load("engine/0", 1, running=2, used=500))
+    answer = placed(router, asked(1))
+    assert [(c.engine, c.rank, c.cost) for c in answer.considered] == [
         ("engine/0", 0, 0.0),
         ("engine/0", 1, 2.5),
     ]
+    assert answer.policy == "least-loaded"
+
+
+def test_an_answer_shows_the_cheapest_of_many_candidates():
+    router = core("least-loaded")
+    for n in range(40):
+        router.handle(seen(f"engine/{n}"))
+        router.handle(load(f"engine/{n}", running=40 - n))
+    answer = placed(router, asked(1))
+    assert [c.engine for c in answer.considered] == [f"engine/{n}" for n in range(39, 23, -1)]
 
 
 def test_loads_of_ranks_and_engines_that_do_not_exist_are_passed_over():
-    core = RouterCore()
-    core.handle(seen("engine/0"))
-    before = core.snapshot()
-    for event in (
-        LoadSeen("engine/0", load(rank=1)),
-        LoadSeen("engine/0", load(rank=-1)),
-        LoadSeen("engine/9", load()),
-    ):
-        assert core.handle(event) == []
-    assert core.snapshot() == before
+    router = core()
+    router.handle(seen("engine/0"))
+    before = router.snapshot()
+    for event in (load("engine/0", 1), load("engine/0", -1), load("engine/9")):
+        assert router.handle(event) == []
+    assert router.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("packed", "size"), [(b"1234567", 16), (b"12345678", 0), (b"12345678", -4)]
+)
+def test_blocks_that_are_none_are_refused(packed, size):
+    router = core()
+    router.handle(seen("engine/0"))
+    refusal = refused(router, asked(1, 100, packed, block_size=size))
+    assert (refusal.code, refusal.param) == ("invalid", "blocks")
 
 
 def test_restore_refuses_what_is_no_snapshot():
     with pytest.raises(msgspec.ValidationError):
-        RouterCore().restore(msgspec.msgpack.encode({"engines": 1}))
+        core().restore(msgspec.msgpack.encode({"engines": 1}))
 
 
-engines = st.sampled_from(["engine/0", "engine/1", "engine/2"])
-lives = st.integers(1, 3)
-requests = st.sampled_from([f"r{n}" for n in range(8)])
-
-
-class Machine(RuleBasedStateMachine):
-    """Any events in any order, lost and doubled ones among them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.core = RouterCore()
-        self.asks = 0
-
-    def handle(self, event: Event) -> list[Effect]:
-        twin = RouterCore()
-        twin.restore(self.core.snapshot())
-        effects = self.core.handle(event)
-        assert twin.handle(event) == effects
-        assert twin.snapshot() == self.core.snapshot()
-        return effects
-
-    @rule(engine=engines, life=lives, ready=st.booleans(), ranks=st.integers(1, 3))
-    def see(self, engine: str, life: int, ready: bool, ranks: int) -> None:
-        names = ("m",) if engine != "engine/2" else ("m", "other")
-        self.handle(EngineSeen(engine, life, ready, card(ranks, names)))
-
-    @rule(engine=engines, life=lives)
-    def lose(self, engine: str, life: int) -> None:
-        self.handle(EngineLost(engine, life))
-        assert all(
-            r.engine != engine or r.incarnation > life for r in self.core.state.requests.values()
-        )
-
-    @rule(engine=engines, rank=st.integers(-1, 3), running=st.integers(0, 9))
-    def report(self, engine: str, rank: int, running: int) -> None:
-        self.handle(LoadSeen(engine, load(rank, running, used=running)))
-
-    @rule(
-        request=requests,
-        asker=st.sampled_from(["gateway/0", "gateway/1"]),
-        model=st.sampled_from(["m", "other"]),
-        avoid=st.lists(engines, max_size=3),
-    )
-    def ask(self, request: str, asker: str, model: str, avoid: list[str]) -> None:
-        self.asks += 1
-        state = self.core.state
-        serving = {n: e for n, e in state.engines.items() if model in e.names and e.ready}
-        (effect,) = self.handle(Asked(self.asks, request, asker, model, 10, avoid))
-        assert effect.ask == self.asks
-        if isinstance(effect, Refuse):
-            assert not serving
-            return
-        placed = effect.placed
-        assert placed.incarnation == serving[placed.engine].incarnation
-        assert 0 <= placed.rank < len(serving[placed.engine].ranks)
-        assert placed.engine not in avoid or set(serving) <= set(avoid)
-        chosen = [
-            c.cost for c in placed.considered if (c.engine, c.rank) == (placed.engine, placed.rank)
-        ]
-        assert chosen == [min(c.cost for c in placed.considered)]
-
-    @rule(request=requests)
-    def end(self, request: str) -> None:
-        self.handle(Ended(request))
-        assert request not in self.core.state.requests
-
-    @rule(asker=st.sampled_from(["gateway/0", "gateway/1"]))
-    def lose_asker(self, asker: str) -> None:
-        self.handle(AskerLost(asker))
-        assert all(r.asker != asker for r in self.core.state.requests.values())
-
-    @invariant()
-    def load_is_what_is_placed_there(self) -> None:
-        for name, engine in self.core.state.engines.items():
-            for number, rank in enumerate(engine.ranks):
-                here = [
-                    r
-                    for r in self.core.state.requests.values()
-                    if (r.engine, r.incarnation, r.rank) == (name, engine.incarnation, number)
-                ]
-                assert rank.placed == len(here) >= 0
-
-
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+def test_the_state_of_routing_is_told_once_a_second_and_when_it_changes():
+    router = core()
+    told = []
+    for tenth in range(40):
+        now = tenth / 10
+        if tenth == 15:
+            router.handle(seen("engine/0", now=now))
+        told += [(tenth, m) for m in published(router.handle(Tick(now, 0)), "routing")]
+    times = [tenth for tenth, _ in told]
+    assert len(times) in (4, 5)
+    assert times[0] == 0
+    # Found a second after it came, at the latest.
+    assert [tenth for tenth, message in told if message.problems][0] <= 25
+    assert isinstance(told[0][1], RoutingState)
+    assert told[-1][1].problems == [
+        "engine/0 publishes no KV events: what it has cached is guessed from placements"
+    ]
