@@ -19,7 +19,7 @@ class KvEventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     enable_kv_cache_events: bool = False
-    publisher: Literal["null", "zmq"] | None = None
+    publisher: Literal["null", "zmq"] = "zmq"
     endpoint: str = "tcp://*:5557"
     replay_endpoint: str | None = None
     buffer_steps: Natural = 10_000
@@ -29,4 +29,4 @@ class KvEventsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def publishes(self) -> bool:
-        return self.enable_kv_cache_events and self.publisher != "null"
+        return self.enable_kv_cache_events and self.publisher == "zmq"

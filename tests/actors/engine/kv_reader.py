@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,6 +69,13 @@ class KvReader:
             _, topic, sequence, payload = frames
             found.append((topic, int.from_bytes(sequence, "big"), payload))
         asker.close(linger=0)
+        return found
+
+    def replay_to(self, endpoint: str, last: int) -> list[tuple[bytes, int, bytes]]:
+        """All batches, once that with the sequence `last` is on its way."""
+        deadline = time.monotonic() + PATIENCE / 1000
+        while not (found := self.replay(endpoint, 0)) or found[-1][1] < last:
+            assert time.monotonic() < deadline, f"batch {last} did not come"
         return found
 
     def census(self, endpoint: str) -> tuple[int, dict[Any, int]] | None:

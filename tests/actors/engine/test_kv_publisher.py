@@ -18,7 +18,6 @@ from actors.engine.kv_publisher import KvPublisher, first_sequence
 from tests.actors.engine.kv_reader import END, KvReader, answer
 
 encode = msgspec.msgpack.encode
-REPLAY = "tcp://127.0.0.1:*"
 
 
 @contextmanager
@@ -73,7 +72,7 @@ def test_sequences_say_which_life_of_the_engine_it_is():
         sequence, batch = reader.batch()
         assert (sequence, batch) == (publisher.last(), "x")
         assert sequence >> 22 == incarnation
-        found = reader.replay(publisher.replay_endpoint, 0)
+        found = reader.replay_to(publisher.replay_endpoint, sequence)
         assert found[:3] == [(b"", first_sequence(incarnation) + n, encode(n)) for n in range(3)]
 
 
