@@ -127,7 +127,10 @@ class SimNode:
         self.clock = NodeClock(network.clock)
         self._sockets: list[SimSocket] = []
 
-    def bind_router(self, endpoint: str, on_frames: OnRequest) -> SimRouter:
+    def bind_router(
+        self, endpoint: str, on_frames: OnRequest, *, high_water: int | None = None
+    ) -> SimRouter:
+        """The network has one `high_water` for all."""
         return self._keep(SimRouter(self, endpoint, on_frames))
 
     def connect_dealer(

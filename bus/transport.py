@@ -57,7 +57,11 @@ class Transport(Protocol):
     The one exception is `Dealer.read_and_close`.
     """
 
-    def bind_router(self, endpoint: str, on_frames: OnRequest) -> Router: ...
+    def bind_router(
+        self, endpoint: str, on_frames: OnRequest, *, high_water: int | None = None
+    ) -> Router:
+        """`high_water`: messages that may wait for one peer; None: as in all sockets."""
+
     def connect_dealer(
         self,
         endpoint: str,

@@ -156,8 +156,11 @@ class _ZmqRouter(_Socket):
         loop: asyncio.AbstractEventLoop,
         endpoint: str,
         on_frames: OnRequest,
+        high_water: int | None,
     ) -> None:
         super().__init__(context, loop, zmq.ROUTER, lambda f: on_frames(bytes(f[0]), f[1:]))
+        if high_water is not None:
+            self.socket.sndhwm = high_water
         self.socket.router_mandatory = True
         self.socket.router_handover = True  # a peer that reconnects takes its identity back
         self.endpoint = _bind(self.socket, endpoint)
@@ -197,8 +200,10 @@ class ZmqTransport:
         self._owns_context = context is None
         self._sockets: list[_Socket] = []
 
-    def bind_router(self, endpoint: str, on_frames: OnRequest) -> Router:
-        return self._keep(_ZmqRouter(self._context, self._loop, endpoint, on_frames))
+    def bind_router(
+        self, endpoint: str, on_frames: OnRequest, *, high_water: int | None = None
+    ) -> Router:
+        return self._keep(_ZmqRouter(self._context, self._loop, endpoint, on_frames, high_water))
 
     def connect_dealer(
         self, endpoint: str, identity: bytes, on_frames: OnFrames, on_writable: Callable[[], None]

@@ -1,0 +1,516 @@
+"""The KV events of one data-parallel rank: from its sources to one stream that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from actors.kv_events.effects import (
+    AskCensus,
+    AskReplay,
+    BatchCame,
+    CensusCame,
+    CoreEvent,
+    Effect,
+    EngineGone,
+    EngineSeen,
+    Malformed,
+    Notice,
+    Publish,
+    ReplayEnded,
+    Say,
+    Tick,
+)
+from actors.kv_events.feed import FAR, LIFE_BITS, Feed, FeedState, Verdict
+from actors.kv_events.shelves import (
+    cleared_batch,
+    name_parts,
+    removed_batch,
+    stored_batches,
+)
+from actors.kv_events.table import Gone, State, Table
+from actors.kv_events.wire import Cleared, Event, Keep, UnreadableError, cut, decode, filtered
+from schemas.block_hash import prompt_hashes, unpack
+from schemas.kv import (
+    TIERS,
+    AskKvMatch,
+    KvBeat,
+    KvChange,
+    KvChanged,
+    KvLost,
+    KvMatch,
+    KvSnapshotPart,
+)
+
+ENGINE = "engine"
+"""The source that is the engine's own publisher. Others have the names of the configuration."""
+
+
+class Life(msgspec.Struct):
+    """Of the engine. `over`: lives up to this one are. `dead`: there is none now that we know."""
+
+    incarnation: int = 0
+    over: int = 0
+    ready: bool = False
+    dead: bool = False
+
+
+class Whole(msgspec.Struct):
+    """All there is to remember."""
+
+    sequence: int
+    unsaid: int
+    life: Life
+    card_block_size: int
+    feeds: dict[str, FeedState]
+    table: State
+
+
+class KvEventCore:
+    """`incarnation` is that of the actor: its public batches begin at that times 2**22, plus 1."""
+
+    def __init__(
+        self, engine: str, rank: int, incarnation: int, replayable: dict[str, bool]
+    ) -> None:
+        self.engine = engine
+        self.rank = rank
+        self.sequence = incarnation << LIFE_BITS
+        self.life = Life()
+        self.card_block_size = 0
+        self.table = Table()
+        self.feeds = {name: Feed(name, replayable=can) for name, can in replayable.items()}
+        self._unsaid = 0  # batches of sources that went into no public one yet
+        self._effects: list[Effect] = []
+
+    def handle(self, event: CoreEvent) -> list[Effect]:
+        if isinstance(event, BatchCame):
+            self._batch(event)
+        elif isinstance(event, Tick):
+            self._tick()
+        elif isinstance(event, ReplayEnded):
+            self._replay_ended(event)
+        elif isinstance(event, CensusCame):
+            self._census(event)
+        elif isinstance(event, Malformed):
+            self.feeds[event.source].state.refused += 1
+            self._effects.append(Notice("batch_refused", f"{event.source}: {event.text}"))
+        elif isinstance(event, EngineSeen):
+            self._engine_seen(event)
+        elif isinstance(event, EngineGone):
+            self._engine_gone(event)
+        else:
+            self._publish(cleared_batch(event.now, self.rank), [], cleared=True)
+            self._ask_sources()
+        effects, self._effects = self._effects, []
+        return effects
+
+    def snapshot(self) -> bytes:
+        feeds = {name: feed.state for name, feed in self.feeds.items()}
+        return msgspec.msgpack.encode(
+            Whole(
+                self.sequence,
+                self._unsaid,
+                self.life,
+                self.card_block_size,
+                feeds,
+                self.table.state,
+            )
+        )
+
+    def restore(self, data: bytes) -> None:
+        whole = msgspec.msgpack.decode(data, type=Whole)
+        self.sequence, self._unsaid, self.life = whole.sequence, whole.unsaid, whole.life
+        self.card_block_size = whole.card_block_size
+        self.table.restore(whole.table)
+        for name, state in whole.feeds.items():
+            self.feeds[name].state = state
+
+    # --- what others ask ---
+
+    @property
+    def knows(self) -> bool:
+        """False while the engine may hold blocks that we still ask it for."""
+        feed = self.feeds[ENGINE].state
+        return feed.joined or not (self.life.ready or feed.held)
+
+    @property
+    def complete(self) -> bool:
+        """All that the engine holds is known."""
+        feed = self.feeds[ENGINE]
+        if self.life.dead or self.life.incarnation == 0 == len(feed.state.held):
+            return True
+        unknown = self.table.state.unknown.get(ENGINE)
+        joined = feed.state.joined or not self.life.ready
+        return joined and not feed.state.blind and not unknown and not feed.missing
+
+    def beat(self) -> KvBeat:
+        feeds = [feed.state for feed in self.feeds.values()]
+        state = self.table.state
+        return KvBeat(
+            self.engine,
+            self.life.incarnation,
+            self.rank,
+            self.sequence,
+            state.block_size or self.card_block_size,
+            self.publisher,
+            sum(feed.batches for feed in feeds),
+            state.events,
+            sum(feed.lost for feed in feeds),
+            sum(feed.missing for feed in self.feeds.values()),
+            sum(feed.refused for feed in feeds),
+            state.nameless,
+            self.complete,
+            {tier: len(state.names[tier]) for tier in TIERS if state.names[tier]},
+        )
+
+    @property
+    def publisher(self) -> str:
+        """Who publishes in the engine, as its numbers show."""
+        feed = self.feeds[ENGINE].state
+        if feed.expected is None:
+            return ""
+        return "callboard" if feed.base else "vllm"
+
+    def parts(self, form: str, now: float) -> Iterator[KvSnapshotPart]:
+        """A snapshot of this moment, made bit by bit while the state goes on."""
+        common = (self.engine, self.life.incarnation, self.rank, self.sequence, False)
+        if form == "blocks":
+            for changes in name_parts(self.table.state.names):
+                yield KvSnapshotPart(*common, changes)
+            return
+        held, blocks = self.table.held(), dict(self.table.blocks)
+        size = self.table.state.block_size
+        for payload, _ in stored_batches(now, self.rank, size, blocks, held):
+            yield KvSnapshotPart(*common, [], [payload])
+
+    def match(self, ask: AskKvMatch) -> KvMatch:
+        """Raises `ValueError` for blocks that are no whole number of hashes, or for bad tokens."""
+        state = self.table.state
+        size = state.block_size or self.card_block_size
+        packed = ask.blocks
+        if not packed and size:
+            try:
+                packed = prompt_hashes(ask.token_ids, size, lora=ask.lora, salt=ask.salt)
+            except OverflowError:
+                raise ValueError("a token id is below 0 or above 2**32 - 1") from None
+        names = unpack(packed)
+        found: dict[str, int] = {}
+        at = 0
+        for tier in TIERS:
+            start, here = at, state.names[tier]
+            while at < len(names) and names[at] in here:
+                at += 1
+            if at > start:
+                found[tier] = at - start
+        return KvMatch(len(names), found)
+
+    # --- lives of the engine ---
+
+    def _engine_seen(self, event: EngineSeen) -> None:
+        life = self.life
+        if event.incarnation <= life.over or event.incarnation < life.incarnation:
+            return
+        if life.incarnation == 0 and not life.dead:
+            life.incarnation = event.incarnation
+        elif event.incarnation > life.incarnation or life.dead:
+            self._new_life(event.now, event.incarnation)
+        life.ready = event.ready
+        self.card_block_size = event.block_size or self.card_block_size
+        known = self.table.state.block_size
+        if event.block_size and known and event.block_size != known:
+            text = f"its card says {event.block_size} tokens, its events {known}"
+            self._effects.append(Notice("block_size_differs", text))
+        feed = self.feeds[ENGINE]
+        if event.ready and not feed.state.joined:
+            self._ask(feed)
+
+    def _engine_gone(self, event: EngineGone) -> None:
+        life = self.life
+        if event.incarnation <= life.over or event.incarnation < life.incarnation:
+            return
+        life.over = life.incarnation = event.incarnation
+        life.dead, life.ready = True, False
+        # Numbers of the dead life are remembered, to know what is late.
+        expected, base = self.feeds[ENGINE].state.expected, self.feeds[ENGINE].state.base
+        self.feeds[ENGINE].reset()
+        if base:
+            self.feeds[ENGINE].state.base = expected or base
+        self._clear(ENGINE, event.now)
+
+    def _new_life(self, now: float, incarnation: int) -> None:
+        """All of the old one is void, and that is said before anything of the new one."""
+        life = self.life
+        if not life.dead:
+            self._clear(ENGINE, now)
+        life.over = max(life.over, life.incarnation)
+        life.incarnation, life.dead, life.ready = incarnation, False, False
+        self.feeds[ENGINE].reset()
+
+    def _of_life(self, event: BatchCame) -> tuple[bool, bool]:
+        """Whether the batch is of the present life, and whether its number says of which.
+
+        A new life may show itself here first.
+        """
+        feed, life = self.feeds[ENGINE].state, self.life
+        number = event.sequence >> LIFE_BITS
+        plain = feed.expected is not None and feed.base == 0
+        ours = number >= max(life.incarnation, 1) and not (
+            plain and feed.expected is not None and event.sequence < feed.expected + FAR
+        )
+        if feed.base and event.sequence < feed.base:
+            return False, True  # of a life before this one
+        if life.dead:
+            if not ours or number <= life.over or event.sequence < feed.base + FAR:
+                return False, ours
+            self._new_life(event.now, number)
+        elif ours and number > life.incarnation:
+            known = feed.base or feed.expected is not None
+            if known and event.sequence >= (feed.expected or feed.base) + FAR:
+                self._new_life(event.now, number)
+            elif not known:
+                if life.incarnation:
+                    self._new_life(event.now, number)
+                life.incarnation = number
+        elif number and number < life.incarnation and number > 1 << 32:
+            return False, True  # a plain publisher never counts that far
+        return True, ours
+
+    # --- batches ---
+
+    def _batch(self, event: BatchCame) -> None:
+        feed = self.feeds[event.source]
+        ours = False
+        if event.source == ENGINE:
+            present, ours = self._of_life(event)
+            if not present:
+                feed.state.late += 1
+                return
+        verdict = feed.offer(event.sequence, event.payload, ours=ours, replayed=event.replayed)
+        if verdict is Verdict.RESTARTED:
+            self._restarted(feed, event, ours=ours)
+            return
+        if verdict is Verdict.TAKEN:
+            self._drain(feed, event.now, replayed=event.replayed)
+        if feed.missing and not feed.state.asking and not feed.state.counting:
+            self._mend(feed, event.now)
+
+    def _restarted(self, feed: Feed, event: BatchCame, *, ours: bool) -> None:
+        """A publisher that numbers from 0 went back: all that it had said is void."""
+        text = f"{feed.name} went back to batch {event.sequence}: it began anew"
+        self._effects.append(Notice("source_restarted", text))
+        self._clear(feed.name, event.now)
+        feed.reset()
+        feed.offer(event.sequence, event.payload, ours=ours)
+        self._drain(feed, event.now)
+        if feed.missing:
+            self._mend(feed, event.now)
+
+    def _drain(self, feed: Feed, now: float, *, replayed: bool = False) -> None:
+        """Take in what is here in order."""
+        while (batch := feed.pop()) is not None:
+            sequence, payload = batch
+            try:
+                events = decode(payload)
+            except UnreadableError as error:
+                feed.refuse(sequence)
+                text = f"batch {sequence} of {feed.name}: {error}"
+                self._effects.append(Notice("batch_refused", text))
+                if not replayed:
+                    self._mend(feed, now)
+                return
+            self._take(feed, payload, events, now)
+
+    def _take(self, feed: Feed, payload: bytes, events: Sequence[Event], now: float) -> None:
+        self._unsaid += 1
+        for event in events:
+            if event.__class__ is Cleared or isinstance(event, Cleared):
+                self._take_cleared(feed, payload, events, now)
+                return
+        applied = self.table.apply(feed.name, events)
+        public = filtered(payload, applied.keeps) if applied.keeps else payload
+        if public is not None and events:
+            self._publish(public, applied.changes)
+
+    def _take_cleared(
+        self, feed: Feed, payload: bytes, events: Sequence[Event], now: float
+    ) -> None:
+        """Only what comes after the last clear of a batch matters."""
+        after = 1 + max(i for i, event in enumerate(events) if isinstance(event, Cleared))
+        self.table.state.events += after
+        feed.state.blind = False
+        others = self._others_hold(feed.name)
+        if others:
+            self._clear(feed.name, now)
+        else:
+            self.table.clear(feed.name)
+            self.table.take_changes()
+        applied = self.table.apply(feed.name, events[after:])
+        keeps = applied.keeps
+        if others:
+            if after < len(events):
+                payload, _ = cut(payload, after, len(events))
+                public = filtered(payload, keeps) if keeps else payload
+                if public is not None:
+                    self._publish(public, applied.changes)
+            return
+        if keeps:
+            shifted = [Keep(keep.event + after, keep.ranges) for keep in keeps]
+            payload = filtered(payload, shifted) or payload
+        self._publish(payload, applied.changes, cleared=True)
+
+    def _others_hold(self, source: str) -> bool:
+        return any(
+            copies
+            for shelf in self.table.state.shelves
+            for name, copies in shelf.copies.items()
+            if name != source
+        )
+
+    def _clear(self, source: str, now: float) -> None:
+        """All that this source holds is gone, and readers learn it.
+
+        For the engine by a clear: readers of vLLM's format rely on it, and it also voids blocks of
+        which we know nothing. It voids what others hold too, so that is said again. Another source
+        must not make readers forget the engine's blocks: of it each block is removed by name.
+        """
+        gone = self.table.clear(source)
+        changes = self.table.take_changes()
+        if source != ENGINE:
+            self._publish_removed(now, gone, changes)
+            return
+        self._publish(cleared_batch(now, self.rank), [], cleared=True)
+        table = self.table
+        held = table.held()
+        for payload, stored in stored_batches(
+            now, self.rank, table.state.block_size, table.blocks, held
+        ):
+            self._publish(payload, stored)
+
+    def _publish_removed(self, now: float, gone: list[Gone], changes: list[KvChange]) -> None:
+        if gone:
+            self._publish(removed_batch(now, self.rank, gone), changes)
+
+    def _publish(self, payload: bytes, changes: list[KvChange], *, cleared: bool = False) -> None:
+        self.sequence += 1
+        message = KvChanged(
+            self.engine,
+            self.life.incarnation,
+            self.rank,
+            self.sequence,
+            cleared,
+            changes,
+            self._unsaid,
+        )
+        self._unsaid = 0
+        self._effects.append(Publish(payload, message))
+
+    # --- losses ---
+
+    def _ask_sources(self) -> None:
+        for feed in self.feeds.values():
+            if feed.name != ENGINE:
+                self._ask(feed)
+
+    def _ask(self, feed: Feed) -> None:
+        if feed.replayable and not feed.state.asking:
+            self._effects.append(AskReplay(feed.name, feed.ask()))
+
+    def _mend(self, feed: Feed, now: float) -> None:
+        """Something is missing."""
+        if feed.replayable:
+            self._ask(feed)
+        else:
+            self._give_up(feed, now)
+
+    def _replay_ended(self, event: ReplayEnded) -> None:
+        feed = self.feeds[event.source]
+        state = feed.state
+        if not state.asking:
+            return  # of a life that is over
+        state.asking = False
+        if event.answered:
+            feed.drop_stale()
+            if state.newest < 0:
+                state.joined = True  # it has published nothing yet
+        if not feed.missing:
+            return
+        if state.expected is not None and state.expected != state.asked_at:
+            self._ask(feed)  # it helped, and more has been lost meanwhile
+        elif feed.name == ENGINE and state.base and event.answered:
+            state.counting = True
+            self._effects.append(AskCensus(feed.name))
+        else:
+            self._give_up(feed, event.now)
+
+    def _census(self, event: CensusCame) -> None:
+        feed = self.feeds[event.source]
+        state = feed.state
+        if not state.counting:
+            return
+        state.counting = False
+        first, last = feed.gap()
+        if event.counts is None or event.through < last:
+            self._give_up(feed, event.now)
+            return
+        self._lost(feed, first, last, reconciled=True)
+        # What came after the loss says what blocks are, even if the census knows that they are.
+        for sequence in sorted(s for s in state.held if s <= event.through):
+            state.expected = sequence
+            self._take_one(feed, event.now)
+        feed.skip_to(event.through + 1)
+        state.newest = max(state.newest, event.through)
+        gone = self.table.reconcile(feed.name, event.counts, event.groups)
+        self._publish_removed(event.now, gone, self.table.take_changes())
+        self._drain(feed, event.now)
+        if feed.missing:
+            self._ask(feed)
+
+    def _take_one(self, feed: Feed, now: float) -> None:
+        batch = feed.pop()
+        if batch is None:
+            return
+        try:
+            self._take(feed, batch[1], decode(batch[1]), now)
+        except UnreadableError:
+            feed.state.refused += 1  # the census contains what it would have said
+
+    def _give_up(self, feed: Feed, now: float) -> None:
+        """What is missing is gone for good, and what remains is not known."""
+        first, last = feed.gap()
+        joining = feed.state.expected is None
+        self._lost(feed, first, last, reconciled=False)
+        feed.skip_to(last + 1)
+        if not joining:
+            self._clear(feed.name, now)
+        feed.state.blind = True
+        self._drain(feed, now)
+        if feed.missing:
+            self._mend(feed, now)
+
+    def _lost(self, feed: Feed, first: int, last: int, *, reconciled: bool) -> None:
+        if feed.state.expected is None:
+            text = f"{feed.name}: its replay begins after batch {last}, not with batch {first}"
+            self._effects.append(Notice("begun_late", text))
+            return
+        count = last - first + 1
+        feed.state.lost += count
+        text = f"batches {first} to {last} of {feed.name}"
+        self._effects.append(Notice("batches_lost", text, count))
+        message = KvLost(
+            self.engine,
+            self.life.incarnation,
+            self.rank,
+            self.sequence,
+            feed.name,
+            first,
+            last,
+            reconciled,
+        )
+        self._effects.append(Say(message))
+
+    def _tick(self) -> None:
+        for feed in self.feeds.values():
+            if feed.tick() and (feed.name != ENGINE or self.life.ready):
+                self._ask(feed)
+        self._effects.append(Say(self.beat()))

@@ -1,0 +1,59 @@
+"""The sockets of one source: its events, and what we ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from actors.kv_events.asker import Asker
+from actors.kv_events.effects import BatchCame, CoreEvent, Malformed
+from actors.kv_events.wire import MAX_PAYLOAD
+from bus.clock import Clock
+from bus.envelope import Frame
+from bus.transport import Transport
+
+
+class Source:
+    """`bound`: its publisher connects to `endpoint`; else we connect. Passes on what it hears."""
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: str,
+        replay_endpoint: str,
+        transport: Transport,
+        clock: Clock,
+        wall: Callable[[], float],
+        tell: Callable[[CoreEvent], None],
+        *,
+        bound: bool,
+    ) -> None:
+        """Raises `OSError` where an endpoint to bind is taken."""
+        self._name = name
+        self._wall = wall
+        self._tell = tell
+        open_socket = transport.bind_subscriber if bound else transport.connect_subscriber
+        open_socket(endpoint, [""], self._on_frames)
+        self._asker = Asker(name, replay_endpoint, transport, clock, wall, tell)
+
+    def replay(self, start: int) -> None:
+        self._asker.replay(start)
+
+    def census(self) -> None:
+        self._asker.census()
+
+    def close(self) -> None:
+        self._asker.close()
+
+    def _on_frames(self, frames: Sequence[Frame]) -> None:
+        if len(frames) != 3:
+            self._refuse(f"{len(frames)} frames; a batch has 3: topic, sequence, payload")
+        elif len(frames[1]) != 8:
+            self._refuse(f"a sequence of {len(frames[1])} bytes; it has 8")
+        elif len(frames[2]) > MAX_PAYLOAD:
+            self._refuse(f"a payload of {len(frames[2])} bytes; at most {MAX_PAYLOAD}")
+        else:
+            sequence = int.from_bytes(frames[1], "big")
+            self._tell(BatchCame(self._wall(), self._name, sequence, bytes(frames[2])))
+
+    def _refuse(self, text: str) -> None:
+        self._tell(Malformed(self._name, text))
