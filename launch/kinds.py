@@ -11,6 +11,7 @@ _CLASSES = {
     "config": ("actors.config.actor", "ConfigActor"),
     "engine": ("actors.engine.actor", "EngineActor"),
     "gateway": ("actors.gateway.actor", "GatewayActor"),
+    "kv-events": ("actors.kv_events.actor", "KvEventActor"),
     "monitor": ("actors.monitor.actor", "MonitorActor"),
     "router": ("actors.router.actor", "RouterActor"),
 }
