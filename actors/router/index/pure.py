@@ -104,10 +104,13 @@ class PureTable:
         if not blocks:
             return {}
         first = shards[blocks[0] % SHARDS].get(blocks[0], 0) & live
-        on = [_any_tier(first), 0, 0, 0]
-        found = {holder: [0, 0, 0, 0] for holder in _holders(on[0])}
+        device, farther = _any_tier(first), False
+        on = [device, 0, 0, 0]
+        found = {holder: [0, 0, 0, 0] for holder in _holders(device)}
         for number, block in enumerate(blocks):
-            mask = shards[block % SHARDS].get(block, 0) & live
+            mask = shards[block % SHARDS].get(block, 0)
+            if mask & device == device and not farther:
+                continue  # nothing changes, as with most blocks
             for tier in range(4):
                 ended = on[tier] & ~(mask >> tier)
                 if ended:
@@ -119,6 +122,7 @@ class PureTable:
                         counts[tier] = number - sum(counts)
             if not any(on):
                 break
+            device, farther = on[0], any(on[1:])
         for tier in range(4):
             for holder in _holders(on[tier]):
                 counts = found[holder]
