@@ -433,10 +433,13 @@ class KvEventCore:
             feed.drop_stale()
             if state.newest < 0:
                 state.joined = True  # it has published nothing yet
+            self._drain(feed, event.now)
+        else:
+            state.suspect = 0
         if not feed.missing:
             return
-        if state.expected is not None and state.expected != state.asked_at:
-            self._ask(feed)  # it helped, and more has been lost meanwhile
+        if state.suspect or state.expected != state.asked_at or state.asked_newest < feed.gap()[1]:
+            self._ask(feed)  # it helped, or was asked before we knew of this loss
         elif feed.name == ENGINE and state.base and event.answered:
             state.counting = True
             self._effects.append(AskCensus(feed.name))

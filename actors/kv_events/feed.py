@@ -36,12 +36,14 @@ class Verdict(Enum):
 class FeedState(msgspec.Struct):
     """`expected`: the next batch, None while nothing of this life has come. `newest`: the last one
 
-    that is known to be published. `base`: the first number of this life.
+    that is known to be published. `base`: the first number of this life. `suspect`: what comes may
+    be of a life before that had the same numbers, until so many replays have said what there is.
     """
 
     expected: int | None = None
     newest: int = -1
     base: int = 0
+    suspect: int = 0
     held: dict[int, bytes] = {}
     held_bytes: int = 0
     recent: dict[int, int] = {}
@@ -73,6 +75,7 @@ class Feed:
         """A new life: nothing of it is known. Counters go on."""
         old = self.state
         self.state = FeedState(
+            suspect=2 * (self.replayable and old.base == 0),
             batches=old.batches,
             lost=old.lost,
             late=old.late + len(old.held),
@@ -91,9 +94,10 @@ class Feed:
         else:
             state.quiet = 0
         if state.expected is None:
+            state.suspect *= not ours
             base = sequence >> LIFE_BITS << LIFE_BITS if ours else 0
             state.base = base
-            if sequence == base or not self.replayable:
+            if (sequence == base and not state.suspect) or not self.replayable:
                 state.blind = sequence != base
                 state.expected = sequence
                 state.joined = True
@@ -106,8 +110,12 @@ class Feed:
             state.duplicates += 1
             return Verdict.DROPPED
         state.newest = max(state.newest, sequence)
-        if sequence in state.held:
-            state.duplicates += not replayed
+        if (twin := state.held.get(sequence)) is not None:
+            if replayed:  # by its publisher itself: the other may be of the life before
+                state.held[sequence] = payload
+                state.held_bytes += len(payload) - len(twin)
+                return Verdict.TAKEN if sequence == expected else Verdict.HELD
+            state.duplicates += 1
             return Verdict.DROPPED
         if sequence != expected and (
             len(state.held) >= MAX_HELD or state.held_bytes + len(payload) > MAX_HELD_BYTES
@@ -125,6 +133,7 @@ class Feed:
         if (
             sequence is None
             or state.counting
+            or state.suspect
             or (payload := state.held.pop(sequence, None)) is None
         ):
             return None
@@ -156,7 +165,9 @@ class Feed:
         """How many batches are known to be published and have not come."""
         state = self.state
         start = state.base if state.expected is None else state.expected
-        return max(0, state.newest + 1 - start - len(state.held))
+        return max(
+            int(state.suspect and bool(state.held)), state.newest + 1 - start - len(state.held)
+        )
 
     def ask(self) -> int:
         """We ask for a replay now; returns from where."""
@@ -173,11 +184,17 @@ class Feed:
         They are of the life before, which numbered from 0 as well.
         """
         state = self.state
-        if state.base == 0:
-            for sequence in [s for s in state.held if state.replayed < s <= state.asked_newest]:
-                state.held_bytes -= len(state.held.pop(sequence))
-                state.late += 1
-            state.newest = max(state.held, default=max(state.replayed, (state.expected or 0) - 1))
+        if state.base != 0:
+            return
+        for sequence in [s for s in state.held if state.replayed < s <= state.asked_newest]:
+            state.held_bytes -= len(state.held.pop(sequence))
+            state.late += 1
+        last = max(state.replayed, (state.expected or 0) - 1)
+        state.newest = max(state.held, default=last)
+        if state.suspect:
+            state.suspect = state.suspect - 1 if state.newest > last else 0
+            if not state.suspect and 0 in state.held:
+                state.expected, state.joined = 0, True
 
     def gap(self) -> tuple[int, int]:
         """First and last of the batches that are missing before the next that is here."""
