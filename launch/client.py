@@ -6,7 +6,8 @@ import itertools
 import os
 import time
 from collections import Counter
-from typing import Self
+from collections.abc import Iterable
+from typing import Self, TypeVar
 
 import zmq
 
@@ -17,6 +18,8 @@ from launch.rundir import RunDir
 from schemas.directory import Entries, Entry, ListEntries
 from schemas.message import Message, tag_of
 from schemas.refusal import Refusal
+
+M = TypeVar("M", bound=Message)
 
 
 class Unreachable(Exception):
@@ -60,6 +63,32 @@ class Client:
             text = f"no actor {actor!r} in topology {self._run_dir.name!r}; there are {known}"
             return Refusal("not_found", text, "actor")
         return self._ask(entry.mailbox, actor, entry.incarnation, message, timeout)
+
+    def latest(
+        self, entries: Iterable[Entry], topic: str, kind: type[M], timeout: float = 3.0
+    ) -> dict[str, M]:
+        """The next message of that kind that each of these publishes, by actor.
+
+        Whoever publishes none within `timeout` seconds is left out.
+        """
+        found: dict[str, M] = {}
+        wanted = {entry.actor: entry.outbox for entry in entries}
+        deadline = time.monotonic() + timeout
+        with self._context.socket(zmq.SUB) as subscriber:
+            subscriber.linger = 0
+            subscriber.subscribe(topic.encode())
+            for endpoint in wanted.values():
+                subscriber.connect(endpoint)
+            while len(found) < len(wanted) and (left := deadline - time.monotonic()) > 0:
+                if not subscriber.poll(int(left * 1000)):
+                    break
+                try:
+                    header, body, _ = decode(subscriber.recv_multipart())
+                except FrameError:
+                    continue  # of another version; the other side has said so to whom it concerns
+                if header.sender in wanted and isinstance(body, kind):
+                    found[header.sender] = body
+        return found
 
     def _ask(
         self, endpoint: str, actor: str, incarnation: int, message: Message, timeout: float

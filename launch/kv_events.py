@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 
-from launch.topology import Engine, KvEvents, Topology
+from launch.topology import Engine, KvEvents, KvSource, Topology
 
 LOOPBACK = "127.0.0.1"
 MOST_RANKS = 500
@@ -26,10 +25,6 @@ _TCP = re.compile(r"tcp://(?P<host>\[[^]]*\]|[^:]*):(?P<port>\d+)")
 _EVERY = ("*", "0.0.0.0", "[::]", "::")
 _KEPT = ("topic", "buffer_steps", "hwm", "max_queue_size")
 """What of a `kv_events_config` of the user's own goes to the engine as it is."""
-
-
-LANDED = find_spec("actors.kv_events.actor") is not None
-"""For a day: until the actor is there, nobody starts it."""
 
 
 class Invalid(ValueError):
@@ -96,8 +91,6 @@ class Plan(msgspec.Struct):
 def plan(topology: Topology) -> Plan:
     """The KvEventActors of a topology."""
     settings, found = topology.kv_events, Plan()
-    if not LANDED:
-        return found
     wanted = []
     for name, place, engine in topology.named_engines():
         try:
@@ -187,7 +180,7 @@ def _add(
                 base + REPLAY + number if replay is None else replay[1] + beyond,
                 base,
                 own.get("topic", settings.topic),
-                [{"name": s.name, "endpoint": s.endpoint} for s in sources if s.rank == rank],
+                [_source(source) for source in sources if source.rank == rank],
             )
         )
     lowest = base + numbers[0] - first
@@ -206,7 +199,7 @@ def _add(
         )
 
 
-def _sources(engine: Engine, ranks: int) -> list[Any]:
+def _sources(engine: Engine, ranks: int) -> list[KvSource]:
     if engine.kv_sources and engine.count > 1:
         raise Invalid("kv_sources are those of one engine: write count = 1")
     for source in engine.kv_sources:
@@ -216,6 +209,14 @@ def _sources(engine: Engine, ranks: int) -> list[Any]:
                 f"{ranks - 1}"
             )
     return engine.kv_sources
+
+
+def _source(source: KvSource) -> dict[str, str]:
+    return {
+        "name": source.name,
+        "endpoint": source.endpoint,
+        "replay_endpoint": source.replay_endpoint,
+    }
 
 
 def _given(own: dict[str, Any], key: str) -> tuple[str, int] | None:

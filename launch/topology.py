@@ -58,10 +58,14 @@ class Router(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KvSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Somebody else who publishes what a rank has in its lower tiers, such as LMCache."""
+    """Somebody else who publishes what a rank has in its lower tiers, such as LMCache.
+
+    Callboard connects to `endpoint`, and to `replay_endpoint` for what it missed, if there is one.
+    """
 
     name: Annotated[str, Meta(min_length=1)]
     endpoint: Annotated[str, Meta(pattern=r"^tcp://.+:\d+$")]
+    replay_endpoint: Annotated[str, Meta(pattern=r"^(tcp://.+:\d+)?$")] = ""
     rank: Annotated[int, Meta(ge=0)] = 0
 
 

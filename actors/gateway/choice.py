@@ -41,12 +41,14 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 class Order(msgspec.Struct, frozen=True, gc=False):
     """A request for one choice. `prompt_tokens` is 0 where only the engine can count them.
 
+    `known_as` is the client's own id of the request, and the number of the choice.
     `trace` is a W3C traceparent; it goes along to router and engine, and stands in logs. `blocks`
     are the packed hashes of the prompt's blocks of `block_size` tokens. Choices of one `session`
     belong together; `engine` pins it. `placed` hears where it runs, at every attempt.
     """
 
     generate: Generate
+    known_as: str
     prompt_tokens: int
     max_tokens: int
     sink: Sink

@@ -106,7 +106,8 @@ def look(
     problems = ["the gateway is stopping"] if draining else []
     problems += _of_routing(core, engines)
     problems += _of_models(known, engines)
-    problems += _of_kv_events(directory)
+    if not state.routing:  # a router says it better
+        problems += _of_kv_events(directory)
     usable = any(m.ready_engines and m.tokenizer_loaded for m in known.values()) and not draining
     return Health(
         ("degraded" if problems else "ok") if usable else "unavailable",

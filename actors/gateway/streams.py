@@ -90,7 +90,7 @@ class Streams:
                 Submit(
                     key,
                     # A client may send one x-request-id twice, and to several gateways.
-                    f"{generate.request_id}.{self._rt.identity.actor}.{key}",
+                    f"{order.known_as}.{self._rt.identity.actor}.{key}",
                     generate.model,
                     order.prompt_tokens,
                     order.max_tokens,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
+from typing import get_args
 
 from launch.cli import COMMANDS
 from launch.cli.console import OK, say
 from launch.cli.options import serve_parser
 from launch.flags.line import canonical
+from launch.flags.router import router_settings
 from launch.flags.table import Flag
 from launch.flags.tables import Tables
 from launch.topology import Backend
+from schemas.placement import Policy
 
 Candidate = tuple[str, str]
 """A word, and what it means."""
@@ -20,13 +23,22 @@ _CHOICES = {
     "--log-level": ("debug", "info", "warning", "error"),
     "--log-format": ("auto", "console", "json"),
     "--level": ("debug", "info", "warning", "error"),
+    "--router-policy": get_args(Policy),
 }
 _FLAGS = {
     "up": {"--name": "name of the topology"},
     "ps": {"--json": "everything, for programs"},
     "logs": {"--follow": "go on", "--since": "only newer", "--level": "only this and above"},
+    "why": {"--json": "everything, for programs"},
+    "kv": {
+        "--json": "everything, for programs",
+        "--tokens": "token ids instead of a text",
+        "--model": "a served model",
+        "--lora": "adapter of the request",
+        "--salt": "cache_salt of the request",
+    },
 }
-_OF_A_TOPOLOGY = ("ps", "describe", "restart", "down", "logs")
+_OF_A_TOPOLOGY = ("ps", "describe", "restart", "down", "logs", "why", "kv", "tune")
 _OF_AN_ACTOR = ("describe", "restart", "logs")
 _HELP: Candidate = ("--help", "how to use it")
 
@@ -68,8 +80,22 @@ def _others(command: str, rest: Sequence[str], current: str) -> Iterator[Candida
         yield from _FLAGS.get(command, {}).items()
         if command in _OF_A_TOPOLOGY:
             yield ("--name", "which topology")
+    elif command == "kv" and not rest:
+        yield from (("ls", "what each rank holds"), ("match", "how much of a prompt is where"))
+    elif command == "tune":
+        yield from _tune(rest)
     elif command in _OF_AN_ACTOR and not any("/" in word for word in rest):
         yield from _actors()
+
+
+def _tune(rest: Sequence[str]) -> Iterator[Candidate]:
+    if not rest:
+        yield "router", "all of them"
+        yield from (actor for actor in _actors() if actor[0].startswith("router/"))
+        return
+    for setting in router_settings():
+        yield f"{setting.field}=", _short(setting.help)
+        yield from ((f"{setting.field}={choice}", "") for choice in setting.choices)
 
 
 def _serve(rest: Sequence[str], current: str) -> Iterator[Candidate]:
@@ -78,9 +104,10 @@ def _serve(rest: Sequence[str], current: str) -> Iterator[Candidate]:
     last = canonical(rest[-1]) if rest else ""
     own = serve_parser().options
     if current.startswith("-"):
-        yield from (
-            (option, action.help or "") for option, action in own.items() if len(option) > 2
-        )
+        meanings = {setting.flag: setting.help for setting in router_settings()}
+        for option, action in own.items():
+            if len(option) > 2:
+                yield option, _short(meanings.get(option, action.help or ""))
         for flag in table.flags if table is not None else ():
             yield from _spellings(flag, own)
     elif table is not None and last not in own and last in table.by_option:
@@ -89,11 +116,16 @@ def _serve(rest: Sequence[str], current: str) -> Iterator[Candidate]:
 
 
 def _spellings(flag: Flag, own: Container[str]) -> Iterator[Candidate]:
-    meaning = " ".join(flag.help.split("\n\n")[0].split())
-    meaning = meaning if len(meaning) <= 60 else meaning[:59] + "…"
+    meaning = _short(flag.help)
     for option in (*flag.options, *flag.negative):
         if option.startswith("--") and option not in own:
             yield option, meaning
+
+
+def _short(text: str) -> str:
+    """The first paragraph, on one line of at most 60 characters."""
+    line = " ".join(text.split("\n\n")[0].split())
+    return line if len(line) <= 60 else line[:59] + "…"
 
 
 def _actors() -> Iterator[Candidate]:

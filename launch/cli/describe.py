@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 from launch.cli.console import OK, Parser, duration, say, table
-from launch.cli.target import add_name, ask, choose
+from launch.cli.target import add_name, ask, choose, options_of
 from schemas.life import Describe, Description
 
 EPILOG = """
 Queues are bounded. DEPTH and LIMIT count messages, DROPPED since the start.
+OPTIONS are what the topology gave it, with what Callboard set by itself.
 
 example:
   callboard describe engine/0
@@ -21,12 +26,14 @@ def run(words: list[str]) -> int:
     arguments = parser.parse_args(words)
     from launch.client import Client
 
-    with Client(choose(arguments.name).run_dir) as client:
-        say(text(ask(client, arguments.actor, Describe(), Description)))
+    run_dir = choose(arguments.name).run_dir
+    with Client(run_dir) as client:
+        description = ask(client, arguments.actor, Describe(), Description)
+    say(text(description, options_of(run_dir, arguments.actor)))
     return OK
 
 
-def text(description: Description) -> str:
+def text(description: Description, options: dict[str, Any]) -> str:
     facts = [
         ("actor", description.actor),
         ("state", description.state),
@@ -43,7 +50,18 @@ def text(description: Description) -> str:
     if description.counters:
         counts = [(name, str(count)) for name, count in sorted(description.counters.items())]
         lines += ["", table(("COUNTER", "SINCE START"), counts, right=(1,))]
+    if options:
+        lines += ["", table(("OPTION", "VALUE"), list(_flat(options)))]
     return "\n".join(lines)
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Options of options by their path, as flags write them."""
+    for name, value in options.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> str:

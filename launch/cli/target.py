@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -11,6 +11,7 @@ from launch.rundir import RunDir, Running, running
 
 if TYPE_CHECKING:
     from launch.client import Client
+    from schemas.directory import Entry
     from schemas.message import Message
 
 M = TypeVar("M", bound="Message")
@@ -54,10 +55,33 @@ def ask(client: Client, actor: str, message: Message, kind: type[M], timeout: fl
     return answer
 
 
+def actors_of_kind(client: Client, kind: str) -> list[Entry]:
+    """Those that the directory has, in the order of their ids. Raises `Failure`."""
+    from launch.client import Unreachable
+
+    try:
+        entries = client.entries()
+    except Unreachable as error:
+        raise Failure(str(error)) from None
+    return [entry for actor, entry in sorted(entries.items()) if actor.startswith(f"{kind}/")]
+
+
 def actor_ids(run_dir: RunDir) -> list[str]:
     """Ids of the actors of a topology, read without asking anybody; empty if that cannot be."""
+    actors = _configured(run_dir)
+    return [*actors, "supervisor/0"] if actors else []
+
+
+def options_of(run_dir: RunDir, actor: str) -> dict[str, Any]:
+    """What the topology gave an actor, read without asking anybody."""
+    options: dict[str, Any] = _configured(run_dir).get(actor, {})
+    return options
+
+
+def _configured(run_dir: RunDir) -> dict[str, Any]:
     try:
-        config = msgspec.json.decode(run_dir.config_file.read_bytes())
-        return [*config["actors"], "supervisor/0"]
+        config: dict[str, Any] = msgspec.json.decode(run_dir.config_file.read_bytes())
+        actors: dict[str, Any] = config["actors"]
     except (OSError, msgspec.DecodeError, KeyError, TypeError):
-        return []
+        return {}
+    return actors

@@ -45,7 +45,7 @@ def findings(**raw: Any) -> list[str]:
 
 
 def test_the_smallest() -> None:
-    topology = made(engine=[{"model": "m"}])
+    topology = made(engine=[{"model": "m"}], kv_events={"enabled": False})
     assert (topology.name, topology.gateway) == ("default", Gateway())
     assert actors_of(topology, api_keys=False) == {
         "config/0": {},
@@ -64,6 +64,7 @@ def test_kebab_case_and_engine_arguments() -> None:
 def test_several_models_engines_and_gateways() -> None:
     topology = made(
         gateway={"count": 2},
+        kv_events={"enabled": False},
         engine=[
             {"model": "a", "count": 2},
             {"model": "b", "name": "big", "count": 2},
@@ -182,6 +183,7 @@ def test_engine_options_are_those_of_the_simulator() -> None:
     options = dict(actors_of(topology, api_keys=False)["engine/0"])
     assert options.pop("backend") == "sim"
     assert parse(options).max_num_seqs == 3
+    assert options["kv_events_config"]["enable_kv_cache_events"]
 
 
 def test_routers_and_their_settings() -> None:

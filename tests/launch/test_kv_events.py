@@ -11,11 +11,6 @@ from launch.kv_events import plan
 from launch.topology import Engine, Gateway, KvEvents, KvSource, Topology
 
 
-@pytest.fixture(autouse=True)
-def landed(monkeypatch) -> None:
-    monkeypatch.setattr("launch.kv_events.LANDED", True)
-
-
 def topology(*engines: Engine, **kv_events: Any) -> Topology:
     return Topology(engines=list(engines), kv_events=KvEvents(**kv_events))
 
@@ -224,7 +219,7 @@ def test_sources_of_lower_tiers() -> None:
     made = actors_of(topology(engine(data_parallel_size=2, kv_sources=[source])), api_keys=False)
     assert made["kv-events/0.0"]["sources"] == []
     assert made["kv-events/0.1"]["sources"] == [
-        {"name": "lmcache", "endpoint": "tcp://127.0.0.1:5558"}
+        {"name": "lmcache", "endpoint": "tcp://127.0.0.1:5558", "replay_endpoint": ""}
     ]
     assert findings(engine(kv_sources=[source])) == [
         "engine/0: kv_sources: 'lmcache' is of rank 1, but there are 0 to 0"
@@ -232,3 +227,11 @@ def test_sources_of_lower_tiers() -> None:
     assert findings(engine(2, data_parallel_size=2, kv_sources=[source]))[0] == (
         "engine/0: kv_sources are those of one engine: write count = 1"
     )
+
+
+def test_options_are_those_of_the_actor() -> None:
+    from actors.kv_events.options import read
+
+    made = actors_of(topology(engine(data_parallel_size=2), index=True), api_keys=False)
+    options = read(made["kv-events/0.1"])
+    assert (options.engine, options.rank, options.index) == ("engine/0", 1, True)

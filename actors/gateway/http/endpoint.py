@@ -31,15 +31,17 @@ R = TypeVar("R", bound=Generation)
 
 
 class Call(msgspec.Struct, Generic[R]):
-    """One HTTP request on its way. `block_size`: a router wants its prompts named in such blocks.
+    """One HTTP request on its way; `request_id` is the client's own.
 
-    `placements` gathers where it runs, if the client wants to know.
+    `block_size`: a router wants its prompts named in such blocks. `placements` gathers where it
+    runs, if the client wants to know.
     """
 
     request: R
     body: bytes
     model: Model
     text: ModelText | None
+    request_id: str
     id: str
     wishes: Wishes
     block_size: int
@@ -146,6 +148,7 @@ class Endpoint(Generic[R]):
             body,
             model,
             text,
+            request_id,
             f"{self.id_prefix}-{request_id}",
             wanted,
             context.service.block_size(request.model or model.card.served_names[0]),
@@ -192,6 +195,7 @@ def add_choices(
             orders.append(
                 Order(
                     generate,
+                    f"{call.request_id}.{index}",
                     len(prompt.ids),
                     limit,
                     sink,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import random
 import signal
 import socket
 import subprocess
@@ -14,14 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.build import KV_EVENT_PORT
+
 ROOT = Path(__file__).parents[3]
 GUARD = 60.0
 """Seconds after which a command is not merely slow."""
 
 
 def environment(**more: str) -> dict[str, str]:
+    """With ports for KV events that are free, so that topologies can run beside each other."""
     return {
         **os.environ,
+        KV_EVENT_PORT: kv_event_port(),
         "PYTHONPATH": os.pathsep.join([more.pop("PYTHONPATH", ""), str(ROOT)]).strip(os.pathsep),
         "COLUMNS": "80",
         **more,
@@ -116,6 +121,19 @@ def serving(*words: str, **more: str) -> Iterator[Served]:
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def kv_event_port() -> str:
+    """One from which there is room for the KV events of some ranks."""
+    while True:
+        base = random.randrange(1024, 29_000)  # below the ports that the kernel gives out
+        try:
+            for port in range(base, base + 3000, 500):
+                for rank in range(8):
+                    socket.create_server(("127.0.0.1", port + rank)).close()
+        except OSError:
+            continue
+        return str(base)
 
 
 def free_port() -> str:

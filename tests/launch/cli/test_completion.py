@@ -32,6 +32,18 @@ def test_flags_of_serve_are_callboards_and_the_engines() -> None:
     assert "--sim-speed" in words("serve", "m", "--engine", "sim", current="--sim")
 
 
+def test_settings_of_routers() -> None:
+    assert words("serve", "m", current="--router-queue") == [
+        "--router-queue-threshold",
+        "--router-queue-limit",
+    ]
+    assert "round-robin" in words("serve", "m", "--router-policy")
+    assert words("tune", "router", current="temp") == ["temperature="]
+    assert "policy=kv" in words("tune", "router", current="policy=")
+    assert words("tune") == ["router"]
+    assert words("kv") == ["ls", "match"]
+
+
 def test_choices() -> None:
     assert words("serve", "m", "--engine") == ["vllm", "sim"]
     assert words("logs", "--level", current="w") == ["warning"]
