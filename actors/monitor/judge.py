@@ -15,6 +15,8 @@ from schemas.progress import CAPTURES, COMPILES, FIRST, PAUSED
 WORSE: tuple[Condition, ...] = ("healthy", "busy", "suspect", "hung", "dead")
 BUSY = 1.0
 """Seconds of a step, or of a beacon that stands still, from which on an engine is called busy."""
+UNEVEN = 2.0
+"""Seconds without a heartbeat that mean nothing: they come once a second."""
 EXEMPT = {FIRST: "the first step", COMPILES: "a step that compiles", CAPTURES: "a graph capture"}
 
 
@@ -58,7 +60,7 @@ def _silence(life: Life, limits: Limits) -> Iterator[Finding]:
     if life.state in ("stopped", "failed"):
         return  # the last one has been heard
     limit = limits.starting if life.state == "starting" else limits.heartbeat
-    condition = _grade(life.silence, limit, limit / 3)
+    condition = _grade(life.silence, limit, max(limit / 3, UNEVEN))
     if condition != "healthy":
         detail = f"no heartbeat for {life.silence:.1f} s"
         if own := life.processes.get(life.pid):

@@ -23,7 +23,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     stopped: Seconds = 2.0
     still: Seconds = 10.0
-    heartbeat: Seconds = 10.0
+    heartbeat: Annotated[float, Meta(ge=2)] = 10.0
     starting: Seconds = 900.0
     step_base: Seconds = 30.0
     step_token: Seconds = 0.05

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from actors.monitor.events import ProcessSample, Role
-from actors.monitor.procfs import Stat, descendants, how_it_ended, read_stat
+from actors.monitor.procfs import Stat, descendants, how_it_ended, read_stat, title
 
 WORKER = "VLLM::"
 """How vLLM names its EngineCore and workers. Whatever else an engine starts may end as it likes."""
+NAMES: dict[Role, str] = {"actor": "its process", "engine": "EngineCore", "worker": "worker"}
 MAX = 4096
 """Processes followed at most."""
 
@@ -46,7 +47,14 @@ class Processes:
         return len(self._followed)
 
     def follow(
-        self, actor: str, incarnation: int, pid: int, role: Role, *, born: int | None = None
+        self,
+        actor: str,
+        incarnation: int,
+        pid: int,
+        role: Role,
+        *,
+        name: str = "",
+        born: int | None = None,
     ) -> None:
         """Watch a process. One that is gone already is reported as ended, on the next turn.
 
@@ -57,8 +65,9 @@ class Processes:
         if len(self._followed) >= MAX:
             self.dropped += 1
             return
-        before = read_stat(pid)
-        followed = Followed(actor, incarnation, pid, _name(before, role), role, _born(before))
+        stat = read_stat(pid)
+        whose = (actor, incarnation, pid, name or NAMES[role], role)
+        followed = Followed(*whose, -1 if stat is None else stat.born)
         pidfd = _open(pid) if born in (None, followed.born) else None
         if pidfd is None:
             self._loop.call_soon(self._on_exit, followed, "")
@@ -119,10 +128,20 @@ class Processes:
         os.close(pidfd)
 
 
-def walk(parents: Iterable[Followed], known: frozenset[int]) -> list[tuple[Followed, int, int]]:
-    """Inner processes that are not followed yet: whose, pid, and when it was born."""
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """A process that an engine started, and that it cannot do without."""
+
+    parent: Followed
+    pid: int
+    name: str
+    born: int
+
+
+def walk(parents: Iterable[Followed], known: Container[int]) -> list[Inner]:
+    """Inner processes that are not followed yet."""
     return [
-        (parent, pid, stat.born)
+        Inner(parent, pid, _name(pid, stat), stat.born)
         for parent in parents
         for pid in descendants(parent.pid)
         if pid not in known and (stat := read_stat(pid)) and stat.name.startswith(WORKER)
@@ -136,12 +155,7 @@ def _open(pid: int) -> int | None:
         return None
 
 
-def _born(stat: Stat | None) -> int:
-    return -1 if stat is None else stat.born
-
-
-def _name(stat: Stat | None, role: Role) -> str:
-    """vLLM's names say what a process is; Python's say nothing."""
-    if stat is not None and stat.name.startswith(WORKER):
-        return stat.name.removeprefix(WORKER)
-    return {"actor": "its process", "engine": "EngineCore", "worker": "worker"}[role]
+def _name(pid: int, stat: Stat) -> str:
+    """In full if it says so there too."""
+    full = title(pid)
+    return (full if full.startswith(WORKER) else stat.name).removeprefix(WORKER)

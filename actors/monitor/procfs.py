@@ -47,6 +47,18 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(name, fields[0], int(fields[1]), cpu, int(fields[19]), int(fields[49]))
 
 
+def title(pid: int) -> str:
+    """What a process calls itself in full; `Stat.name` has 15 characters of it.
+
+    Waits for the memory of that process, so it is not for the loop: one that hangs may hold it.
+    """
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return line.partition(b"\0")[0].decode(errors="replace")
+
+
 def descendants(pid: int) -> list[int]:
     """All that it started, and what those started. Some microseconds for each."""
     found: list[int] = []

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from actors.monitor.events import ProcessSample, RankSample, Role
 from actors.monitor.gpu import Gpus
-from actors.monitor.processes import Followed, OnExit, Processes, walk
+from actors.monitor.processes import OnExit, Processes, walk
 from actors.monitor.records import Records
 
 GPU_EVERY = 10
@@ -77,8 +77,9 @@ class MachineSight:
                     self._processes.follow(*whose, "engine", born=owner.born)
         # In a thread: an engine may have started many processes.
         parents, known = self._processes.parents(), self._processes.known()
-        for parent, pid, born in await asyncio.to_thread(walk, parents, known):
-            self._adopt(parent, pid, born)
+        for inner in await asyncio.to_thread(walk, parents, known):
+            whose = (inner.parent.actor, inner.parent.incarnation, inner.pid)
+            self._processes.follow(*whose, "worker", name=inner.name, born=inner.born)
         self._refreshed += 1
         if self._gpus.problem or self._refreshed % GPU_EVERY != 1:
             return None
@@ -101,6 +102,3 @@ class MachineSight:
         if self._records is not None:
             self._records.close()
         self._gpus.close()
-
-    def _adopt(self, parent: Followed, pid: int, born: int) -> None:
-        self._processes.follow(parent.actor, parent.incarnation, pid, "worker", born=born)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from actors.engine import progress
 from actors.engine.progress import ProgressWriter
 from schemas.progress import (
     BEACON,
@@ -146,7 +145,7 @@ def test_a_full_file_system_is_refused_at_the_start(tmp_path: Path, monkeypatch:
     def full(handle: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(progress.os, "write", full)
+    monkeypatch.setattr("actors.engine.progress.os.write", full)
     with pytest.raises(OSError, match="No space"):
         ProgressWriter(tmp_path, "engine/0", 0, 1)
     assert list(tmp_path.iterdir()) == []
