@@ -124,7 +124,7 @@ def _spellings(flag: Flag, own: Container[str]) -> Iterator[Candidate]:
 
 def _short(text: str) -> str:
     """The first paragraph, on one line of at most 60 characters."""
-    line = " ".join(text.split("\n\n")[0].split())
+    line = " ".join(text.split("\n\n", maxsplit=1)[0].split())
     return line if len(line) <= 60 else line[:59] + "…"
 
 

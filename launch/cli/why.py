@@ -10,10 +10,11 @@ from schemas.placement import Because, Considered, Decision, Placed, Why
 from schemas.refusal import Refusal
 
 EPILOG = """
-REQUEST is the x-request-id of the response, or the id in its body. DEVICE,
-HOST, DISK and EXTERNAL count leading blocks of the prompt that a rank holds there.
-PREFILL tokens wait to be computed on it, DECODE blocks are in use, REQUESTS are
-there already. The lowest COST wins (=>), unless a draw decided.
+REQUEST is the x-request-id of the response, or the id in its body.
+
+DEVICE, HOST, DISK and EXTERNAL count leading blocks of the prompt that a rank
+holds there. PREFILL tokens wait to be computed on it, DECODE blocks are in use,
+REQUESTS are there already. The lowest COST wins (=>), unless a draw decided.
 
 Routers keep their last 10,000 decisions.
 

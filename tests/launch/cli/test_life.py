@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.cli.running import Served, callboard, free_port, on_terminal, serving
+from tests.launch.cli.running import (
+    Served,
+    callboard,
+    free_port,
+    kv_event_port,
+    on_terminal,
+    serving,
+)
 
 
 def sim(*words: str) -> list[str]:
@@ -30,7 +37,9 @@ def ask(port: str, **headers: str) -> int:
 
 def test_a_life(run_directory) -> None:
     port = free_port()
-    with serving(*sim("--port", port, "--engines", "2", "--name", "t")) as served:
+    events = kv_event_port()
+    words = ("--port", port, "--kv-event-port", events, "--engines", "2", "--name", "t")
+    with serving(*sim(*words)) as served:
         check_what_is_shown(served, port)
         assert ask(port) == 200
 
@@ -38,7 +47,15 @@ def test_a_life(run_directory) -> None:
         assert shown.returncode == 0
         assert max(map(len, shown.stdout.splitlines())) <= 80
         before = actors("t")
-        assert list(before) == ["config/0", "router/0", "engine/0", "engine/1", "gateway/0"]
+        assert list(before) == [
+            "config/0",
+            "router/0",
+            "kv-events/0.0",
+            "kv-events/1.0",
+            "engine/0",
+            "engine/1",
+            "gateway/0",
+        ]
         assert {row["state"] for row in before.values()} == {"ready"}
 
         described = callboard("describe", "engine/0")
@@ -53,6 +70,13 @@ def test_a_life(run_directory) -> None:
         assert again.returncode == 2
         assert "topology 't' is already running" in again.stderr
         assert f"port {port} on 127.0.0.1 is in use" in again.stderr
+        taken = callboard(*sim("--name", "u", "--port", free_port(), "--kv-event-port", events))
+        assert taken.returncode == 2
+        first = ", ".join(str(int(events) + 500 * n) for n in range(6))
+        assert taken.stderr == (
+            f"callboard: ports {first} on 127.0.0.1, for KV events, are in use: choose others with "
+            "--kv-event-port, or --no-kv-events\n"
+        )
         taken = callboard("serve", "demo", "--engine", "sim", "--name", "u", "--port", port)
         assert (taken.returncode, taken.stderr) == (
             2,
