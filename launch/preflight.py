@@ -12,6 +12,7 @@ from typing import Literal
 
 from launch.kv_events import Plan, plan
 from launch.topology import API_KEYS_ENV, Engine, Gateway, Topology
+from launch.vllm_rules import cpu_build, refusals
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REMOTE = re.compile(r"(s3|gs|az|https?|hf)://")
@@ -133,6 +134,7 @@ def _check_vllm(engine: Engine, vllm_version: Callable[[], str]) -> Iterator[str
     except InvalidOption as error:
         yield str(error)
     yield from _check_model(engine.model)
+    yield from refusals(engine.model, engine.args, vllm_version(), on_cpu=cpu_build)
 
 
 def _check_model(model: str) -> Iterator[str]:

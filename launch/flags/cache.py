@@ -21,7 +21,7 @@ from launch.flags.table import Document, FlagTable
 EXTRACTION_LIMIT = 180.0
 """Seconds after which an extraction is given up. It takes 10 to 20."""
 
-_FORMAT = 1
+_FORMAT = 2
 _INSTALL = "install it with: pip install 'callboard[vllm]', or use --engine sim"
 
 

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from launch.flags.table import Document, Flag, Kind, Scalar
+from launch.flags.table import Bound, Document, Flag, Kind, Scalar
 
 _SERVER_MODULES = (
     "vllm.entrypoints.common.cli_args",  # from 0.33
@@ -82,10 +82,31 @@ def _flag(parser: argparse.ArgumentParser, action: argparse.Action, group: str) 
         choices=[choice for choice in action.choices or () if choice is not None],
         suggestions=list(known),
         keys=keys,
+        bounds=_bounds(group, action.dest),
         optional=optional,
         fold=fold,
         default=_shown(action.default),
     )
+
+
+def _bounds(group: str, field: str) -> dict[Bound, float]:
+    """What vLLM's configuration demands of a number: a group has the name of its class."""
+    fields = getattr(_config_class(group), "__pydantic_fields__", {})
+    rules = getattr(fields.get(field), "metadata", ())
+    return {
+        bound: limit
+        for bound in get_args(Bound)
+        for rule in rules
+        if isinstance(limit := getattr(rule, bound, None), int | float)
+    }
+
+
+def _config_class(name: str) -> Any:
+    try:
+        return getattr(importlib.import_module("vllm.config"), name, None)
+    except ImportError:
+        # Only an earlier refusal depends on it.
+        return None
 
 
 def _means_no(parser: argparse.ArgumentParser, action: argparse.Action, option: str) -> bool:

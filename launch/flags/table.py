@@ -11,6 +11,8 @@ import msgspec
 Kind = Literal["str", "int", "float", "bool", "size", "size_or_auto", "json", "str_or_json", "list"]
 """`size` takes 25.6k and 1M, `size_or_auto` also `auto`; `list` is one comma-separated value."""
 
+Bound = Literal["ge", "gt", "le", "lt"]
+
 Scalar = str | int | float | bool | None
 
 
@@ -21,6 +23,7 @@ class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
     the engine argument that it sets. `nargs` is as argparse has it: None for one value, "?" for
     at most one (`const` without), "+" for one or more, a number for exactly so many.
     `suggestions` are known values where others are allowed too, `keys` those of a JSON object.
+    `bounds` of a number: "ge" and "gt" what it is at least, or more than; "le" and "lt" at most.
     `fold` means that upper case and `-` count as lower case and `_`.
     """
 
@@ -35,6 +38,7 @@ class Flag(msgspec.Struct, frozen=True, omit_defaults=True):
     choices: list[Scalar] = []
     suggestions: list[Scalar] = []
     keys: list[str] = []
+    bounds: dict[Bound, float] = {}
     optional: bool = False
     fold: bool = False
     default: str = ""

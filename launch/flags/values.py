@@ -103,11 +103,26 @@ def _checked(flag: Flag, value: Any) -> Any:
         value = value.lower().replace("-", "_")
     if flag.choices and value not in flag.choices:
         raise BadValue(_choose(str(value), [str(choice) for choice in flag.choices]))
+    if flag.bounds and isinstance(value, int | float):
+        _check_bounds(flag, value)
     if flag.keys and isinstance(value, dict):
         for key in value:
             if key not in flag.keys:
                 raise BadValue(f"it has no key {key!r}: {_choose(key, flag.keys)}")
     return value
+
+
+def _check_bounds(flag: Flag, value: float) -> None:
+    kept = {
+        "ge": lambda limit: value >= limit,
+        "gt": lambda limit: value > limit,
+        "le": lambda limit: value <= limit,
+        "lt": lambda limit: value < limit,
+    }
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    if not all(kept[bound](limit) for bound, limit in flag.bounds.items()):
+        rules = [f"{words[bound]} {limit:g}" for bound, limit in flag.bounds.items()]
+        raise BadValue(f"it must be {' and '.join(rules)}")
 
 
 def _choose(value: str, known: Iterable[str]) -> str:

@@ -21,6 +21,20 @@ class EnableDisable(argparse.BooleanOptionalAction):
 class FlexibleArgumentParser(argparse.ArgumentParser):
     pass
 """,
+    "config.py": """
+class Rule:
+    def __init__(self, **bounds):
+        self.__dict__.update(bounds)
+class Field:
+    def __init__(self, *metadata):
+        self.metadata = list(metadata)
+class SchedulerConfig:
+    __pydantic_fields__ = {
+        "max_num_seqs": Field(Rule(ge=1)),
+        "gpu_memory_utilization": Field(Rule(gt=0), Rule(le=1)),
+        "moe_backend": Field("a word"),
+    }
+""",
     "engine/__init__.py": "",
     "engine/arg_utils.py": """
 import argparse, json, sys

@@ -100,6 +100,14 @@ def test_spellings_choices_keys_and_help(flags) -> None:
     assert flags["gpu_memory_utilization"].default == "0.92"
 
 
+def test_bounds_are_those_of_the_configuration(flags) -> None:
+    assert flags["max_num_seqs"].bounds == {"ge": 1}
+    assert flags["gpu_memory_utilization"].bounds == {"gt": 0, "le": 1}
+    assert not any(
+        flags[other].bounds for other in ("moe_backend", "max_num_batched_tokens", "max_model_len")
+    )
+
+
 def test_callboards_own_flags_take_the_place_of_vllms_logging(flags) -> None:
     assert "log_level" not in flags
     assert flags["tool_call_parser"].group == "Callboard"
