@@ -23,6 +23,8 @@ class Use:
 
 ASYNC_LLM = "vllm.v1.engine.async_llm"
 SAMPLING = "vllm.sampling_params"
+BLOCK_POOL = "vllm.v1.core.block_pool"
+HASHES = "vllm.v1.core.kv_cache_utils"
 STATS = "vllm.v1.metrics.stats"
 
 USES = (
@@ -46,6 +48,7 @@ USES = (
     )),
     Use("vllm.config", "CacheConfig", members=("block_size", "num_gpu_blocks")),
     Use("vllm.config", "SchedulerConfig", members=("max_num_seqs", "max_num_batched_tokens")),
+    Use("vllm.config", "VllmConfig", members=("kv_events_config",)),
     Use("vllm.config", "KVTransferConfig", members=("kv_connector", "kv_role")),
     Use(ASYNC_LLM, "AsyncLLM", method="from_vllm_config", call=(
         "vllm_config", "usage_context", "stat_loggers", "enable_log_requests",
@@ -105,4 +108,23 @@ USES = (
     # card.py
     Use("vllm.transformers_utils.repo_utils", "try_get_local_file",
         call=("model", "file_name", "revision")),
+    # plugin/
+    Use("vllm.config.kv_events", "KVEventsConfig", members=(
+        "enable_kv_cache_events", "publisher", "endpoint", "replay_endpoint", "buffer_steps",
+        "hwm", "max_queue_size", "topic",
+    )),
+    Use("vllm.distributed.kv_events", "EventBatch", members=("data_parallel_rank",)),
+    Use("vllm.distributed.kv_events", "EventPublisher", method="__init__",
+        call=("data_parallel_rank",)),
+    Use("vllm.distributed.kv_events", "EventPublisher", members=("publish", "shutdown")),
+    Use("vllm.distributed.kv_events", "EventPublisherFactory", members=("_registry", "create")),
+    Use(BLOCK_POOL, "BlockPool", members=(
+        "cache_full_blocks", "cache_partial_block", "get_new_blocks", "evict_blocks",
+        "move_block_hashes", "reset_prefix_cache", "_maybe_evict_cached_block", "take_events",
+        "enable_kv_cache_events", "kv_event_queue", "cached_block_hash_to_block",
+    )),
+    Use(BLOCK_POOL, "BlockHashToBlockMap", members=("_cache",)),
+    Use(HASHES, "get_block_hash", call=("key",)),
+    Use(HASHES, "get_group_id", call=("key",)),
+    Use(HASHES, "maybe_convert_block_hash", call=("hash_bytes",)),
 )  # fmt: skip

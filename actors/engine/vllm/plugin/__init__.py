@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib import import_module
 
 from actors.engine.kv_publisher import INCARNATION
 
 NAME = "callboard"
 """Of the entry point; VLLM_PLUGINS can leave it out."""
+
+MATTERS = ("kv_events",)
+"""The modules here that have an `install`, which may be called again."""
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +26,8 @@ def register() -> None:
     """Does nothing in a vLLM that Callboard does not run, and nothing when called again."""
     if INCARNATION not in os.environ:
         return
-    from actors.engine.vllm.plugin import kv_events
-
-    for install in (kv_events.install,):
+    for matter in MATTERS:
         try:
-            install()
+            import_module(f"{__name__}.{matter}").install()
         except Exception:  # a vLLM that differs from those we know goes on without us
-            log.exception("%s does not fit this vLLM", install.__module__)
+            log.exception("Callboard's %s does not fit this vLLM", matter)

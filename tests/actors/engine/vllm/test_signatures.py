@@ -19,7 +19,7 @@ MODULES = {"vllm", "vllm.exceptions", "vllm.platforms"}
 
 def imported() -> set[tuple[str, str]]:
     names = set()
-    for file in PACKAGE.glob("*.py"):
+    for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vllm":
                 names |= {(node.module or "", alias.name) for alias in node.names}

@@ -1,0 +1,97 @@
+"""What the shell says of KV events: it is told at start, and shown to who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.engine import actor as module
+from actors.engine.actor import EngineActor
+from actors.engine.kv_publisher import INCARNATION
+from schemas.directory import ModelCard
+
+CARD = {
+    "model": "m",
+    "served_names": ["m"],
+    "engine": "vllm",
+    "engine_version": "0.32.0",
+    "context_length": 100,
+    "block_size": 16,
+    "num_blocks": 10,
+    "max_num_seqs": 1,
+    "max_batched_tokens": 100,
+    "ranks": 1,
+    "role": "aggregated",
+    "tokenizer": "",
+}
+
+
+class Quick:
+    """A backend that is up at once."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+        self.incarnation = os.environ[INCARNATION]
+
+    async def start(self, sink: Any) -> ModelCard:
+        return self.card
+
+    async def stop(self) -> None:
+        pass
+
+
+class Said:
+    """Stands in for the runtime."""
+
+    def __init__(self) -> None:
+        self.identity = SimpleNamespace(incarnation=1_790_000_000_123)
+        self.state, self.detail = "starting", ""
+        self.warnings: list[str] = []
+        self.log = SimpleNamespace(warning=self.warnings.append)
+        self.clock = SimpleNamespace(call_later=lambda *_: None)
+
+    def ready(self, card: ModelCard) -> None:
+        self.state = "ready"
+
+    def set_state(self, state: str, detail: str = "") -> None:
+        self.state, self.detail = state, detail
+
+
+def start(monkeypatch: pytest.MonkeyPatch, kv_publisher: str) -> tuple[EngineActor, Said]:
+    monkeypatch.setenv(INCARNATION, "of another life")
+    card = ModelCard(**CARD, kv_publisher=kv_publisher)
+    monkeypatch.setattr(module, "make_backend", lambda _options: Quick(card))
+
+    async def main() -> tuple[EngineActor, Said]:
+        actor, said = EngineActor(), Said()
+        actor.rt = said  # type: ignore[assignment]
+        actor.on_start({})
+        assert actor._loading is not None
+        await actor._loading
+        await actor.on_stop()
+        return actor, said
+
+    return asyncio.run(main())
+
+
+def test_the_backend_finds_the_engines_incarnation_in_the_environment(monkeypatch):
+    actor, _ = start(monkeypatch, "callboard")
+    assert actor._backend.incarnation == "1790000000123"
+
+
+def test_an_engine_whose_events_are_vllms_own_says_so(monkeypatch):
+    _, said = start(monkeypatch, "vllm")
+    assert said.state == "ready"
+    for word in ("vLLM's own publisher", "install callboard", "VLLM_PLUGINS"):
+        assert word in said.detail
+    assert said.warnings == [said.detail]
+
+
+@pytest.mark.parametrize("kv_publisher", ["callboard", ""])
+def test_other_engines_have_nothing_to_say(monkeypatch, kv_publisher):
+    _, said = start(monkeypatch, kv_publisher)
+    assert (said.state, said.detail, said.warnings) == ("ready", "", [])
