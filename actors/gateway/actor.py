@@ -61,6 +61,7 @@ class GatewayActor(Actor):
         self.options = Options()
         self._started = False
         self._draining = False
+        self._listening = False
         self._opening: asyncio.Task[None] | None = None
 
     # --- hooks of the runtime ---
@@ -82,6 +83,7 @@ class GatewayActor(Actor):
             self._threads,
             self.rt.clock.now,
             None if template is None else Path(template).read_text(encoding="utf-8"),
+            self._check_ready,
         )
         flusher = Flusher(loop, self.rt.log)
         self.streams = Streams(
@@ -145,6 +147,7 @@ class GatewayActor(Actor):
                     card.block_size,
                 )
             )
+            self._check_ready()
 
     def on_gone(self, actor: str, incarnation: int, reason: str) -> None:
         if not self._started:
@@ -215,7 +218,13 @@ class GatewayActor(Actor):
     async def _open(self) -> None:
         await self.server.start()
         self.rt.log.info("listening", address=self.server.address)
-        self.rt.ready()
+        self._listening = True
+        self._check_ready()
+
+    def _check_ready(self) -> None:
+        """Ready means that a request is answered, not only that somebody listens."""
+        if self._listening and self.rt.state == "starting" and self.health().settled:
+            self.rt.ready()
 
 
 def number_of(actor: str) -> int:

@@ -67,6 +67,14 @@ class Health(msgspec.Struct, frozen=True):
     def ready(self) -> bool:
         return self.status != "unavailable"
 
+    @property
+    def settled(self) -> bool:
+        """Whether requests for some model are answered, if only by why they cannot be served."""
+        return any(
+            model.ready_engines and (model.tokenizer_loaded or model.problem is not None)
+            for model in self.models.values()
+        )
+
 
 def look(
     gateway: str,

@@ -21,12 +21,13 @@ REMEMBER = 300.0
 class Model:
     """One served model. Its tokenizer is being read from the moment its card is known."""
 
-    def __init__(self, card: ModelCard, executor: Executor) -> None:
+    def __init__(self, card: ModelCard, executor: Executor, on_read: Callable[[], None]) -> None:
         self.card = card
         self.engines: set[str] = set()
         self.since_gone = 0.0
         self._executor = executor
         self._text = self._start(lambda: ModelText.load(card))
+        self._text.add_done_callback(lambda _: on_read())
         self._parsers: asyncio.Future[Parsers] | None = None
 
     async def text(self) -> ModelText:
@@ -79,9 +80,19 @@ def _note(future: asyncio.Future[T]) -> None:
 
 
 class Models:
-    """Served name -> model. Engines that serve the same name share one, by the newest card."""
+    """Served name -> model. Engines that serve the same name share one, by the newest card.
 
-    def __init__(self, executor: Executor, now: Callable[[], float], template: str | None) -> None:
+    `on_read` is called when a tokenizer has been read, or could not be.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        now: Callable[[], float],
+        template: str | None,
+        on_read: Callable[[], None],
+    ) -> None:
+        self._on_read = on_read
         self._executor = executor
         self._now = now
         self._template = template
@@ -94,7 +105,7 @@ class Models:
         for name in card.served_names:
             model = self._models.get(name)
             if model is None or _differ(model.card, card):
-                made = made or Model(card, self._executor)
+                made = made or Model(card, self._executor, self._on_read)
                 if model is not None:
                     made.engines |= model.engines
                 model = self._models[name] = made

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from actors.gateway.options import OptionsError, read_options
+from actors.gateway.text import TextError
 from tests.actors.gateway.test_bad_requests import check_error
 from tests.actors.gateway.world import CARD, World, says
 
@@ -72,6 +73,33 @@ def test_tokens_there_and_back():
             assert chat["tokens"] == world.bus.requests[0].token_ids
 
     run(go())
+
+
+def test_the_actor_is_ready_when_requests_are_answered_and_not_before():
+    async def scenario():
+        async with World(options={"port": 0}) as world:
+            assert world.bus.state == "starting"  # it listens, and has nothing to serve
+            world.enter("engine/0", CARD, state="starting")
+            await world.loaded()
+            assert world.bus.state == "starting"
+            world.enter("engine/0", CARD)
+            assert world.bus.state == "ready"
+            assert (await world.client.get("/ready")).status_code == 200
+
+    run(scenario())
+
+
+def test_the_actor_is_ready_with_a_model_whose_text_it_can_only_refuse(tmp_path):
+    async def scenario():
+        async with World() as world:
+            world.enter("engine/0", msgspec.structs.replace(CARD, tokenizer=str(tmp_path)))
+            assert world.bus.state == "starting"
+            with pytest.raises(TextError):
+                await world.loaded()
+            assert world.bus.state == "ready"
+            assert (await world.client.get("/ready")).status_code == 503
+
+    run(scenario())
 
 
 def test_health_ready_and_live():

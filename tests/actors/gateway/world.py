@@ -111,7 +111,6 @@ class FakeBus:
         self.failed = ""
         self.state: State = "starting"
         self.detail = ""
-        self.up = asyncio.Event()
         self._ids = itertools.count(1)
         self._ends: dict[int, asyncio.TimerHandle | asyncio.Handle] = {}
 
@@ -119,14 +118,12 @@ class FakeBus:
 
     def ready(self, card: ModelCard | None = None) -> None:
         self.state = "ready"
-        self.up.set()
 
     def set_state(self, state: State, detail: str) -> None:
         self.state, self.detail = state, detail
 
     def fail(self, reason: str) -> None:
         self.failed = reason
-        self.up.set()
 
     def count(self, name: str, n: int = 1) -> None:
         self.counters[name] += n
@@ -192,8 +189,9 @@ class World:
         self.bus = FakeBus(self.actor, placed=self._router)
         self.actor.rt = cast("Runtime", self.bus)
         self.actor.on_start(self._options)
-        await self.bus.up.wait()
         assert not self.bus.failed, self.bus.failed
+        assert self.actor._opening is not None
+        await self.actor._opening
         for number, script in enumerate(self._scripts):
             self.bus.scripts[f"engine/{number}"] = script
             self.enter(f"engine/{number}", card=self._card)
