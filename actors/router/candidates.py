@@ -29,7 +29,8 @@ def find(place: Place, workers: Workers) -> tuple[list[Candidate], list[Consider
             if other:
                 excluded.append(Considered(name, number, 0.0, excluded=other))
             else:
-                into.append(Candidate(name, engine, number, rank))
+                load = rank.active_requests(), rank.active_blocks()
+                into.append(Candidate(name, engine, number, rank, *load))
     if not candidates:
         return avoided, excluded
     return candidates, excluded + [_out(candidate, "avoided") for candidate in avoided]

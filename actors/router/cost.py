@@ -17,12 +17,17 @@ RANDOM = 2**64
 
 
 class Candidate(msgspec.Struct, gc=False):
-    """A rank that may take the request. `found`: leading blocks of the prompt there, by tier."""
+    """A rank that may take the request, with the `requests` there and the `blocks` in use.
+
+    `found`: leading blocks of the prompt there, by tier; `guessed`: for want of events.
+    """
 
     name: str
     engine: Engine
     number: int
     rank: Rank
+    requests: int
+    blocks: int
     found: tuple[int, int, int, int] = NOTHING
     guessed: bool = False
     credit: float = 0.0
@@ -30,7 +35,6 @@ class Candidate(msgspec.Struct, gc=False):
 
     def considered(self) -> Considered:
         """As it is now: before the request is counted."""
-        rank = self.rank
         found = self.found
         return Considered(
             self.name,
@@ -38,9 +42,9 @@ class Candidate(msgspec.Struct, gc=False):
             self.cost,
             {} if found is NOTHING else {t: n for t, n in zip(TIERS, found, strict=True) if n},
             self.credit,
-            rank.prefill_tokens,
-            rank.active_blocks(),
-            rank.active_requests(),
+            self.rank.prefill_tokens,
+            self.blocks,
+            self.requests,
         )
 
 
@@ -56,23 +60,23 @@ def price(candidates: Sequence[Candidate], prompt_tokens: int, settings: Setting
     disk_weight, scale = settings.disk_weight, settings.prefill_load_scale
     request_weight, credit_decay = settings.request_weight, settings.credit_decay
     for candidate in candidates:
-        rank = candidate.rank
+        waiting = candidate.rank.prefill_tokens
         size = candidate.engine.card.block_size or 1
         credit = 0.0
         if candidate.found is not NOTHING:
             device, host, disk, external = candidate.found
             held = device_weight * device
             if credit_decay:
-                excess = (rank.prefill_tokens - least) / size
+                excess = (waiting - least) / size
                 held /= 1 + credit_decay * excess / blocks_of(prompt_tokens, size)
             credit = held + host_weight * host + disk_weight * (disk + external)
-        to_prefill = (rank.prefill_tokens + prompt_tokens) / size
+        to_prefill = (waiting + prompt_tokens) / size
         candidate.credit = credit
         candidate.cost = (
             scale * max(to_prefill - credit, 0.0)
-            + rank.active_blocks()
+            + candidate.blocks
             + blocks_of(prompt_tokens, size)
-            + request_weight * rank.active_requests()
+            + request_weight * candidate.requests
         )
 
 

@@ -224,9 +224,11 @@ class Following:
         if change.incarnation <= follower.dead or change.incarnation < follower.life:
             return
         if change.incarnation > follower.life or follower.slot < 0:
-            if not change.cleared and follower.synced:
-                self._want(follower, now, random)  # other tiers may hold blocks already
             self._close(follower)
+            if not change.cleared:
+                if not follower.synced:
+                    return  # the snapshot will have it
+                self._want(follower, now, random)  # other tiers may hold blocks already
             follower.life = change.incarnation
             follower.slot = self.index.open(follower.engine, change.incarnation, follower.rank)
         elif change.cleared:

@@ -17,7 +17,7 @@ def price(candidates: Sequence[Candidate]) -> None:
     """Requests there, plus the share of its KV cache that is in use."""
     for candidate in candidates:
         rank = candidate.rank
-        candidate.cost = rank.active_requests() + rank.used / max(rank.total, 1)
+        candidate.cost = candidate.requests + rank.used / max(rank.total, 1)
 
 
 def order(candidate: Candidate) -> tuple[float, int]:

@@ -15,7 +15,7 @@ from schemas.directory import ModelCard
 from schemas.kv import KvBeat, KvChange, KvChanged, KvSnapshotPart, Tier
 from schemas.load import Load
 from schemas.message import Message
-from schemas.placement import Place, Placed
+from schemas.placement import Place, Placed, Policy
 from schemas.refusal import Refusal
 
 SIZE = 16
@@ -41,7 +41,7 @@ def card(ranks: int = 1, **changes: Any) -> ModelCard:
     return msgspec.structs.replace(CARD, ranks=ranks, **changes)
 
 
-def core(policy: str = "kv", **settings: Any) -> RouterCore:
+def core(policy: Policy = "kv", **settings: Any) -> RouterCore:
     return RouterCore(Settings(policy=policy, **settings))
 
 
@@ -170,11 +170,8 @@ def follow(
     """Make the router know what a rank holds: its KvEventActor comes and gives a snapshot."""
     source = source_of(engine, rank)
     router.handle(events.SourceSeen(source, 1, True, 0.0))
-    (ask,) = (
-        effect
-        for effect in router.handle(changed(engine, 0, rank=rank, life=life))
-        if isinstance(effect, events.AskSnapshot)
-    )
+    effects = router.handle(changed(engine, 0, rank=rank, life=life))
+    (ask,) = [effect for effect in effects if isinstance(effect, events.AskSnapshot)]
     assert ask.source == source
     snapshot = part(engine, 0, *changes, rank=rank, life=life)
     router.handle(events.SnapshotCame(ask.ask, snapshot, 0.0, 0))

@@ -199,7 +199,7 @@ def test_the_state_of_routing_is_told_once_a_second_and_when_it_changes():
     assert len(times) in (4, 5)
     assert times[0] == 0
     # Found a second after it came, at the latest.
-    assert [tenth for tenth, message in told if message.problems][0] <= 25
+    assert next(tenth for tenth, message in told if message.problems) <= 25
     assert isinstance(told[0][1], RoutingState)
     assert told[-1][1].problems == [
         "engine/0 publishes no KV events: what it has cached is guessed from placements"
