@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -70,7 +71,7 @@ async def work(bench: Bench) -> None:
             )
             for key in range(4)
         ]
-        await bench.sink.until(lambda keys=keys: bench.sink.ended(*keys))
+        await bench.sink.until(partial(bench.sink.ended, *keys))
 
 
 def censuses(reader: KvReader, replay: str, over: threading.Event, taken: list[Any]) -> None:

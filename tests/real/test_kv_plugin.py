@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ import msgspec
 import pytest
 
 from actors.engine.kv_publisher import INCARNATION
+from actors.engine.sim.backend import SimBackend
 from actors.engine.sim.options import SimOptions, parse
 from schemas import kv_events
 from tests.actors.engine.kv_reader import KvReader
 from tests.actors.engine.sim.requests import generate
+from tests.actors.engine.sim.test_backend import Heard
 
 pytestmark = [
     pytest.mark.real,
@@ -49,6 +53,10 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     assert module.installed()
     yield module
     module.POOLS._watches.clear()
+
+
+def ended(heard: Heard, key: int) -> bool:
+    return key in heard.finished()
 
 
 def holdings(payloads: list[bytes]) -> Counter[Any]:
@@ -137,7 +145,7 @@ def test_a_census_is_exact_while_vllms_scheduler_works(
     with KvReader() as reader:
         engine = Stepping(small_model, reader, options)
         engine.thread.start()
-        taken = []
+        taken: list[Any] = []
         try:
             while len(taken) < 100 or engine.resets < 3:
                 taken.append(reader.census(engine.endpoint))
@@ -165,6 +173,68 @@ def test_a_census_is_exact_while_vllms_scheduler_works(
     kinds = {type(block) for census in taken if census for block in census[1]}
     assert kinds == ({int} if as_integers else {bytes})
     assert any(number > 1 for census in taken if census for number in census[1].values())
+
+
+def test_the_simulators_events_have_the_very_keys_of_vllms(small_model: Path, plugin: Any):
+    """Salted prompts, answers that fill blocks, evictions: all but time and hashes is equal."""
+    flags = {
+        "block_size": 4,
+        "num_gpu_blocks_override": 12,
+        "max_model_len": 44,
+        "async_scheduling": False,
+    }
+    asked = [generate([key] * 18, max_tokens=1, salt="s" if key else None) for key in range(4)]
+    with KvReader() as reader:
+        engine = Stepping(small_model, reader, parse(flags))
+        for key, request in enumerate(asked):
+            engine.rank.add(key, request)
+            while engine.rank.step() is not None:
+                pass
+        theirs = reader.replay_to(engine.endpoint, engine.publisher._publisher.last())
+        engine.publisher.shutdown()
+
+        async def simulate() -> list[tuple[bytes, int, bytes]]:
+            heard = Heard()
+            more = {
+                "sim_speed": 0,
+                "kv_events_config": {
+                    "enable_kv_cache_events": True,
+                    "endpoint": reader.endpoint,
+                    "replay_endpoint": "tcp://127.0.0.1:0",
+                },
+            }
+            sim = SimBackend(flags | more)
+            await sim.start(heard)
+            for key, request in enumerate(asked):
+                sim.submit(key, key, request)
+                await heard.until(partial(ended, heard, key))
+            publisher = sim._events[0]._publisher
+            assert publisher.replay_endpoint is not None
+            found = await asyncio.to_thread(
+                reader.replay_to, publisher.replay_endpoint, publisher.last()
+            )
+            await sim.stop()
+            return found
+
+        ours = asyncio.run(simulate())
+    names: dict[Any, int] = {}
+
+    def plain(batches: list[tuple[bytes, int, bytes]]) -> list[Any]:
+        """Hashes are replaced by the order in which they are first seen."""
+        names.clear()
+        said = []
+        for _, _, payload in batches:
+            _, events, rank = msgspec.msgpack.decode(payload)
+            for event in events:
+                hashes = event["block_hashes"]
+                event["block_hashes"] = [names.setdefault(block, len(names)) for block in hashes]
+                if event.get("parent_block_hash") is not None:
+                    event["parent_block_hash"] = names[event["parent_block_hash"]]
+            said.append((events, rank))
+        return said
+
+    assert plain(ours) == plain(theirs)
+    assert any(event["type"] == "BlockRemoved" for events, _ in plain(ours) for event in events)
 
 
 def test_groups_are_told_apart_and_changes_without_events_do_not_count(plugin: Any):

@@ -14,7 +14,7 @@ from actors.engine.actor import EngineActor
 from actors.engine.kv_publisher import INCARNATION
 from schemas.directory import ModelCard
 
-CARD = {
+CARD: dict[str, Any] = {
     "model": "m",
     "served_names": ["m"],
     "engine": "vllm",

@@ -26,7 +26,7 @@ def generate(token_ids: list[int], **fields: Any) -> Generate:
 class Ranked:
     """One rank that is driven by hand."""
 
-    def __init__(self, flags: dict[str, Any] | None = None) -> None:
+    def __init__(self, flags: dict[str, Any] | None = None, *, record: bool = True) -> None:
         self.options: SimOptions = parse(flags or {})
         self.answers = Answers(
             WORDS,
@@ -34,7 +34,7 @@ class Ranked:
             sim_seed=self.options.sim_seed,
             length=self.options.sim_answer_tokens,
         )
-        self.rank = Rank(0, self.options, self.answers, record=True)
+        self.rank = Rank(0, self.options, self.answers, record=record)
         self.deltas: dict[int, list[Delta]] = {}
         self.results: list[StepResult] = []
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+import statistics
+import threading
+import time
 from collections import Counter
 from typing import Any
 
 import msgspec
 import pytest
 
-from actors.engine.kv_publisher import INCARNATION
+from actors.engine.kv_config import KvEventsConfig
+from actors.engine.kv_publisher import INCARNATION, KvPublisher
 from actors.engine.sim.backend import SimBackend
+from actors.engine.sim.kv_events import Loras, RankEvents
 from schemas import kv_events
 from tests.actors.engine.kv_reader import KvReader
-from tests.actors.engine.sim.requests import generate
+from tests.actors.engine.sim.requests import Ranked, generate
 from tests.actors.engine.sim.test_backend import Heard
 
 REPLAY = "tcp://127.0.0.1:0"
@@ -35,9 +40,9 @@ def replay_endpoint(engine: SimBackend, rank: int = 0) -> str:
     return endpoint
 
 
-def holdings(payloads: list[bytes]) -> Counter[int]:
+def holdings(payloads: list[bytes]) -> Counter[kv_events.BlockHash]:
     """What is held after these batches, by vLLM's rules for readers."""
-    held: Counter[int] = Counter()
+    held: Counter[kv_events.BlockHash] = Counter()
     for payload in payloads:
         batch = msgspec.msgpack.decode(payload, type=kv_events.EventBatch)
         for event in batch.events:
@@ -212,3 +217,36 @@ def test_ranks_that_are_up_already_end_with_the_one_that_cannot_be():
             await engine.start(Heard())
 
     asyncio.run(main())
+
+
+def test_steps_take_as_long_with_a_publisher_that_hangs_as_without_events(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Turn by turn on two equal engines, of which one publishes and cannot send."""
+    gate = threading.Event()
+    monkeypatch.setattr(KvPublisher, "_send", lambda *_: gate.wait())
+    flags = {"block_size": 4, "num_gpu_blocks_override": 2000, "max_model_len": 400}
+    off = Ranked(flags, record=False)
+    hung = Ranked(flags)
+    loop = asyncio.new_event_loop()
+    settings = KvEventsConfig(
+        enable_kv_cache_events=True, endpoint="tcp://127.0.0.1:9", max_queue_size=50
+    )
+    events = RankEvents(settings, hung.rank, Loras(), 0, loop)
+    taken: dict[str, list[float]] = {"off": [], "hung": []}
+    for key in range(2000):
+        for name, ranked in (("off", off), ("hung", hung)):
+            if key % 10 == 0:
+                ranked.add(key, generate([key % 250] * 200, max_tokens=60))
+            begin = time.perf_counter()
+            result = ranked.step()
+            if name == "hung" and result is not None and result.events:
+                events.publish(result.events)
+            taken[name].append(time.perf_counter() - begin)
+    publisher = events._publisher
+    assert publisher.last() > 500
+    assert publisher.dropped >= publisher.last() - 52
+    assert statistics.median(taken["hung"]) < 1.5 * statistics.median(taken["off"])
+    gate.set()
+    events.close()
+    loop.close()
