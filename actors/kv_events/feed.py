@@ -54,6 +54,7 @@ class FeedState(msgspec.Struct):
     asked_at: int | None = None
     asked_newest: int = -1
     replayed: int = -1
+    vouched: dict[int, None] = {}
     quiet: int = 0
     batches: int = 0
     lost: int = 0
@@ -91,6 +92,8 @@ class Feed:
         state = self.state
         if replayed:
             state.replayed = max(state.replayed, sequence)
+            if state.suspect:
+                state.vouched[sequence] = None
         else:
             state.quiet = 0
         if state.expected is None:
@@ -186,9 +189,13 @@ class Feed:
         state = self.state
         if state.base != 0:
             return
-        for sequence in [s for s in state.held if state.replayed < s <= state.asked_newest]:
+        first, last = state.replayed + 1, state.asked_newest
+        if state.suspect:  # or the life before had a batch that the present one has no more
+            first, last = 0, max(last, state.replayed)
+        for sequence in [s for s in state.held if first <= s <= last and s not in state.vouched]:
             state.held_bytes -= len(state.held.pop(sequence))
             state.late += 1
+        state.vouched = {}
         last = max(state.replayed, (state.expected or 0) - 1)
         state.newest = max(state.held, default=last)
         if state.suspect:

@@ -1,4 +1,4 @@
-"""An engine's cache that tells the truth about itself, and readers of what the actor makes of it."""
+"""An engine's cache that tells the truth about itself, and readers of what comes of it."""
 
 from __future__ import annotations
 
