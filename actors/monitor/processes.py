@@ -56,9 +56,11 @@ class Processes:
         name: str = "",
         born: int | None = None,
     ) -> None:
-        """Watch a process. One that is gone already is reported as ended, on the next turn.
+        """Watch a process. A second call changes nothing.
 
-        `born` given: only the process that was started then. A second call changes nothing.
+        `born` given: only the process that was started then; it is reported as ended, on the next
+        turn, if it is not there. Without it one that is not there may be in another pid namespace:
+        then nothing is known of it.
         """
         if pid in self._pids or pid == os.getpid():
             return
@@ -69,6 +71,8 @@ class Processes:
         whose = (actor, incarnation, pid, name or NAMES[role], role)
         followed = Followed(*whose, -1 if stat is None else stat.born)
         pidfd = _open(pid) if born in (None, followed.born) else None
+        if pidfd is None and born is None:
+            return
         if pidfd is None:
             self._loop.call_soon(self._on_exit, followed, "")
             return

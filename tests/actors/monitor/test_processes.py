@@ -54,14 +54,19 @@ def test_an_end_is_told_once_with_its_owner():
     play(scenario)
 
 
-def test_one_that_is_gone_already_is_told_too():
+def test_of_one_that_was_never_seen_only_a_known_birth_says_that_it_ended():
     async def scenario(processes, ends):
         with started() as child:
+            stat = read_stat(child.pid)
+            assert stat is not None
             child.kill()
             child.wait()
-        processes.follow("router/0", 5, child.pid, "actor")
+        processes.follow("router/0", 5, child.pid, "actor")  # in another namespace, perhaps
+        await asyncio.sleep(0)
+        processes.follow("engine/0", 5, child.pid, "engine", born=stat.born)
         assert ends == []  # not within the call
         await ended(ends)
+        assert [followed.actor for followed, _ in ends] == ["engine/0"]
 
     play(scenario)
 
