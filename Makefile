@@ -59,7 +59,7 @@ compat: $(VLLM) $(SMALL) ## try every supported release of vLLM, write docs/comp
 	@$(BIN)/python -m launch.compat
 
 bench: $(DEV) $(VLLM) $(SMALL) ## measure, peers beside us; results in bench/out
-	@for part in bus gateway engine; do $(BIN)/python -m bench.$$part || exit 1; done
+	@for part in bus gateway engine kv_index; do $(BIN)/python -m bench.$$part || exit 1; done
 
 clean: ## remove all that make has made
 	@rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis

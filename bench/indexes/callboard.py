@@ -15,7 +15,7 @@ from actors.router.index.index import FASTEST, Index
 from actors.router.index.table import Table
 from bench.indexes import measure
 from bench.indexes.work import HOLDERS, PART, WORKERS, Batch, Change, Prompt, restored
-from schemas.block_hash import sequence_hash, token_hash
+from schemas.block_hash import pack, sequence_hash, token_hash
 from schemas.kv import KvChange, KvChanged, KvSnapshotPart
 from schemas.kv_events import BlockHash, BlockRemoved, BlockStored, EventBatch
 
@@ -94,15 +94,14 @@ class Callboard:
         names = self.names
         name = None if parent is None else names[parent]
         made = []
-        for block in blocks:
-            name = sequence_hash(name, block)
+        for one, block in zip(engine, blocks, strict=True):
+            names[one] = name = sequence_hash(name, block)
             made.append(name)
-        names.update(zip(engine, made, strict=True))
-        self.index.stored(self.slots[worker], "device", array("Q", made).tobytes())
+        self.index.stored(self.slots[worker], "device", pack(made))
 
     def _removed(self, worker: int, engine: list[Any]) -> None:
-        some = array("Q", [self.names[one] for one in engine])
-        self.index.removed(self.slots[worker], "device", some.tobytes())
+        names = self.names
+        self.index.removed(self.slots[worker], "device", pack([names[one] for one in engine]))
 
     def _actors(self, item: tuple[int, BatchCame]) -> None:
         """All that both actors do, without the socket between them."""

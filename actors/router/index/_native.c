@@ -296,21 +296,27 @@ static int end_pass(Table *table, PyObject *swept)
 static PyObject *sweep(PyObject *self, PyObject *given)
 {
     Table *table = (Table *)self;
-    Py_ssize_t budget = PyLong_AsSsize_t(given);
-    if (budget == -1 && PyErr_Occurred())
+    uint32_t budget = small(given, NONE - 1);
+    if (budget == NONE) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "budget %S is not from 0 to 2**32 - 2", given);
         return NULL;
+    }
     PyObject *swept = PyList_New(0);
-    while (swept && budget > 0) {
+    table->credit += budget;
+    while (swept && table->credit > 0) {
         if (table->sweeping == NONE) {
-            if (table->retired == NONE)
+            if (table->retired == NONE) {
+                table->credit = 0;
                 break;
+            }
             table->sweeping = table->retired;
             table->retired = NONE;
             table->next_shard = 0;
         }
         if (table->next_shard < SHARDS) {
             Shard *shard = &table->shards[table->next_shard++];
-            budget -= (Py_ssize_t)shard->used + 1;
+            table->credit -= (Py_ssize_t)shard->used + 1;
             sweep_shard(table, shard);
         }
         if (table->next_shard == SHARDS && end_pass(table, swept) < 0)

@@ -58,6 +58,7 @@ typedef struct {
     uint32_t holder_count, holder_room;
     uint32_t clean, retired, sweeping; /* lists of holders, NONE at their ends */
     uint32_t next_shard;               /* which the sweep comes to next */
+    int64_t credit; /* blocks that may be swept; below 0 after a shard that had more */
     size_t blocks, max_blocks, refused, unswept, bytes;
 } Table;
 

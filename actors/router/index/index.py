@@ -102,7 +102,10 @@ class Index:
         return self._table.match(packed)
 
     def sweep(self, budget: int) -> bool:
-        """Looks at about `budget` blocks for what closed slots left. True: nothing is left."""
+        """Looks at about `budget` blocks for what closed slots left. True: nothing is left.
+
+        In portions of a thousandth of the index: with a small budget only some calls do anything.
+        """
         for holder in self._table.sweep(budget):
             slot = self._closed.pop(holder, None)
             if slot is not None:  # else it was cleared and stayed open

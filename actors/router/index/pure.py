@@ -30,6 +30,7 @@ class PureTable:
         self._retired: list[int] = []  # since the sweep that is under way began
         self._sweeping: list[int] = []
         self._next = 0  # the shard that is swept next
+        self._credit = 0  # blocks that may be swept; below 0 after a shard that had more
 
     @property
     def unswept(self) -> int:
@@ -136,13 +137,14 @@ class PureTable:
 
     def sweep(self, budget: int) -> list[int]:
         swept: list[int] = []
-        while budget > 0:
+        self._credit += budget
+        while self._credit > 0:
             if not self._sweeping:
                 if not self._retired:
+                    self._credit = 0
                     break
                 self._sweeping, self._retired, self._next = self._retired, [], 0
-            shard = self._shards[self._next]
-            budget -= len(shard) or 1
+            self._credit -= len(self._shards[self._next]) + 1
             self._sweep(self._next)
             self._next += 1
             if self._next == SHARDS:

@@ -70,7 +70,10 @@ class Table(Protocol):
         ...
 
     def sweep(self, budget: int, /) -> list[int]:
-        """Looks at about `budget` blocks. Returns the holders that are written nowhere any more."""
+        """Looks at `budget` blocks on the average of all calls, in whole shards.
+
+        Returns the holders that are written nowhere any more.
+        """
         ...
 
     def dump(self) -> dict[tuple[int, int], bytes]:
