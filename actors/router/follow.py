@@ -312,7 +312,6 @@ class Following:
     def _ask(self, follower: Follower) -> AskSnapshot:
         self.state.asks += 1
         follower.ask, follower.due = self.state.asks, None
-        follower.attempts = max(follower.attempts, 1)
         self._by_ask[follower.ask] = follower
         return AskSnapshot(follower.ask, follower.source, follower.incarnation)
 
