@@ -99,8 +99,10 @@ def vllm_without_model(model: Path, executor: str, scratch: Path, python: str) -
     return vllm_serve(model, flags, scratch, python, VLLM_CPU)
 
 
-def dynamo(model: Path, scratch: Path, router: str) -> Server:
-    """Frontend and mocker on their file discovery, TCP requests and ZMQ events."""
+def dynamo(
+    model: Path, scratch: Path, router: str, engine: Iterable[str] = ("--speedup-ratio=1000000",)
+) -> Server:
+    """Frontend and mocker (with the flags `engine`), file discovery, TCP requests, ZMQ events."""
     port = free_port()
     python = peers.python("dynamo")
     frontend = [python, "-m", "dynamo.frontend", "--http-host=127.0.0.1", f"--http-port={port}"]
@@ -108,7 +110,7 @@ def dynamo(model: Path, scratch: Path, router: str) -> Server:
     store = scratch / "discovery"
     store.mkdir(parents=True)
     return Server(
-        [[*frontend, f"--router-mode={router}"], [*mocker, "--speedup-ratio=1000000"]],
+        [[*frontend, f"--router-mode={router}"], [*mocker, *engine]],
         port,
         scratch / "log",
         ready="/v1/models",

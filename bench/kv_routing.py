@@ -14,21 +14,32 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bench import machine
 from bench.routing import measure, workload, world
 from bench.routing.workload import LADDER, Workload
 from bench.table import OUT, Table, publish, write
 
-POLICIES = ("kv", "approximate", "least-loaded", "random")
-SWEEP = tuple(stage for stage in LADDER if stage[0] in (3, 15, 20, 30, 40, 60))
+POLICIES: dict[str, dict[str, Any]] = {
+    "kv": {"policy": "kv"},
+    "kv, scale 4": {"policy": "kv", "prefill_load_scale": 4},
+    "approximate": {"policy": "approximate"},
+    "least-loaded": {"policy": "least-loaded"},
+    "random": {"policy": "random"},
+}
+"""Settings of the router: its defaults, but for what stands here."""
+STAGES = tuple(stage for stage in LADDER if stage[0] in (3, 10, 15, 20, 30, 40))
+SWEEP = tuple(stage for stage in LADDER if stage[0] in (3, 20))
 WORKLOADS = {
-    "as published": Workload(),
+    "as published": Workload(stages=STAGES),
+    "as published, all rates": Workload(),
     "half the cache": Workload(cache=0.5, stages=SWEEP),
     "twice the cache": Workload(cache=2.0, stages=SWEEP),
     "half the rates": Workload(rates=0.5, stages=SWEEP),
     "twice the rates": Workload(rates=2.0, stages=SWEEP),
 }
+DEFAULT = [name for name in WORKLOADS if "all rates" not in name]
 COLUMNS = {
     "policy": "policy",
     "rate": "requests/s",
@@ -69,8 +80,8 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--policies", nargs="+", default=list(POLICIES))
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(DEFAULT))
     parser.add_argument("--timing", default="h100-llama-8b", help="of the simulated engines")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -85,7 +96,7 @@ def _tasks(runs: list[Run], options: argparse.Namespace) -> Iterator[tuple[str, 
 def _run(task: tuple[str, str, str]) -> tuple[Run, list[measure.Row], float]:
     name, policy, timing = task
     load, began = WORKLOADS[name], time.monotonic()
-    played = world.run(load, policy, timing)
+    played = world.run(load, POLICIES[policy], timing)
     rows = measure.rows(load, policy, played.samples, played.starts)
     return (name, policy), rows, time.monotonic() - began
 

@@ -106,7 +106,7 @@ async def _post(port: int, path: str, bodies: Sequence[bytes]) -> list[Sample]:
     loop = asyncio.get_running_loop()
     streams = []
     for _ in bodies:
-        _, stream = await loop.create_connection(_Stream, "127.0.0.1", port)
+        _, stream = await loop.create_connection(Stream, "127.0.0.1", port)
         streams.append(stream)
     try:
         for stream, body in zip(streams, bodies, strict=True):
@@ -117,7 +117,9 @@ async def _post(port: int, path: str, bodies: Sequence[bytes]) -> list[Sample]:
             stream.transport.close()
 
 
-class _Stream(asyncio.Protocol):
+class Stream(asyncio.Protocol):
+    """One request on one connection; `done` gets its sample. `tail` keeps the answer's end."""
+
     transport: asyncio.Transport
     sample: Sample
 

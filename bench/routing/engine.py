@@ -26,14 +26,17 @@ KvEvents = Callable[[list[KvEvent]], None]
 class VirtualSim:
     """Implements `actors.engine.backend.Backend`; one rank. A step ends when its time is over."""
 
-    def __init__(self, flags: Mapping[str, Any], clock: Clock, on_kv_events: KvEvents) -> None:
+    def __init__(
+        self, flags: Mapping[str, Any], clock: Clock, on_kv_events: KvEvents | None
+    ) -> None:
         self._options = parse(flags)
         self._clock = clock
         self._on_kv_events = on_kv_events
         self._timing = TIMINGS[self._options.sim_timing]
         self._words = vocabulary.load(self._options.model)
         self._answers = Answers(self._words, seed=0, sim_seed=0, length=0)
-        self._rank = Rank(0, self._options, self._answers, record=True)
+        record = on_kv_events is not None
+        self._rank = Rank(0, self._options, self._answers, record=record)
         self._sink: Sink
         self._busy = False
 
@@ -54,7 +57,7 @@ class VirtualSim:
             role="aggregated",
             tokenizer="",
             vocab_size=self._words.size,
-            kv_publisher="callboard",
+            kv_publisher="callboard" if self._on_kv_events is not None else "",
         )
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
@@ -79,7 +82,7 @@ class VirtualSim:
     def _end(self) -> None:
         self._busy = False
         result = self._rank.end()
-        if result.events:
+        if self._on_kv_events is not None and result.events:
             self._on_kv_events(result.events)
         if result.deltas:
             self._sink.step(result.deltas)
@@ -90,7 +93,7 @@ class VirtualSim:
 class VirtualEngine(EngineActor):
     """The real EngineActor around a `VirtualSim`."""
 
-    def __init__(self, flags: Mapping[str, Any], on_kv_events: KvEvents) -> None:
+    def __init__(self, flags: Mapping[str, Any], on_kv_events: KvEvents | None) -> None:
         super().__init__()
         self._flags = flags
         self._on_kv_events = on_kv_events

@@ -11,11 +11,12 @@ from typing import Any
 import structlog
 
 from actors.config.actor import ConfigActor
-from actors.engine.sim.blocks import KvEvent
 from actors.router import RouterActor
+from actors.router.policies import USES_EVENTS
 from bench.routing import workload
 from bench.routing.driver import AnswerError, Driver, Sample
 from bench.routing.engine import VirtualEngine
+from bench.routing.kv_events import VirtualKvEvents
 from bench.routing.workload import Workload
 from bus.actor import Actor
 from bus.clock import VirtualClock
@@ -31,9 +32,14 @@ PAUSE = 1.0
 
 
 class World:
-    """Eight engines, their KvEventActors, a router and a driver. `seed` is the network's."""
+    """Engines, their KvEventActors where the policy wants events, a router and a driver.
 
-    def __init__(self, load: Workload, policy: str, timing: str, seed: int = 0) -> None:
+    `settings` are the router's, `seed` is the network's.
+    """
+
+    def __init__(
+        self, load: Workload, settings: dict[str, Any], timing: str, seed: int = 0
+    ) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self.clock = VirtualClock()
         self.network = SimNetwork(self.clock, Random(seed))
@@ -41,6 +47,8 @@ class World:
         self.samples: list[Sample] = []
         self.starts: list[float] = []
         self._open = 0
+        self._sources: list[VirtualKvEvents] = []
+        events = settings["policy"] in USES_EVENTS
         self.router = RouterActor()
         self.driver = Driver(
             load.prompts(), workload.OUTPUT, workload.BLOCK_SIZE, MODEL, self._ended
@@ -56,33 +64,39 @@ class World:
         }
         actors: dict[str, Actor] = {"router/0": self.router, DRIVER: self.driver}
         for number in range(load.engines):
-            actors[f"engine/{number}"] = VirtualEngine(flags, self._events)
+            engine = f"engine/{number}"
+            source = VirtualKvEvents(engine) if events else None
+            actors[engine] = VirtualEngine(flags, source.happened if source is not None else None)
+            if source is not None:
+                actors[f"kv-events/{number}.0"] = source
+                self._sources.append(source)
         options: dict[str, dict[str, Any]] = {name: {} for name in actors}
-        options["router/0"] = {"policy": policy}
+        options["router/0"] = settings
         self._start(CONFIG, ConfigActor(), {"actors": options})
         self._runtimes = [self._start(name, actor) for name, actor in actors.items()]
 
-    def _events(self, events: list[KvEvent]) -> None:
-        pass
-
     async def run(self) -> None:
         """The whole ladder. Raises `AnswerError` if a request did not get all its tokens."""
-        await self._play(SETTLE)
+        await self.clock.play(SETTLE)
         for number, (_, times) in enumerate(self.load.arrivals()):
             self.starts.append(self.clock.now())
             self._open = len(times)
             for at in times:
                 self.clock.call_later(at, partial(self.driver.send, number))
             while self._open:
-                await self._play(0.5)
-                if self.driver.trouble:
-                    raise AnswerError(self.driver.trouble)
-            await self._play(PAUSE)
+                self._run(0.5)
+                self._check()
+            self._run(PAUSE)
         for runtime in self._runtimes:
             await runtime.stop()
 
-    async def _play(self, seconds: float) -> None:
-        await self.clock.play(self.clock.now() + seconds)
+    def _run(self, seconds: float) -> None:
+        self.clock.run(self.clock.now() + seconds)
+
+    def _check(self) -> None:
+        lost = [trouble for source in self._sources for trouble in source.troubles]
+        if self.driver.trouble or lost:
+            raise AnswerError(self.driver.trouble or lost[0])
 
     def _ended(self, sample: Sample) -> None:
         self.samples.append(sample)
@@ -98,9 +112,9 @@ class World:
         return runtime
 
 
-def run(load: Workload, policy: str, timing: str) -> World:
+def run(load: Workload, settings: dict[str, Any], timing: str) -> World:
     async def main() -> World:
-        world = World(load, policy, timing)
+        world = World(load, settings, timing)
         await world.run()
         return world
 
