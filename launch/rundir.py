@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.scratch import Scratch
+
 SOCKET_PATH_LIMIT = 107
 """Bytes that a unix socket's path may have (108 in `sockaddr_un`, less the closing zero)."""
 
@@ -63,6 +65,11 @@ class RunDir:
     def config_file(self) -> Path:
         """What ConfigActor starts with: `document`, and `actors`, the options of each by its id."""
         return self.path / "config.json"
+
+    @property
+    def scratch(self) -> Scratch:
+        """The temporary directories of its engines."""
+        return Scratch(self.path / "tmp")
 
     def log_file(self, actor: str) -> Path:
         """`logs/engine-0.log` for `engine/0`: JSON lines."""
@@ -125,6 +132,7 @@ def claim(name: str) -> RunDir:
     with _locked(base):
         if (pid := _live_pid(run_dir)) is not None:
             raise AlreadyRunning(name, pid)
+        run_dir.scratch.clear()
         shutil.rmtree(run_dir.path, ignore_errors=True)
         try:
             run_dir.path.mkdir(mode=0o700)
@@ -147,6 +155,7 @@ def release(run_dir: RunDir) -> None:
     """Remove the directory of a topology that ended, and the base where it is ours and empty."""
     base = run_dir.path.parent
     with _locked(base):
+        run_dir.scratch.clear()
         shutil.rmtree(run_dir.path, ignore_errors=True)
         if "CALLBOARD_RUN_DIR" not in os.environ and not any(base.iterdir()):
             base.rmdir()

@@ -89,14 +89,17 @@ def _version(package: Path) -> str:
         return "unknown"
 
 
-def _cache_file(found: Installed) -> Path:
+def cache_directory() -> Path:
+    """`$CALLBOARD_CACHE_DIR`, else `callboard` where this user's caches are. It may not exist."""
     if chosen := os.environ.get("CALLBOARD_CACHE_DIR"):
-        base = Path(chosen)
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "callboard"
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "callboard"
+
+
+def _cache_file(found: Installed) -> Path:
     key = f"{_FORMAT} {found.package} {found.stamp}".encode()
     digest = hashlib.blake2s(key, digest_size=6).hexdigest()
-    return base / f"vllm-flags-{found.version}-{digest}.json"
+    return cache_directory() / f"vllm-flags-{found.version}-{digest}.json"
 
 
 def _read(file: Path) -> Document | None:

@@ -25,6 +25,15 @@ _SERVER_MODULES = (
     "vllm.entrypoints.launchers.cli_args",  # from 0.29
     "vllm.entrypoints.openai.cli_args",
 )
+_ALWAYS = (
+    "CacheConfig",
+    "LoadConfig",
+    "ModelConfig",
+    "ObservabilityConfig",
+    "ParallelConfig",
+    "SchedulerConfig",
+)
+"""Parts of vLLM's configuration that are always made. Others may never look at their numbers."""
 _REFUSALS = (ValueError, TypeError, argparse.ArgumentTypeError)
 
 
@@ -91,6 +100,8 @@ def _flag(parser: argparse.ArgumentParser, action: argparse.Action, group: str) 
 
 def _bounds(group: str, field: str) -> dict[Bound, float]:
     """What vLLM's configuration demands of a number: a group has the name of its class."""
+    if group not in _ALWAYS:
+        return {}
     fields = getattr(_config_class(group), "__pydantic_fields__", {})
     rules = getattr(fields.get(field), "metadata", ())
     return {

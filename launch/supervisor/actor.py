@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bus.actor import Actor, Incoming
+from bus.identity import kind_of
+from launch.flags.cache import cache_directory
 from launch.rundir import RunDir
 from launch.supervisor.core import (
     Announce,
@@ -44,6 +46,8 @@ from schemas.supervise import (
 )
 
 TICK = 0.05
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+"""Environment variable of torch; without it what it compiled would be a temporary file."""
 
 
 class SupervisorActor(Actor):
@@ -159,14 +163,22 @@ class SupervisorActor(Actor):
         process = ActorProcess(
             arguments,
             log=self._log(effect.actor),
-            environment=self._environment,
+            environment={**self._environment, **self._temporary(effect.actor)},
             on_exit=lambda cause: self._exited(effect, cause),
         )
         self._processes[effect.actor] = process
         self.rt.log.info("started", target=effect.actor, pid=process.pid)
         self._handle(Spawned(effect.actor, effect.incarnation, process.pid, self._now()))
 
+    def _temporary(self, actor: str) -> dict[str, str]:
+        """Where an engine has its temporary files. What torch has compiled outlives it."""
+        if kind_of(actor) != "engine" or (path := self._run_dir.scratch.make(actor)) is None:
+            return {}
+        kept = os.environ.get(COMPILED) or str(cache_directory() / "torchinductor")
+        return {"TMPDIR": str(path), COMPILED: kept}
+
     def _exited(self, effect: Spawn, cause: str) -> None:
+        self._run_dir.scratch.remove(effect.actor)
         self.rt.log.info("ended", target=effect.actor, cause=cause)
         now, now_ms = self._now(), self._now_ms()
         self._handle(Exited(effect.actor, effect.incarnation, cause, now, now_ms))

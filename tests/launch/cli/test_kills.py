@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +29,11 @@ def until(done: Callable[[], bool], what: str) -> None:
     while not done():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+def temporary(pid: int) -> Path:
+    """Where a process makes its temporary files."""
+    return Path(psutil.Process(pid).environ()["TMPDIR"])
 
 
 def answers(port: str) -> bool:
@@ -61,15 +67,32 @@ def test_every_actor_that_is_killed_lives_again(run_directory) -> None:
 def test_nothing_outlives_a_supervisor_that_is_killed(run_directory) -> None:
     with serving(*SIM, "--port", free_port()) as served:
         processes = psutil.Process(served.process.pid).children(recursive=True)
-        assert len(processes) == 4
+        assert len(processes) == 5
+        left = temporary(actors()["engine/0"]["pid"])
+        (left / "vllm_dist_1").touch()
         served.process.kill()
         served.process.communicate(timeout=GUARD)
         _, alive = psutil.wait_procs(processes, timeout=GUARD)
         assert alive == []
     # The next topology of this name takes over what is left of the run directory.
     with serving(*SIM, "--port", free_port()) as served:
+        assert not left.exists()
         assert served.interrupt()[0] == 0
     assert list(run_directory.iterdir()) == []
+
+
+def test_the_temporary_files_of_an_engine_go_with_it(run_directory) -> None:
+    with serving(*SIM, "--port", free_port()) as served:
+        killed = actors()["engine/0"]["pid"]
+        first = temporary(killed)
+        (first / "vllm_dist_1").touch()
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: actors()["engine/0"]["pid"] not in (0, killed), "it did not come back")
+        assert not first.exists()
+        second = temporary(actors()["engine/0"]["pid"])
+        assert second.is_dir()
+        assert served.interrupt()[0] == 0
+        assert not second.exists()
 
 
 def test_an_actor_that_cannot_start_ends_the_topology_with_its_reason(run_directory) -> None:

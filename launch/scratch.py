@@ -1,0 +1,52 @@
+"""Temporary directories of engines, one per life: what an engine leaves there goes with it.
+
+vLLM and torch leave files in TMPDIR when they are killed. The directories lie where the user wants
+temporary files, since the run directory may be small; links in the run directory name them, so that
+the next start finds what a killed supervisor left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+LONGEST = 40
+"""Bytes of the path of TMPDIR that leave room for unix sockets below: 107 with their names."""
+
+
+class Scratch:
+    """The temporary directories of one topology. `links` is a directory that is ours alone."""
+
+    def __init__(self, links: Path) -> None:
+        self._links = links
+
+    def make(self, actor: str) -> Path | None:
+        """A new one for this actor, in place of the one before.
+
+        None where a path below would be too long for a socket: then TMPDIR stays what it is.
+        """
+        self.remove(actor)
+        base = tempfile.gettempdir()
+        if len(os.fsencode(base)) > LONGEST:
+            return None
+        self._links.mkdir(mode=0o700, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix="cb-", dir=base))
+        self._link(actor).symlink_to(path)
+        return path
+
+    def remove(self, actor: str) -> None:
+        link = self._link(actor)
+        if link.is_symlink():
+            shutil.rmtree(link.readlink(), ignore_errors=True)  # its processes may be ending still
+            link.unlink()
+
+    def clear(self) -> None:
+        """All of them, also those of a topology that was killed."""
+        if self._links.is_dir():
+            for link in self._links.iterdir():
+                self.remove(link.name)
+
+    def _link(self, actor: str) -> Path:
+        return self._links / actor.replace("/", "-")

@@ -1,0 +1,62 @@
+"""Temporary directories of engines: one per life, found again after a kill, none left."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from launch.rundir import SOCKET_PATH_LIMIT, claim, release
+from launch.scratch import LONGEST, Scratch
+
+LONGEST_SOCKET = "/cb-12345678/vllm_12345678/" + "x" * 36
+"""A socket of vLLM's below TMPDIR: two names of `mkdtemp`, and a UUID."""
+
+
+@pytest.fixture
+def temporary(monkeypatch, tmp_path) -> Path:
+    """Where temporary files are made: short, as it is in life."""
+    with tempfile.TemporaryDirectory(prefix="s-") as path:
+        monkeypatch.setattr(tempfile, "tempdir", path)
+        yield Path(path)
+
+
+def test_each_life_has_its_own_and_the_one_before_goes(temporary, tmp_path) -> None:
+    scratch = Scratch(tmp_path / "tmp")
+    first = scratch.make("engine/0")
+    assert first is not None
+    assert first.parent == temporary
+    assert stat.S_IMODE(first.stat().st_mode) == 0o700
+    (first / "vllm_dist_1").write_text("left")
+    other = scratch.make("engine/1")
+    second = scratch.make("engine/0")
+    assert set(temporary.iterdir()) == {second, other}
+    scratch.remove("engine/0")
+    scratch.remove("engine/0")
+    scratch.remove("never/0")
+    assert set(temporary.iterdir()) == {other}
+    scratch.clear()
+    assert list(temporary.glob("cb-*")) == []
+
+
+def test_what_a_killed_topology_left_goes_with_the_next_start(temporary, run_directory) -> None:
+    run_dir = claim("default")
+    left = run_dir.scratch.make("engine/0")
+    run_dir.pid_file.write_text("1 1\n")  # its process is no more
+    again = claim("default")
+    assert left is not None
+    assert not left.exists()
+    again.scratch.make("engine/0")
+    release(again)
+    assert list(temporary.glob("cb-*")) == []
+
+
+def test_a_socket_below_it_has_room(monkeypatch, tmp_path) -> None:
+    assert LONGEST + len(LONGEST_SOCKET) <= SOCKET_PATH_LIMIT
+    long = tmp_path / ("x" * LONGEST)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert Scratch(tmp_path / "tmp").make("engine/0") is None
+    assert list(long.iterdir()) == []
