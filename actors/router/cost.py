@@ -13,7 +13,6 @@ from schemas.kv import TIERS
 from schemas.placement import Considered
 
 NOTHING = (0, 0, 0, 0)
-RANDOM = 2**64
 
 
 class Candidate(msgspec.Struct, gc=False):
@@ -90,7 +89,7 @@ def draw(candidates: Sequence[Candidate], temperature: float, random: int) -> Ca
     if span == 0:
         return candidates[random % len(candidates)]
     weights = [exp(-(candidate.cost - lowest) / span / temperature) for candidate in candidates]
-    point = random / RANDOM * sum(weights)
+    point = (random >> 11) / 2**53 * sum(weights)
     for candidate, weight in zip(candidates, weights, strict=True):
         point -= weight
         if point < 0:
