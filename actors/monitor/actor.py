@@ -41,6 +41,7 @@ from schemas.refusal import Code, Refusal
 
 REPORT = 1.0
 """Seconds between two reports of the whole, and between two searches for new processes."""
+BAD = ("suspect", "hung", "dead")
 KINDS = ("checkpoint", "encode", "gateway", "kv-events", "metrics", "router", "supervisor")
 NO_PROBLEM: tuple[Code, ...] = ("died", "stale", "cancelled", "draining", "not_ready", "overloaded")
 """Refusals of a canary that say nothing against the engine."""
@@ -115,19 +116,21 @@ class MonitorActor(Actor):
 
     def on_event(self, sender: str, topic: str, message: Message) -> None:
         if isinstance(message, Died | EntryRemoved):
-            self._left(message.actor, message.incarnation, message.reason, final=True)
+            in_order = isinstance(message, EntryRemoved) and message.in_order
+            whose = (message.actor, message.incarnation, message.reason)
+            self._left(*whose, final=True, in_order=in_order)
             return
         entry = self.rt.directory.find(sender)
         if entry is None:
             return
-        whose = (self._now(), sender, entry.incarnation)
+        now, life = self._now(), entry.incarnation
         if isinstance(message, Heartbeat):
-            self._handle(Beat(*whose, message.state, message.detail))
+            self._handle(Beat(now, sender, life, message.state, message.detail))
         elif isinstance(message, Load):
             key = f"{sender} {message.rank}"
             if message.running or message.waiting or self._steps.get(key) != message.step:
                 self._steps[key] = message.step
-                self._handle(Worked(*whose))
+                self._handle(Worked(now, sender, life))
 
     def on_batch(self, sender: str, message: Message) -> None:
         for delta in message.deltas if isinstance(message, Step) else ():
@@ -189,13 +192,15 @@ class MonitorActor(Actor):
             whose = (process.actor, process.incarnation, process.pid)
             self._handle(Exited(self._now(), *whose, process.name, process.role, cause))
 
-    def _left(self, actor: str, incarnation: int, reason: str, *, final: bool) -> None:
+    def _left(
+        self, actor: str, incarnation: int, reason: str, *, final: bool, in_order: bool = False
+    ) -> None:
         if self._sight is None:
             return
         life = self.core.state.lives.get(actor)
         if life is not None and life.incarnation == incarnation:
             self._sight.check(life.pid)  # so that its end comes before what is said of it
-        self._handle(Left(self._now(), actor, incarnation, reason, final))
+        self._handle(Left(self._now(), actor, incarnation, reason, final, in_order))
 
     # --- carrying out ---
 
@@ -209,8 +214,12 @@ class MonitorActor(Actor):
     def _changed(self, effect: Changed) -> None:
         verdict = effect.verdict
         self.rt.publish("health", VerdictChanged(verdict, effect.was))
-        bad = verdict.condition in ("suspect", "hung", "dead")
-        say = self.rt.log.warning if bad else self.rt.log.info
+        if verdict.condition in BAD:
+            say = self.rt.log.warning
+        elif effect.was in BAD:
+            say = self.rt.log.info
+        else:  # a slow engine is busy with every step
+            say = self.rt.log.debug
         say(verdict.condition, target=verdict.actor, life=verdict.incarnation, why=verdict.reason)
 
     def _probe(self, effect: Probe) -> None:

@@ -127,6 +127,11 @@ class MonitorCore:
         return []
 
     def _left(self, life: Life, event: Left) -> list[Effect]:
+        if event.in_order:
+            life.state = "stopped"
+        if life.condition == "dead" and life.state == "stopped":
+            self.state.lives.pop(life.actor, None)  # its exit was seen before its farewell
+            return []
         if life.condition == "dead":
             if life.reason_known:
                 return []

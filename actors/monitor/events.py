@@ -36,13 +36,17 @@ class Beat(msgspec.Struct, frozen=True):
 
 
 class Left(msgspec.Struct, frozen=True):
-    """The directory does not have it any more. `final`: its life is said to be over."""
+    """The directory does not have it any more.
+
+    `final`: its life is said to be over. `in_order`: it said so itself.
+    """
 
     now: float
     actor: str
     incarnation: int
     reason: str
     final: bool
+    in_order: bool = False
 
 
 class Exited(msgspec.Struct, frozen=True):

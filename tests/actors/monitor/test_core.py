@@ -294,6 +294,19 @@ def test_who_stops_in_order_is_dead_and_then_no_concern():
     assert [v.actor for v in scene.core.verdicts(scene.now)] == [ROUTER]
 
 
+@pytest.mark.parametrize("exit_first", [True, False])
+def test_a_farewell_counts_even_if_no_heartbeat_told_of_it(exit_first):
+    scene = Scene()
+    farewell = Left(scene.now, ENGINE, 1, "deregistered", final=True, in_order=True)
+    if not exit_first:
+        scene.tell(farewell)
+    exit_of(scene, ACTOR_PID, "exited with 0")
+    if exit_first:
+        scene.tell(farewell)
+    assert scene.history() == ["healthy", "dead"]
+    assert [v.actor for v in scene.core.verdicts(scene.now)] == [ROUTER]
+
+
 def test_a_lease_that_ran_out_is_no_death_while_the_process_is_there():
     scene = Scene()
     scene.run(2.0)
