@@ -11,8 +11,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import structlog
-
 from bus.actor import Actor, Incoming
 from bus.asking import Asking
 from bus.clock import Clock
@@ -23,6 +21,7 @@ from bus.identity import CONFIG, Addresses, Identity, kind_of
 from bus.leaving import Leaving
 from bus.ledger import Ledger
 from bus.listening import Listening
+from bus.log import structlog
 from bus.mailbox import Mailbox
 from bus.membership import Membership
 from bus.peers import Peers

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
-import structlog
-from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
-from structlog.typing import EventDict, Processor, WrappedLogger
+
+from bus.log import structlog
 
 if TYPE_CHECKING:
+    from structlog.dev import ConsoleRenderer
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
     from launch.topology import LogFormat, LogLevel
 
 REDACTED = "[redacted]"
@@ -70,7 +72,7 @@ def console_renderer(*, colours: bool) -> ConsoleRenderer:
     """Readable lines: time, level, actor, event, then `key=value`."""
 
     def column(style: str, width: int = 0, prefix: str = "", postfix: str = " ") -> Any:
-        return KeyValueColumnFormatter(
+        return structlog.dev.KeyValueColumnFormatter(
             key_style=None,
             value_style=style if colours else "",
             reset_style=_RESET if colours else "",
@@ -80,15 +82,15 @@ def console_renderer(*, colours: bool) -> ConsoleRenderer:
             postfix=postfix,
         )
 
-    return ConsoleRenderer(
+    return structlog.dev.ConsoleRenderer(
         columns=[
-            Column("timestamp", column(_DIM, postfix="")),
-            Column("level", _level_column(colours)),
-            Column("actor", column(_BOLD, width=11, postfix="")),
-            Column("event", column("", postfix="")),
-            Column(
+            structlog.dev.Column("timestamp", column(_DIM, postfix="")),
+            structlog.dev.Column("level", _level_column(colours)),
+            structlog.dev.Column("actor", column(_BOLD, width=11, postfix="")),
+            structlog.dev.Column("event", column("", postfix="")),
+            structlog.dev.Column(
                 "",
-                KeyValueColumnFormatter(
+                structlog.dev.KeyValueColumnFormatter(
                     key_style=_DIM if colours else "",
                     value_style="",
                     reset_style=_RESET if colours else "",

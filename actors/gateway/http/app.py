@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, cast
 from uuid import uuid4
 
-import structlog
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 
@@ -23,6 +22,7 @@ from actors.gateway.http.context import Context, header
 from actors.gateway.http.errors import ApiError
 from actors.gateway.http.openapi import openapi_config, openapi_route
 from actors.gateway.http.plain import on_api_error, plain_routes
+from bus.log import structlog
 
 OPEN_PATHS = frozenset({"/live", "/ready", "/health"})
 """Probes have no key; `/health` then says no more than its status."""
