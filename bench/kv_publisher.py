@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import queue
 import statistics
 import threading
 import time
@@ -76,21 +77,28 @@ class Gate:
 class Contestant:
     """One publisher, and the gate before its socket."""
 
-    def __init__(self, name: str, endpoint: str, queue: int = 100_000) -> None:
+    def __init__(self, name: str, endpoint: str, most: int = 100_000) -> None:
         self.publish: Callable[[Any], None]
-        self.close: Callable[[], None]
+        self._close: Callable[[], None]
         if name == "vllm":
             from vllm.distributed.kv_events import ZmqEventPublisher
 
-            vllms = ZmqEventPublisher(0, endpoint=endpoint, max_queue_size=queue)
-            self.publish, self.close = vllms.publish, vllms.shutdown
+            vllms = ZmqEventPublisher(0, endpoint=endpoint, max_queue_size=most)
+            self.publish, self._close = vllms.publish, vllms.shutdown
             self.gate = vllms._pub = Gate(vllms._pub)  # noqa: SLF001 - no public name has it
         else:
-            config = KvEventsConfig(endpoint=endpoint, max_queue_size=queue)
+            config = KvEventsConfig(endpoint=endpoint, max_queue_size=most)
             ours = KvPublisher(config, msgspec.msgpack.Encoder().encode)
-            self.publish, self.close = ours.publish, ours.close
+            self.publish, self._close = ours.publish, ours.close
             self.gate = Gate(ours._pub)  # noqa: SLF001
             ours._pub = self.gate  # type: ignore[assignment]  # noqa: SLF001
+
+    def close(self) -> None:
+        while True:
+            try:
+                return self._close()
+            except queue.Full:  # vLLM's cannot end while its queue is full
+                time.sleep(0.01)
 
 
 def read(pipe: Connection) -> None:

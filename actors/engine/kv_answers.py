@@ -32,7 +32,7 @@ AT_ONCE = 32
 """Messages that one reader gets before the next one's turn, and that may wait for it unsent."""
 RETRY = 0.005
 """Seconds until a reader that was full, or an engine that was at work, is tried again."""
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which an answer that gets no further is given up."""
 
 Frames = tuple[bytes, ...]

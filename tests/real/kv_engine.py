@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from tests.actors.engine.kv_reader import KvReader
 from tests.real.vllm_bench import Bench
 
 BLOCK_SIZE = 32
+PATIENCE = 60.0
 Batches = list[tuple[int, bytes]]
 
 
@@ -32,14 +34,34 @@ def free_port() -> int:
         return port
 
 
-def received(reader: KvReader) -> Batches:
-    """What has come on the subscriber's socket, until it is silent for half a second."""
-    found = []
-    while reader.sub.poll(500):
-        topic, sequence, payload = reader.sub.recv_multipart()
-        assert topic == b""
-        found.append((int.from_bytes(sequence, "big"), payload))
-    return found
+class Subscriber:
+    """Keeps all that comes. On a thread: a socket subscribes only while somebody reads it."""
+
+    def __init__(self, reader: KvReader) -> None:
+        self.batches: Batches = []
+        self._reader = reader
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            if self._reader.sub.poll(50):
+                topic, sequence, payload = self._reader.sub.recv_multipart()
+                assert topic == b""
+                self.batches.append((int.from_bytes(sequence, "big"), payload))
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def until(self, last: int) -> Batches:
+        """All batches, once that with the sequence `last` is there."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.batches or self.batches[-1][0] < last:
+            assert time.monotonic() < deadline, f"batch {last} did not come"
+            time.sleep(0.01)
+        return self.batches
 
 
 def held(batches: Batches, last: int) -> Counter[Any]:
@@ -62,7 +84,7 @@ def held(batches: Batches, last: int) -> Counter[Any]:
 
 async def work(bench: Bench) -> None:
     """Prompts that share beginnings, more of them than the engine can hold."""
-    for turn in range(6):
+    for turn in range(3):
         keys = [
             bench.submit(
                 Sampling(max_tokens=20, temperature=0.0, ignore_eos=True),
@@ -79,7 +101,7 @@ def censuses(reader: KvReader, replay: str, over: threading.Event, taken: list[A
         taken.append(reader.census(replay))
 
 
-def check(bench: Bench, reader: KvReader, replay: str) -> None:
+def check(bench: Bench, reader: KvReader, subscriber: Subscriber, replay: str) -> None:
     assert bench.card.kv_publisher == "callboard"
     taken: list[Any] = []
     over = threading.Event()
@@ -92,7 +114,7 @@ def check(bench: Bench, reader: KvReader, replay: str) -> None:
         asking.join()
     taken.append(reader.census(replay))
 
-    batches = received(reader)
+    batches = subscriber.until(taken[-1][0])
     first = int(os.environ[INCARNATION]) << 22
     assert [sequence for sequence, _ in batches] == list(range(first, first + len(batches)))
     middle = len(batches) // 2
@@ -115,12 +137,13 @@ def check(bench: Bench, reader: KvReader, replay: str) -> None:
 def main() -> None:
     port = free_port()
     with KvReader() as reader:
+        subscriber = Subscriber(reader)
         bench = Bench(
             model=sys.argv[1],
             dtype="float32",
             max_model_len=512,
             max_num_seqs=4,
-            num_gpu_blocks_override=40,
+            num_gpu_blocks_override=24,
             enforce_eager=True,
             kv_events_config={
                 "enable_kv_cache_events": True,
@@ -130,9 +153,10 @@ def main() -> None:
             },
         ).start()
         try:
-            check(bench, reader, f"tcp://127.0.0.1:{port}")
+            check(bench, reader, subscriber, f"tcp://127.0.0.1:{port}")
         finally:
             bench.stop()
+            subscriber.stop()
         assert bench.sink.deaths == []
 
 

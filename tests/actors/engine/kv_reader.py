@@ -10,7 +10,7 @@ import msgspec
 import zmq
 
 END = (-1).to_bytes(8, "big", signed=True)
-PATIENCE = 20_000
+PATIENCE = 60_000
 """Milliseconds."""
 
 Batch = tuple[int, Any]
