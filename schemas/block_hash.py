@@ -45,6 +45,15 @@ def sequence_hash(parent: int | None, block: int) -> int:
     return block if parent is None else xxh3(_PAIR(parent, block), SEED)
 
 
+def sequence_hashes(parent: int | None, blocks: Iterable[int]) -> list[int]:
+    """Of blocks with these token hashes, in a row, the first one after `parent`."""
+    hashes = []
+    for block in blocks:
+        parent = block if parent is None else xxh3(_PAIR(parent, block), SEED)
+        hashes.append(parent)
+    return hashes
+
+
 def prompt_hashes(
     tokens: Sequence[int],
     block_size: int,
@@ -59,13 +68,11 @@ def prompt_hashes(
     """
     seed, packed = seed_of(lora, salt), array("I", tokens).tobytes()
     width = 4 * block_size
-    hashes = array("Q")
-    parent: int | None = None
-    for number, (start, end) in enumerate(pairwise(range(0, len(packed) + 1, width))):
-        inside = images.get(number, ()) if images else ()
-        parent = sequence_hash(parent, token_hash(packed[start:end], seed, inside))
-        hashes.append(parent)
-    return hashes.tobytes()
+    blocks = [
+        token_hash(packed[start:end], seed, images.get(number, ()) if images else ())
+        for number, (start, end) in enumerate(pairwise(range(0, len(packed) + 1, width)))
+    ]
+    return pack(sequence_hashes(None, blocks))
 
 
 def pack(hashes: Iterable[int]) -> bytes:

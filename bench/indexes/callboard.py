@@ -12,10 +12,10 @@ import msgspec
 from actors.kv_events.core import KvEventCore
 from actors.kv_events.effects import BatchCame, Publish
 from actors.router.index.index import FASTEST, Index
-from actors.router.index.table import Table
+from actors.router.index.table import Found, Table
 from bench.indexes import measure
 from bench.indexes.work import HOLDERS, PART, WORKERS, Batch, Change, Prompt, restored
-from schemas.block_hash import pack, sequence_hash, token_hash
+from schemas.block_hash import pack, sequence_hashes, token_hash
 from schemas.kv import KvChange, KvChanged, KvSnapshotPart
 from schemas.kv_events import BlockHash, BlockRemoved, BlockStored, EventBatch
 
@@ -37,7 +37,8 @@ class Callboard:
     def begin(self) -> None:
         self.index = Index(table=self.table)
         self.slots = [self.index.open(f"engine/{n}", 1, 0) for n in range(WORKERS)]
-        self.names: dict[BlockHash, int] = {}  # by the engine's hash, as a KvEventActor has them
+        # Of each worker by the engine's hash, as a KvEventActor has them.
+        self.names: list[dict[BlockHash, int]] = [{} for _ in range(WORKERS)]
         self.cores = [KvEventCore(f"engine/{n}", 0, 1, {"engine": False}) for n in range(WORKERS)]
 
     def prepare(self, way: str, batches: Sequence[Batch]) -> tuple[Callable[[Any], object], Any]:
@@ -55,8 +56,11 @@ class Callboard:
     def question(self, prompt: Prompt) -> bytes:
         return prompt.names
 
-    def look_up(self, question: bytes) -> dict[int, int]:
-        return {slot: sum(found) for slot, found in self.index.match(question).items()}
+    def look_up(self, question: bytes) -> dict[int, Found]:
+        return self.index.match(question)
+
+    def totals(self, found: dict[int, Found]) -> dict[int, int]:
+        return {slot: sum(tiers) for slot, tiers in found.items()}
 
     def parts(self, blocks: int) -> tuple[Callable[[Any], object], list[Any]]:
         return self._part, [
@@ -91,17 +95,15 @@ class Callboard:
         self, worker: int, parent: BlockHash | None, engine: list[Any], blocks: list[int]
     ) -> None:
         """The token hashes of the blocks are known; their sequence hashes are made here."""
-        names = self.names
-        name = None if parent is None else names[parent]
-        made = []
-        for one, block in zip(engine, blocks, strict=True):
-            names[one] = name = sequence_hash(name, block)
-            made.append(name)
+        names = self.names[worker]
+        made = sequence_hashes(None if parent is None else names[parent], blocks)
+        for one, name in zip(engine, made, strict=True):
+            names[one] = name
         self.index.stored(self.slots[worker], "device", pack(made))
 
     def _removed(self, worker: int, engine: list[Any]) -> None:
-        names = self.names
-        self.index.removed(self.slots[worker], "device", pack([names[one] for one in engine]))
+        pop = self.names[worker].pop
+        self.index.removed(self.slots[worker], "device", pack([pop(one) for one in engine]))
 
     def _actors(self, item: tuple[int, BatchCame]) -> None:
         """All that both actors do, without the socket between them."""

@@ -64,9 +64,11 @@ class Dynamo:
     def question(self, prompt: Prompt) -> list[int]:
         return prompt.blocks
 
-    def look_up(self, question: list[int]) -> dict[int, int]:
-        scores = self.tree.find_matches(question).scores
-        return {worker: score for (worker, _), score in scores.items()}
+    def look_up(self, question: list[int]) -> dict[tuple[int, int], int]:
+        return self.tree.find_matches(question).scores
+
+    def totals(self, found: dict[tuple[int, int], int]) -> dict[int, int]:
+        return {worker: count for (worker, _), count in found.items()}
 
     def parts(self, blocks: int) -> tuple[Callable[[Any], object], list[Any]]:
         """As its dump has them: the events of one worker after the other's would do the same."""

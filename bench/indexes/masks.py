@@ -41,6 +41,9 @@ class Masks:
                 return found
         return found | dict.fromkeys(_workers(on), number + 1)
 
+    def totals(self, found: dict[int, int]) -> dict[int, int]:
+        return found
+
     def parts(self, blocks: int) -> tuple[Callable[[Any], object], list[Any]]:
         return self._part, [(1 << worker, some) for worker, some in restored(blocks, PART)]
 

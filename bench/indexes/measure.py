@@ -40,8 +40,12 @@ class Contestant(Protocol):
         """What `look_up` takes."""
         ...
 
-    def look_up(self, question: Any) -> dict[int, int]:
-        """Leading blocks by worker."""
+    def look_up(self, question: Any) -> Any:
+        """What a router works with: all matches of a prompt."""
+        ...
+
+    def totals(self, found: Any) -> dict[int, int]:
+        """The same, for comparison: leading blocks by worker."""
         ...
 
     def parts(self, blocks: int) -> tuple[Callable[[Any], object], list[Any]]:
@@ -57,7 +61,7 @@ def measure(contestant: Contestant, work: Work) -> dict[str, Any]:
     for way in contestant.ways:
         row[way] = max(_applied(contestant, way, work.batches, questions[0]) for _ in range(TRIES))
         row[way] *= blocks
-    found = [contestant.look_up(question) for question in questions]
+    found = [contestant.totals(contestant.look_up(question)) for question in questions]
     row["found"] = sum(sum(one.values()) for one in found)
     row["lookups"] = max(_looked_up(contestant, questions) for _ in range(TRIES))
     return row | mixed(contestant, work, questions)
