@@ -60,7 +60,7 @@ class RouterActor(Actor):
         self._snapshots: dict[int, int] = {}  # number of the core -> correlation id
         self._last = 0
         self._timer: Timer | None = None
-        self._random = Random(0)
+        self._started = False
 
     # --- hooks of the runtime ---
 
@@ -68,12 +68,16 @@ class RouterActor(Actor):
         self.core = RouterCore(parse(options))
         # Another one in each life of each router, and the same in each run of a simulation.
         self._random = Random(self.rt.identity.wire)
+        self._started = True
         for entry in self.rt.directory.entries():
             self.on_entry(entry)
         self._tick()
         self.rt.ready()
 
     def on_message(self, incoming: Incoming) -> None:
+        if not self._started:
+            incoming.refuse("not_ready", f"{self.rt.identity.actor} has no options yet")
+            return
         message, now = incoming.message, self.rt.clock.now()
         if isinstance(message, PlacementStarted):
             self._handle(events.Started(message.request_id, now))
@@ -108,6 +112,8 @@ class RouterActor(Actor):
             self._handle(events.Withdrawn(ask))
 
     def on_event(self, sender: str, topic: str, message: Message) -> None:
+        if not self._started:
+            return
         now = self.rt.clock.now()
         if isinstance(message, Load):
             self._handle(events.LoadSeen(sender, message, now))
@@ -117,6 +123,8 @@ class RouterActor(Actor):
             self._handle(events.PeerSaid(sender, message, now))
 
     def on_entry(self, entry: Entry) -> None:
+        if not self._started:
+            return  # `on_start` reads the whole directory
         now, ready = self.rt.clock.now(), entry.state == "ready"
         kind = entry.actor.partition("/")[0]
         if kind == "engine":
@@ -125,6 +133,8 @@ class RouterActor(Actor):
             self._handle(events.SourceSeen(entry.actor, entry.incarnation, ready, now))
 
     def on_gone(self, actor: str, incarnation: int, reason: str) -> None:
+        if not self._started:
+            return
         kind = actor.partition("/")[0]
         if kind == "engine":
             self._handle(events.EngineLost(actor, incarnation))

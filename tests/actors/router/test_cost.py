@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ def candidate(
     return Candidate("engine/0", engine, 0, rank, requests, blocks, found)
 
 
-def cost(candidate: Candidate, tokens: int, **settings: float) -> float:
+def cost(candidate: Candidate, tokens: int, **settings: Any) -> float:
     price([candidate], tokens, Settings(**settings))
     return candidate.cost
 

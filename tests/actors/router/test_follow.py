@@ -382,7 +382,9 @@ class Truth(RuleBasedStateMachine):
             self.parts_come(1000)
             self.heartbeat()
         following = self.router.following
-        assert following.of("engine/0", 0).synced
+        follower = following.of("engine/0", 0)
+        assert follower is not None
+        assert follower.synced
         slot = following.slot("engine/0", self.engine_life, 0)
         dumped = following.index.dump().get(slot, {})
         known = {tier: set(unpack(packed)) for tier, packed in dumped.items() if packed}

@@ -130,8 +130,8 @@ def test_orphans_that_grow():
         if second >= 10:
             assert told == [
                 (
-                    "kv-events/0.0 gets more and more blocks of rank 0 of engine/0 whose parents it "
-                    "does not know"
+                    "kv-events/0.0 gets more and more blocks of rank 0 of engine/0 whose parents "
+                    "it does not know"
                 )
             ]
     assert beats(router, 20, 40, orphans=19)[-1] == []
@@ -149,8 +149,8 @@ def test_requests_with_another_block_size():
     place(router, asked(1, 100, blocks(0, 1), block_size=32, now=1.0))
     assert beats(router, 2, 3)[0] == [
         (
-            "requests for 'm' come with blocks of 32 tokens, its engines have blocks of 16: nothing "
-            "matches"
+            "requests for 'm' come with blocks of 32 tokens, its engines have blocks of 16: "
+            "nothing matches"
         )
     ]
     assert beats(router, 3, 70)[-1] == []
