@@ -15,7 +15,9 @@ Policy = Literal[
 
 
 class Place(Message, frozen=True):
-    """Ask to a RouterActor. Answered by `Placed`; refused `not_found`, `not_ready`, `overloaded`.
+    """Ask to a RouterActor. Answered by `Placed`.
+
+    Refused `not_found`, `not_ready`, `overloaded`, `invalid`.
 
     `prompt_tokens` and `max_tokens` in tokens. `blocks` are the packed sequence hashes of the
     prompt's full blocks of `block_size` tokens (`schemas.block_hash`). `avoid` lists engines (actor
