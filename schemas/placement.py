@@ -115,6 +115,7 @@ class Why(Message, frozen=True):
     """Ask to a RouterActor: why was it placed there? Answered by `Because`, refused `not_found`.
 
     `request_id` as the client knows it; a request with several choices has several placements.
+    Empty: the last ones, whosesoever.
     """
 
     request_id: str

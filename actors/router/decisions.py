@@ -61,11 +61,14 @@ class Decisions:
             self._bytes -= _size(self._kept.popleft())
 
     def find(self, request_id: str, now: float) -> list[Decision]:
-        """Of a request as its client names it, with all its choices. Newest first."""
+        """Of a request as its client names it, with all its choices, or the last ones of all.
+
+        Newest first.
+        """
         found = []
         prefix = f"{request_id}."
         for kept in reversed(self._kept):
-            if kept.request_id == request_id or kept.request_id.startswith(prefix):
+            if request_id in ("", kept.request_id) or kept.request_id.startswith(prefix):
                 found.append(
                     Decision(
                         kept.request_id,

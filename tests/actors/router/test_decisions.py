@@ -61,6 +61,14 @@ def test_all_choices_of_a_request_are_told_newest_first():
     assert told == ["abc", "abc.gateway/0.2", "abc.gateway/0.1"]
 
 
+def test_without_a_name_the_last_ones_are_told():
+    router = core()
+    router.handle(seen("engine/0"))
+    for n in range(3):
+        place(router, asked(n))
+    assert [decision.request_id for decision in why(router, "").decisions] == ["r2", "r1", "r0"]
+
+
 def test_a_refused_placement_is_a_decision():
     router = core()
     refused(router, asked(1))
