@@ -108,6 +108,8 @@ async def _supervise(
         LoopClock(loop),
         options={},
         host=socket.gethostname(),
+        # A supervisor that fails itself must not leave the command waiting for its actors.
+        on_stopped=lambda: on_finish(runtime.detail or "the supervisor stopped"),
     )
     # SIGHUP: the terminal was closed.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
