@@ -40,7 +40,9 @@ def route_vllm_logs(file: Path, *, level: str, actor: str, incarnation: int) -> 
             }
         },
         "loggers": {
-            "vllm": {"handlers": ["stderr"], "level": level.upper(), "propagate": False},
+            # Ours speak in vLLM's processes too: the plugin and what it starts.
+            name: {"handlers": ["stderr"], "level": level.upper(), "propagate": False}
+            for name in ("vllm", "actors")
         },
     }
     file.write_bytes(msgspec.json.encode(config))
