@@ -29,7 +29,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "random": {"policy": "random"},
 }
 """Settings of the router: its defaults, but for what stands here."""
-STAGES = tuple(stage for stage in LADDER if stage[0] in (3, 10, 15, 20, 30, 40))
+STAGES = tuple(stage for stage in LADDER if stage[0] in (3, 15, 20, 30))
 SWEEP = tuple(stage for stage in LADDER if stage[0] in (3, 20))
 WORKLOADS = {
     "as published": Workload(stages=STAGES),

@@ -18,7 +18,10 @@ PATIENCE = 1e6
 
 
 class AnswerError(Exception):
-    """A request that ended without its tokens; such a run does not count."""
+    """A request that did not get its tokens, or a router that did not know what it should.
+
+    Such a run does not count.
+    """
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from actors.engine.actor import EngineActor
@@ -11,31 +11,29 @@ from actors.engine.backend import Sink
 from actors.engine.sim import vocabulary
 from actors.engine.sim.admission import check
 from actors.engine.sim.answers import Answers
-from actors.engine.sim.blocks import KvEvent
 from actors.engine.sim.options import parse
 from actors.engine.sim.rank import Rank
 from actors.engine.sim.request import SimRequest
 from actors.engine.sim.timing import TIMINGS
+from bench.routing.kv_events import VirtualPublisher
 from bus.clock import Clock
 from schemas.directory import ModelCard
 from schemas.generate import Generate
-
-KvEvents = Callable[[list[KvEvent]], None]
 
 
 class VirtualSim:
     """Implements `actors.engine.backend.Backend`; one rank. A step ends when its time is over."""
 
     def __init__(
-        self, flags: Mapping[str, Any], clock: Clock, on_kv_events: KvEvents | None
+        self, flags: Mapping[str, Any], clock: Clock, publisher: VirtualPublisher | None
     ) -> None:
         self._options = parse(flags)
         self._clock = clock
-        self._on_kv_events = on_kv_events
+        self._publisher = publisher
         self._timing = TIMINGS[self._options.sim_timing]
         self._words = vocabulary.load(self._options.model)
         self._answers = Answers(self._words, seed=0, sim_seed=0, length=0)
-        record = on_kv_events is not None
+        record = publisher is not None
         self._rank = Rank(0, self._options, self._answers, record=record)
         self._sink: Sink
         self._busy = False
@@ -57,7 +55,7 @@ class VirtualSim:
             role="aggregated",
             tokenizer="",
             vocab_size=self._words.size,
-            kv_publisher="callboard" if self._on_kv_events is not None else "",
+            kv_publisher="callboard" if self._publisher is not None else "",
         )
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
@@ -82,8 +80,8 @@ class VirtualSim:
     def _end(self) -> None:
         self._busy = False
         result = self._rank.end()
-        if self._on_kv_events is not None and result.events:
-            self._on_kv_events(result.events)
+        if self._publisher is not None and result.events:
+            self._publisher.publish(result.events)
         if result.deltas:
             self._sink.step(result.deltas)
         self._sink.load(self._rank.load())
@@ -91,13 +89,16 @@ class VirtualSim:
 
 
 class VirtualEngine(EngineActor):
-    """The real EngineActor around a `VirtualSim`."""
+    """The real EngineActor around a `VirtualSim`, which publishes its KV events if it shall."""
 
-    def __init__(self, flags: Mapping[str, Any], on_kv_events: KvEvents | None) -> None:
+    def __init__(self, flags: Mapping[str, Any], number: int, *, events: bool) -> None:
         super().__init__()
         self._flags = flags
-        self._on_kv_events = on_kv_events
+        self._number = number
+        self._events = events
 
     def on_start(self, options: dict[str, Any]) -> None:
-        self._backend = VirtualSim(self._flags, self.rt.clock, self._on_kv_events)
+        rt = self.rt
+        publisher = VirtualPublisher(self._number, rt.transport, rt.clock) if self._events else None
+        self._backend = VirtualSim(self._flags, rt.clock, publisher)
         self._loading = asyncio.ensure_future(self._load())

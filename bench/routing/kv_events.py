@@ -1,91 +1,83 @@
-"""KV events in virtual time: the real KvEventCore, without the sockets to its engine."""
+"""The engine's end of its KV events in virtual time: vLLM's publisher on the simulated network.
+
+The other end is the real KvEventActor.
+"""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, ClassVar
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from actors.engine.sim import blocks
-from actors.kv_events.core import ENGINE, KvEventCore
-from actors.kv_events.effects import (
-    AskReplay,
-    BatchCame,
-    CoreEvent,
-    EngineSeen,
-    Publish,
-    ReplayEnded,
-    Say,
-    Started,
-    Tick,
-)
-from bus.actor import Actor, Incoming
+from bus.clock import Clock
+from bus.envelope import Frame
+from bus.transport import Sent, Transport
 from schemas import kv_events
-from schemas.directory import Entry
-from schemas.kv import AskKvSnapshot
-from schemas.message import Message
 
-LIFE = 1
-"""Of every engine: none dies here."""
-LATENESS = 0.0005
-"""Seconds from a step's end until its events are here."""
-BEAT = 1.0
+END = (-1).to_bytes(8, "big", signed=True)
+WINDOW = 10_000
+"""Batches that a replay can give, as vLLM's default."""
 
 
-class VirtualKvEvents(Actor):
-    """Of rank 0 of one engine, which calls `happened` with the events of each step."""
+class LostError(Exception):
+    """A batch that could not be sent; such a run does not count."""
 
-    kind: ClassVar[str] = "kv-events"
-    accepts: ClassVar[tuple[type[Message], ...]] = (AskKvSnapshot,)
 
-    def __init__(self, engine: str) -> None:
-        self.engine = engine
-        self.core = KvEventCore(engine, 0, LIFE, {ENGINE: True})
-        self.troubles: list[str] = []
-        self._sequences = itertools.count(LIFE << 22)
+class VirtualPublisher:
+    """Of rank 0 of the engine `number`, in its first life."""
+
+    def __init__(self, number: int, transport: Transport, clock: Clock) -> None:
+        source, replay = endpoints(number)
+        self._clock = clock
+        self._sequences = itertools.count(1 << 22)
         self._encode = msgspec.msgpack.Encoder().encode
+        self._sent: deque[tuple[bytes, bytes]] = deque(maxlen=WINDOW)
+        self._dealer = transport.connect_dealer(
+            source, f"publisher {number}".encode(), _ignore, lambda: None
+        )
+        self._router = transport.bind_router(replay, self._asked)
 
-    def on_start(self, options: dict[str, Any]) -> None:
-        self._handle(Started(self.rt.clock.now()))
-        self._beat()
-        self.rt.ready()
+    def publish(self, events: list[blocks.KvEvent]) -> None:
+        """The events of one step."""
+        batch = kv_events.EventBatch(self._clock.now(), [_wire(event) for event in events], 0)
+        sequence, payload = next(self._sequences).to_bytes(8, "big"), self._encode(batch)
+        self._sent.append((sequence, payload))
+        if self._dealer.send([b"", sequence, payload]) is not Sent.OK:
+            raise LostError(f"batch {int.from_bytes(sequence, 'big')}: nobody takes it")
 
-    def happened(self, events: list[blocks.KvEvent]) -> None:
-        batch = kv_events.EventBatch(self.rt.clock.now(), [_wire(event) for event in events], 0)
-        payload, sequence = self._encode(batch), next(self._sequences)
+    def _asked(self, identity: bytes, frames: Sequence[Frame]) -> None:
+        start = bytes(frames[-1])
+        if len(start) == 8:
+            for sequence, payload in self._sent:
+                if sequence >= start:
+                    self._router.send(identity, [b"", b"", sequence, payload])
+        self._router.send(identity, [b"", b"", END, b""])
 
-        def came() -> None:
-            self._handle(BatchCame(self.rt.clock.now(), ENGINE, sequence, payload))
 
-        self.rt.clock.call_later(LATENESS, came)
+def endpoints(number: int) -> tuple[str, str]:
+    """Where the events of the engine `number` go to, and where it answers replays."""
+    return f"sim://kv-source.{number}", f"sim://kv-replay.{number}"
 
-    def on_entry(self, entry: Entry) -> None:
-        if entry.actor == self.engine:
-            size = entry.card.block_size if entry.card is not None else 0
-            now, ready = self.rt.clock.now(), entry.state == "ready"
-            self._handle(EngineSeen(now, entry.incarnation, ready, size))
 
-    def on_message(self, incoming: Incoming) -> None:
-        assert isinstance(incoming.message, AskKvSnapshot)
-        parts = list(self.core.parts(incoming.message.form, self.rt.clock.now()))
-        for part in parts[:-1]:
-            incoming.item(part)
-        incoming.answer(parts[-1])
+def reader(number: int) -> dict[str, Any]:
+    """Options of the KvEventActor of engine `number`."""
+    source, replay = endpoints(number)
+    ports = ("port", "replay_port", "control_port", "ask_port")
+    return {
+        "engine": f"engine/{number}",
+        "rank": 0,
+        "source": source,
+        "source_replay": replay,
+        **{name: 20_080 + 500 * place + number for place, name in enumerate(ports)},
+    }
 
-    def _handle(self, event: CoreEvent) -> None:
-        for effect in self.core.handle(event):
-            if isinstance(effect, Publish | Say):
-                self.rt.publish("kv", effect.message)
-            elif isinstance(effect, AskReplay):
-                # Nothing is lost on the way here, so nobody ever has to send anything again.
-                self._handle(ReplayEnded(self.rt.clock.now(), effect.source, True))
-            else:
-                self.troubles.append(str(effect))
 
-    def _beat(self) -> None:
-        self._handle(Tick(self.rt.clock.now()))
-        self.rt.clock.call_later(BEAT, self._beat)
+def _ignore(frames: Sequence[Frame]) -> None:
+    """A publisher hears nothing."""
 
 
 def _wire(event: blocks.KvEvent) -> kv_events.BlockStored | kv_events.BlockRemoved:

@@ -11,12 +11,13 @@ from typing import Any
 import structlog
 
 from actors.config.actor import ConfigActor
+from actors.kv_events.actor import KvEventActor
 from actors.router import RouterActor
 from actors.router.policies import USES_EVENTS
 from bench.routing import workload
 from bench.routing.driver import AnswerError, Driver, Sample
 from bench.routing.engine import VirtualEngine
-from bench.routing.kv_events import VirtualKvEvents
+from bench.routing.kv_events import reader
 from bench.routing.workload import Workload
 from bus.actor import Actor
 from bus.clock import VirtualClock
@@ -47,7 +48,6 @@ class World:
         self.samples: list[Sample] = []
         self.starts: list[float] = []
         self._open = 0
-        self._sources: list[VirtualKvEvents] = []
         events = settings["policy"] in USES_EVENTS
         self.router = RouterActor()
         self.driver = Driver(
@@ -62,21 +62,19 @@ class World:
             "max_model_len": min(workload.MODEL_LENGTH, (load.blocks - 1) * workload.BLOCK_SIZE),
             "sim_timing": timing,
         }
+        options: dict[str, dict[str, Any]] = {"router/0": settings}
         actors: dict[str, Actor] = {"router/0": self.router, DRIVER: self.driver}
         for number in range(load.engines):
-            engine = f"engine/{number}"
-            source = VirtualKvEvents(engine) if events else None
-            actors[engine] = VirtualEngine(flags, source.happened if source is not None else None)
-            if source is not None:
-                actors[f"kv-events/{number}.0"] = source
-                self._sources.append(source)
-        options: dict[str, dict[str, Any]] = {name: {} for name in actors}
-        options["router/0"] = settings
+            if events:
+                actors[f"kv-events/{number}.0"] = KvEventActor()
+                options[f"kv-events/{number}.0"] = reader(number)
+            actors[f"engine/{number}"] = VirtualEngine(flags, number, events=events)
+        options |= {name: {} for name in actors if name not in options}
         self._start(CONFIG, ConfigActor(), {"actors": options})
         self._runtimes = [self._start(name, actor) for name, actor in actors.items()]
 
     async def run(self) -> None:
-        """The whole ladder. Raises `AnswerError` if a request did not get all its tokens."""
+        """The whole ladder. Raises `AnswerError` if not all went as it should."""
         await self.clock.play(SETTLE)
         for number, (_, times) in enumerate(self.load.arrivals()):
             self.starts.append(self.clock.now())
@@ -94,9 +92,9 @@ class World:
         self.clock.run(self.clock.now() + seconds)
 
     def _check(self) -> None:
-        lost = [trouble for source in self._sources for trouble in source.troubles]
-        if self.driver.trouble or lost:
-            raise AnswerError(self.driver.trouble or lost[0])
+        problems = self.router.core.state.problems
+        if self.driver.trouble or problems:
+            raise AnswerError(self.driver.trouble or "; ".join(problems))
 
     def _ended(self, sample: Sample) -> None:
         self.samples.append(sample)
