@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bus.envelope import Frame, Header, Kind
+from bus.envelope import ASKS, Frame, Header, Kind
 from schemas.directory import Entry
 from schemas.life import Queue
 from schemas.message import Message
@@ -39,7 +39,7 @@ class Incoming:
         self.attachments = attachments
         self.deadline = deadline
         self.send = send
-        self.open = header.kind in (Kind.ASK, Kind.STREAM)
+        self.open = header.kind in ASKS
 
     @property
     def sender(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from bus.actor import Incoming
 from bus.clock import Clock
 from bus.directory import Directory
-from bus.envelope import Frame, FrameError, Header, Kind, decode
+from bus.envelope import ASKS, REQUESTS, Frame, FrameError, Header, Kind, decode
 from bus.identity import Identity
 from bus.ledger import Ledger
 from bus.outgoing import LIMIT, Outgoing
@@ -116,7 +116,7 @@ class Mailbox:
         if message is None:
             self._cancelled((header.sender, header.incarnation, header.correlation))
             return
-        if header.kind not in (Kind.TELL, Kind.ASK, Kind.STREAM):
+        if header.kind not in REQUESTS:
             text = f"{header.sender} sent kind {header.kind} to a mailbox"
             self._ledger.note("bad_frame", text)
             return
@@ -155,7 +155,7 @@ class Mailbox:
     def _refuse(self, identity: bytes, error: FrameError) -> None:
         self._ledger.note(error.code, f"{identity!r}: {error}")
         header = error.header
-        if header is None or header.kind not in (Kind.ASK, Kind.STREAM):
+        if header is None or header.kind not in ASKS:
             return
         refusal = Refusal(error.code, str(error))
         kind = Kind.ANSWER if header.kind == Kind.ASK else Kind.END
