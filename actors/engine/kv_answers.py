@@ -88,6 +88,8 @@ class Answers:
         self._topic = topic
         self._ring = ring
         self._desk = desk
+        self.refused = 0
+        """Requests that were none; the first is logged."""
         self._readers: dict[bytes, Reader] = {}
         self._stuck = False
         self._closing, self._close = os.pipe()
@@ -132,7 +134,9 @@ class Answers:
         except zmq.Again:  # who asked is gone
             return
         if len(frames) != 3:
-            log.warning("a request for KV events has %d frames instead of 3", len(frames))
+            self.refused += 1
+            if self.refused == 1:
+                log.warning("a request for KV events has %d frames instead of 3", len(frames))
             return
         identity, _, request = frames
         reader = self._readers.setdefault(identity, Reader(identity))

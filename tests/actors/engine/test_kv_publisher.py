@@ -227,6 +227,9 @@ def test_odd_requests_harm_nobody(caplog):
         asker.send_multipart((b"", b"", b"", b"four"))
         asker.send_multipart((b"", b"a number of more than eight bytes"))
         assert answer(asker) == [b"", b"", END, b""]
+        assert publisher._answers is not None
+        assert publisher._answers.refused == 2
+        assert caplog.text.count("frames instead of 3") == 1
         gone = reader.asker(publisher.replay_endpoint)
         gone.send_multipart((b"", bytes(8)))
         gone.close(linger=-1)
