@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.routing import measure, workload, world
+from bench.routing import measure, plot, workload, world
 from bench.routing.workload import LADDER, Workload
 from bench.table import OUT, Table, publish, write
 
@@ -71,7 +71,9 @@ def main() -> None:
             print(f"{name}, {policy}: {seconds:.0f} s", flush=True)
             found[name] += rows
             write("kv-routing", _tables(found, options), record, options.out)
-    publish("kv-routing", _tables(found, options), record, options.out)
+    tables = _tables(found, options)
+    path = publish("kv-routing", tables, record, options.out)
+    path.with_suffix(".svg").write_text(plot.svg(tables[0].rows, tables[0].title))
 
 
 def _arguments() -> argparse.Namespace:
