@@ -42,10 +42,11 @@ GOAL = 100_000
 UNDER_WAY = 200_000
 """Events that are under way at once, at most 256 batches."""
 NOTE = f"""\
-Batches as a busy vLLM makes them: half of the events store one block of {BLOCK_SIZE} tokens (ids below 152,000) \
-after the block before it, half remove one; {CACHE:,} blocks are held. Each batch is decoded, its tokens are \
-hashed, it goes out as it came and as a KvChanged, and the bench has received both. Bench and actor share \
-the cores; CPU is the actor's own, all threads. Goal: {GOAL:,} events/s. vLLM makes one batch a step."""
+Batches as a busy vLLM makes them: half of the events store one block of {BLOCK_SIZE} tokens (ids \
+below 152,000) after the block before it, half remove one; {CACHE:,} blocks are held. Each batch \
+is decoded, its tokens are hashed, it goes out as it came and as a KvChanged, and the bench has \
+received both. Bench and actor share the cores; CPU is the actor's own, all threads. \
+Goal: {GOAL:,} events/s. vLLM makes one batch a step."""
 
 
 def main() -> None:

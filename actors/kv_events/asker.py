@@ -15,6 +15,8 @@ from schemas.kv_events import BlockHash
 TRIES = 3
 TIMEOUT = 2.0
 """Seconds without a word of an answer after which it is asked again."""
+CENSUS_TIMEOUT = 12.0
+"""A census is taken between two steps of the engine, and some are long."""
 END = (-1).to_bytes(8, "big", signed=True)
 CENSUS = b"census"
 
@@ -72,7 +74,8 @@ class Asker:
         )
         self._unsent = True
         self._send()
-        self._timer = self._clock.call_later(TIMEOUT, self._check)
+        patience = CENSUS_TIMEOUT if request == CENSUS else TIMEOUT
+        self._timer = self._clock.call_later(patience, self._check)
 
     def _send(self) -> None:
         """Now, or as soon as the connection is up."""

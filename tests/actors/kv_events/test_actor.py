@@ -323,8 +323,8 @@ def test_events_beside_the_prefix_pass_and_stay_out_of_the_index():
             publisher = Publisher(*stage.ports.to)
             subscriber = Subscriber(stage.ports, start=0)
             plain: dict[str, Any] = {"lora_id": None, "medium": "GPU", "lora_name": None}
-            main = BlockStored([1], None, [7, 8], 2, **plain, group_idx=0)
-            beside = [
+            main: Any = BlockStored([1], None, [7, 8], 2, **plain, group_idx=0)
+            beside: list[Any] = [
                 BlockStored(
                     [1], None, [7, 8], 2, **plain, group_idx=1, kv_cache_spec_kind="sliding_window"
                 ),

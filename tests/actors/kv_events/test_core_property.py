@@ -104,6 +104,13 @@ class Link:
         while self.wire or self.asked:
             self.answer() if self.asked else self.deliver()
 
+    def copy(self) -> None:
+        """Another core goes on with the state of this one."""
+        data = self.core.snapshot()
+        self.core = KvEventCore("engine/0", 0, LIFE + self.actors, {ENGINE: True})
+        self.core.restore(data)
+        assert self.core.snapshot() == data
+
     def settle(self) -> None:
         """Everything arrives; what was lost at the end is found by asking."""
         for _ in range(20):
@@ -113,20 +120,13 @@ class Link:
 
 def do(link: Link, step: tuple[str, int, int]) -> None:
     kind, a, b = step
-    engine = link.engine
-    if kind == "store":
-        link.publish(engine.store(a, b))
-    elif kind == "evict":
-        link.publish(engine.remove(a), engine.store(b, a))
-    elif kind == "remove":
-        link.publish(engine.remove(a), engine.remove(b))
-    elif kind == "clear":
-        link.publish(engine.store(a, b), engine.clear(), engine.store(b, a))
+    if kind in WORK:
+        link.publish(*work(link.engine, step))
     elif kind == "lose" and link.wire:
         del link.wire[a % len(link.wire)]
     elif kind == "double" and link.wire:
         link.wire.insert(b % (len(link.wire) + 1), link.wire[a % len(link.wire)])
-    elif kind == "swap" and len(link.wire) > 1:
+    elif kind == "swap":
         link.wire.rotate(1 + a % 2)
     elif kind == "engine":
         link.restart_engine()
@@ -135,13 +135,22 @@ def do(link: Link, step: tuple[str, int, int]) -> None:
     elif kind == "answer":
         link.answer()
     elif kind == "copy":
-        data = link.core.snapshot()
-        link.core = KvEventCore("engine/0", 0, LIFE + link.actors, {ENGINE: True})
-        link.core.restore(data)
-        assert link.core.snapshot() == data
+        link.copy()
     else:
         for _ in range(1 + a % 3):
             link.deliver()
+
+
+def work(engine: Cache, step: tuple[str, int, int]) -> list[object]:
+    """The events of one step of the engine."""
+    kind, a, b = step
+    if kind == "store":
+        return [engine.store(a, b)]
+    if kind == "evict":
+        return [engine.remove(a), engine.store(b, a)]
+    if kind == "remove":
+        return [engine.remove(a), engine.remove(b)]
+    return [engine.store(a, b), engine.clear(), engine.store(b, a)]
 
 
 WORK = ["store"] * 5 + ["evict"] * 4 + ["remove", "remove", "clear"]
