@@ -100,19 +100,24 @@ class _Socket:
 
     def _work(self) -> bool:
         """Take what there is, say that FULL may be over; True if another turn is needed."""
-        socket, on_writable = self.socket, self._on_writable
-        # To look at the state costs half of a read that fails, and mostly there is one message.
-        if int(socket.getsockopt(EVENTS)) & POLLIN:
-            self._read(1)
-            if not socket.closed and int(socket.getsockopt(EVENTS)) & POLLIN:
-                self._read(TURN)
-        if self._full and on_writable is not None and not socket.closed:
+        look, on_writable = self.socket.getsockopt, self._on_writable
+        # Whatever is done with the socket may swallow an edge, so a look follows it. After a look
+        # that shows nothing there are new edges. A look costs half of a read that fails, and
+        # mostly there is one message: hence one read, then the others.
+        events = int(look(EVENTS))
+        for limit in (1, TURN):
+            if not events & POLLIN:
+                break
+            self._read(limit)
+            if self._closed:
+                return False
+            events = int(look(EVENTS))
+        if self._full and on_writable is not None:
             self._full = False
             on_writable()
-        if socket.closed:
-            return False
-        # What was sent may have swallowed an edge. After this look there are new ones.
-        events = int(socket.getsockopt(EVENTS))
+            if self._closed:
+                return False
+            events = int(look(EVENTS))
         return bool(events & POLLIN or (self._full and events & POLLOUT))
 
     def _read(self, limit: int) -> bool:
