@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,10 +11,14 @@ import httpx
 import pytest
 
 from bus.runtime import Refused
+from launch.actors import actors_of
 from launch.local import ActorFailedError, LocalTopology
+from launch.topology import Engine, KvEvents, Topology
 from schemas.directory import Entries, ListEntries
+from schemas.kv import AskKvMatch, KvMatch
 from schemas.life import Describe, Description
 from schemas.placement import Place, Placed
+from tests.launch.cli.running import kv_event_port
 
 ENGINE = {"backend": "sim", "model": "sim", "sim_speed": 0.0}
 GATEWAY = {"port": 0}
@@ -54,6 +59,49 @@ def test_all_are_ready_when_it_begins_and_everybody_knows_everybody():
             assert isinstance(listed, Entries)
             states = {entry.actor: entry.state for entry in listed.entries}
             assert states == dict.fromkeys(("config/0", "engine/0", "router/0"), "ready")
+
+    run(scenario())
+
+
+def kv_events(base: int) -> dict[str, Any]:
+    """Options of the KvEventActor and the engine of one rank."""
+    topology = Topology(
+        engines=[Engine(model="sim", backend="sim")], kv_events=KvEvents(port=base, index=True)
+    )
+    made = actors_of(topology, api_keys=False)
+    engine = {**ENGINE, "kv_events_config": made["engine/0"]["kv_events_config"]}
+    return {"kv-events/0.0": made["kv-events/0.0"], "engine/0": engine}
+
+
+def test_kv_events_reach_their_actor():
+    async def scenario():
+        tokens = list(range(1, 65))
+        async with LocalTopology(
+            {**kv_events(int(kv_event_port())), "gateway/0": GATEWAY}
+        ) as topology:
+            async with httpx.AsyncClient(base_url=await address(topology)) as client:
+                body = {"model": "sim", "prompt": tokens, "max_tokens": 1}
+                answer = await client.post("/v1/completions", json=body)
+                assert answer.status_code == 200, answer.text
+            found = 0
+            while found < 4:
+                match = await topology.ask("kv-events/0.0", AskKvMatch(token_ids=tokens))
+                assert isinstance(match, KvMatch)
+                found = match.found.get("device", 0)
+
+    run(scenario())
+
+
+def test_a_port_that_is_taken_ends_the_start_with_a_sentence():
+    async def scenario():
+        base = int(kv_event_port())
+        with (
+            socket.create_server(("127.0.0.1", base)),
+            pytest.raises(ActorFailedError, match=r"kv-events/0.0 did not start: .*in use") as said,
+        ):
+            async with LocalTopology(kv_events(base)):
+                pytest.fail("it never begins")
+        assert "--kv-event-port" in str(said.value)
 
     run(scenario())
 

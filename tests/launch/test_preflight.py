@@ -8,9 +8,11 @@ import subprocess
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from launch.preflight import api_keys, check
-from launch.topology import Engine, Gateway, Topology
+from launch.topology import Engine, Gateway, KvEvents, Topology
+from tests.launch.cli.running import kv_event_port
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def checked(
 ) -> list[str]:
     topology = Topology(
         gateway=Gateway(port=port, **gateway),
+        kv_events=KvEvents(enabled=False),
         engines=[engine or Engine(model="demo", backend="sim")],
     )
     return check(topology, lambda: version)
@@ -44,6 +47,40 @@ def test_a_port_in_use(count) -> None:
         assert checked(taken, count=count) == [
             f"port {taken} on 127.0.0.1 is in use: choose another with --port"
         ]
+
+
+def test_ports_of_kv_events_in_use(port) -> None:
+    base = int(kv_event_port())
+    topology = Topology(
+        gateway=Gateway(port=port),
+        kv_events=KvEvents(port=base),
+        engines=[Engine(model="demo", backend="sim", count=2)],
+    )
+    assert check(topology, lambda: "0.32.0") == []
+    with (
+        socket.create_server(("127.0.0.1", base + 1)),
+        socket.create_server(("127.0.0.1", base + 2000)),
+    ):
+        (finding,) = check(topology, lambda: "0.32.0")
+        assert finding == (
+            f"ports {base + 2000}, {base + 1} on 127.0.0.1, for KV events, are in use: choose "
+            "others with --kv-event-port, or --no-kv-events"
+        )
+        off = structs.replace(topology, kv_events=KvEvents(port=base, enabled=False))
+        assert check(off, lambda: "0.32.0") == []
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_kv_events_at_an_address_of_somebody_else(port, host) -> None:
+    (finding,) = check(
+        Topology(
+            gateway=Gateway(port=port),
+            kv_events=KvEvents(host=host, port=int(kv_event_port())),
+            engines=[Engine(model="demo", backend="sim")],
+        ),
+        lambda: "0.32.0",
+    )
+    assert finding == f"--kv-event-host {host} is no address of this machine: try 127.0.0.1"
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])

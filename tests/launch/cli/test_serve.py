@@ -14,7 +14,7 @@ from launch.cli.serve import parse
 from launch.flags.sim import sim_table
 from launch.flags.table import Document, Flag, FlagTable
 from launch.flags.tables import Tables
-from launch.topology import Backend, Engine, Gateway, Log, Topology
+from launch.topology import Backend, Engine, Gateway, KvEvents, Log, Router, Topology
 from tests.launch.cli.running import callboard, free_port
 from tests.launch.flags import fake_vllm
 
@@ -84,6 +84,45 @@ def test_all_of_callboards_flags() -> None:
         log=Log(level="debug", format="json"),
         engines=[Engine(model="m", count=2, backend="sim", args={"sim_speed": 0.0})],
     )
+
+
+def test_flags_of_placement_and_kv_events() -> None:
+    topology = parsed(
+        "m --routers 2 --router-policy session --router-queue-threshold 2 --kv-event-port 30000 "
+        "--kv-event-host 0.0.0.0 --kv-index"
+    )
+    assert topology.router == Router(
+        count=2, settings={"policy": "session", "queue_threshold": 2.0}
+    )
+    assert topology.kv_events == KvEvents(port=30000, host="0.0.0.0", index=True)
+    assert parsed("m --no-kv-events").kv_events.enabled is False
+    assert parsed("m --routers 0").router.count == 0
+
+
+def test_each_setting_of_the_router_is_a_flag() -> None:
+    from actors.router.settings import Settings, plain
+
+    for name, default in plain(Settings()).items():
+        value = "none" if default is None else str(default)
+        topology = parsed(f"m --router-{name.replace('_', '-')} {value}")
+        assert topology.router.settings == {name: default}
+
+
+def test_settings_that_cannot_be_are_named_as_flags() -> None:
+    assert findings("m --router-policy best --routers many --kv-event-port 0") == (
+        "--routers many: write a whole number from 0 to 64",
+        (
+            "--router-policy best: choose one of kv, approximate, least-loaded, power-of-two, "
+            "round-robin, random, session"
+        ),
+        "--kv-event-port 0: write a whole number from 1 to 65535",
+    )
+
+
+def test_the_environment_gives_the_port_of_kv_events(monkeypatch) -> None:
+    monkeypatch.setenv("DYN_VLLM_KV_EVENT_PORT", "21000")
+    assert parsed("m").kv_events.port == 21000
+    assert parsed("m --kv-event-port 22000").kv_events.port == 22000
 
 
 @pytest.mark.parametrize(

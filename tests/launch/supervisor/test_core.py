@@ -34,7 +34,7 @@ from launch.supervisor.core import (
 )
 from schemas.life import State
 
-ACTORS = ["config/0", "engine/0", "engine/1", "router/0", "gateway/0"]
+ACTORS = ["config/0", "kv-events/0.0", "engine/0", "engine/1", "router/0", "gateway/0"]
 MS = 1_000_000
 
 
@@ -170,7 +170,13 @@ def test_a_shutdown_drains_kind_after_kind_and_config_last():
     while stand.running:
         order.append(drained(effects))
         effects = [e for actor in drained(effects) for e in stand.exit(actor, "exit code 0")]
-    assert order == [["gateway/0"], ["router/0"], ["engine/0", "engine/1"], ["config/0"]]
+    assert order == [
+        ["gateway/0"],
+        ["router/0"],
+        ["engine/0", "engine/1"],
+        ["kv-events/0.0"],
+        ["config/0"],
+    ]
     assert effects[-1] == Finish("")
     assert stand.handle(ShutdownAsked(stand.now)) == []
     assert stand.wait(100) == []
@@ -331,3 +337,20 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_what_ails_an_actor_that_serves_can_pass() -> None:
+    stand = Stand()
+    life = stand.running["router/0"]
+    process = stand.core.state.processes["router/0"]
+    for detail, shown in (("no events", "no events"), (None, "no events"), ("", "")):
+        stand.handle(Seen("router/0", life, "ready", detail, 0.0))
+        assert process.detail == shown
+
+
+def test_why_it_failed_stays() -> None:
+    stand = Stand()
+    life = stand.running["router/0"]
+    for detail in ("no such port", None, ""):
+        stand.handle(Seen("router/0", life, "failed", detail, 0.0))
+    assert stand.core.state.processes["router/0"].detail == "no such port"
