@@ -31,13 +31,12 @@ def play(cache: Cache, publisher: Publisher, random: Random, batches: int, lose:
     """So many steps of an engine."""
     for _ in range(batches):
         events: list[Any] = []
-        for _ in range(random.randrange(1, 6)):
-            more = (
-                cache.remove(random.randrange(50))
-                if random.random() < 0.4
-                else cache.store(random.randrange(50), random.randrange(4))
-            )
-            events += [] if more is None else [more]
+        for _ in range(random.randrange(1, 4)):
+            if random.random() < 0.5:  # as many blocks as a store brings
+                told = [cache.remove(random.randrange(50)) for _ in range(3)]
+            else:
+                told = [cache.store(random.randrange(50), random.randrange(4))]
+            events += [event for event in told if event is not None]
         if events:
             _, payload = cache.publish(events)
             publisher.publish(payload, lose=random.random() < lose)
