@@ -52,7 +52,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     module.install()  # again changes nothing
     assert module.installed()
     yield module
-    module.POOLS._watches.clear()
+    module.POOLS._known.clear()
 
 
 def ended(heard: Heard, key: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 from vllm.v1.core.block_pool import BlockPool
 
@@ -79,20 +79,21 @@ class Pools:
     """The pools of the GPU tier whose events are on. Implements `Holdings`."""
 
     def __init__(self) -> None:
-        self._watches: WeakSet[PoolWatch] = WeakSet()
+        self._known: list[ref[PoolWatch]] = []  # replaced, never changed: others may be reading it
 
     def add(self, pool: BlockPool) -> None:
         if pool.enable_kv_cache_events and pool_medium(pool) == GPU:
-            self._watches.add(PoolWatch(pool))
+            living = [watch for watch in self._known if watch() is not None]
+            self._known = [*living, ref(PoolWatch(pool))]
 
     def published(self) -> None:
         """All events that were taken from the pools have their sequence now."""
-        for watch in self._watches:
+        for watch in self._watches():
             watch.unpublished = False
 
     def counts(self) -> Iterable[Count] | None:
         """As Holdings.counts, from any thread."""
-        watches = list(self._watches)
+        watches = self._watches()
         before = [watch.quiet() for watch in watches]
         if None in before:
             return None
@@ -104,6 +105,9 @@ class Pools:
     def when_idle(self, take: Callable[[], None]) -> None:
         """At once: `counts` notices a step by itself."""
         take()
+
+    def _watches(self) -> list[PoolWatch]:
+        return [watch for known in self._known if (watch := known()) is not None]
 
 
 def _counts(copies: list[tuple[dict[bytes, Any], dict[bytes, int]]]) -> Iterator[Count]:
