@@ -126,7 +126,7 @@ class KvEventActor(Actor):
 
     def _match(self, incoming: Incoming, ask: AskKvMatch) -> None:
         if not self.options.index:
-            text = "the local index is off; start with --kv-event-index to have it"
+            text = "the local index is off; start with --kv-index to have it"
             incoming.refuse("unsupported", text)
             return
         try:

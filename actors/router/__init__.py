@@ -1,5 +1,4 @@
-"""RouterActor: where a request shall run."""
+"""RouterActor: where a request shall run.
 
-from actors.router.actor import RouterActor
-
-__all__ = ["RouterActor"]
+Nothing is imported here: the command line reads `settings` alone, and that within milliseconds.
+"""
