@@ -12,7 +12,7 @@ import structlog
 
 from actors.config.actor import ConfigActor
 from actors.kv_events.actor import KvEventActor
-from actors.router import RouterActor
+from actors.router.actor import RouterActor
 from actors.router.policies import USES_EVENTS
 from bench.routing import workload
 from bench.routing.driver import AnswerError, Driver, Sample
