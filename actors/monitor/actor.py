@@ -214,7 +214,7 @@ class MonitorActor(Actor):
     def _changed(self, effect: Changed) -> None:
         verdict = effect.verdict
         self.rt.publish("health", VerdictChanged(verdict, effect.was))
-        if verdict.condition in BAD:
+        if verdict.condition in BAD and verdict.state != "stopped":
             say = self.rt.log.warning
         elif effect.was in BAD:
             say = self.rt.log.info
