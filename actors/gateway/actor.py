@@ -212,7 +212,9 @@ class GatewayActor(Actor):
                 self.streams.handle(RouterSilent(router))
         if self.rt.state == "ready":
             health = self.health()
-            self.rt.set_state("ready", "; ".join(health.problems) if health.ready else "")
+            theirs = {problem for router in health.routers for problem in router.problems}
+            own = [problem for problem in health.problems if problem not in theirs]
+            self.rt.set_state("ready", "; ".join(own) if health.ready else "")
         self.rt.clock.call_later(WATCH, self._watch)
 
     async def _open(self) -> None:

@@ -56,7 +56,7 @@ class Display:
             else:
                 self._waiting.pop(actor, None)
             seconds = time.monotonic() - self._started
-            self._line(f"{seconds:7.1f} s  {actor:<12} {state}{f': {detail}' if detail else ''}")
+            self._line(f"{seconds:7.1f} s  {actor:<14} {state}{f': {detail}' if detail else ''}")
 
     def ready(self, text: str) -> None:
         with self._lock:

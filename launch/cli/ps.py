@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from launch.cli.console import OK, Failure, Parser, duration, say, table
+from launch.cli.console import OK, Failure, Parser, duration, say, table, wrap
 from launch.cli.target import NOTHING, add_name, ask, choose
 from launch.rundir import Running, running
 
 EPILOG = """
 INCARN. is the end of the incarnation, a number that is new in every life of an
 actor; --json has all of it. QUEUED is what waits in the actor's queues, DROPPED
-what they had to drop; `callboard describe ACTOR` shows each queue.
+what they had to drop; `callboard describe ACTOR` shows each queue. Below the table
+stands what ails an actor, also one that is ready.
 
 Exit code 1: no topology is running.
 """
@@ -101,6 +102,8 @@ def _text(topology: dict[str, Any]) -> str:
         table(header, rows, right=range(3, len(header))),
     ]
     lines += [
-        f"{actor['actor']}: {actor['detail']}" for actor in topology["actors"] if actor["detail"]
+        wrap(f"{actor['actor']}: {actor['detail']}", 0)
+        for actor in topology["actors"]
+        if actor["detail"]
     ]
     return "\n".join(lines)

@@ -23,6 +23,14 @@ _ERRORS = {
     "413": "The body is too large.",
     "503": "No engine can take it now; see the `retry-after` header.",
 }
+_HEADERS = {
+    "x-request-id": "Its id, for logs and `callboard why`; made up if there is none.",
+    "x-callboard-placement": "1: the response says in a header of this name where it ran, and why.",
+    "x-session-id": "Requests of one session belong together.",
+    "x-callboard-engine": "The engine that it must run on, e.g. engine/0.",
+    "x-callboard-rank": "The data-parallel rank that it must run on.",
+    "x-vllm-priority": "Smaller goes first; stands above `priority` of the body.",
+}
 
 
 def openapi_config() -> OpenAPIConfig:
@@ -84,6 +92,10 @@ def _operation(summary: str, request: Any, whole: Any, chunk: Any, error: Any) -
         "post": {
             "summary": summary,
             "tags": ["generate"],
+            "parameters": [
+                {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+                for name, text in _HEADERS.items()
+            ],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": request}},

@@ -101,7 +101,7 @@ def check_what_is_shown(served: Served, port: str) -> None:
     assert f"curl http://127.0.0.1:{port}/v1/chat/completions" in served.shown
     assert "\x1b" not in served.shown
     for actor in ("config/0", "router/0", "engine/0", "engine/1", "gateway/0"):
-        assert f"{actor:<12} ready" in served.shown
+        assert f"{actor:<14} ready" in served.shown
 
 
 def test_ctrl_c_drains_and_leaves_nothing(run_directory) -> None:
