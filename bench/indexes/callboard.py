@@ -30,7 +30,7 @@ class Callboard:
     mixed = "bus"
     restores = True
 
-    def __init__(self, table: type[Table] = FASTEST[1]) -> None:
+    def __init__(self, table: type[Table] = FASTEST) -> None:
         self.table = table
         self.begin()
 

@@ -221,6 +221,17 @@ static int go_on(Table *table, const Cell *cell, size_t number, uint32_t *matche
     return going;
 }
 
+static PyObject *by_tier(const size_t counts[TIERS])
+{
+    PyObject *tuple = PyTuple_New(TIERS);
+    for (Py_ssize_t tier = 0; tuple && tier < TIERS; tier++) {
+        PyObject *count = PyLong_FromSize_t(counts[tier]);
+        if (count == NULL || PyTuple_SetItem(tuple, tier, count) < 0) /* takes the reference */
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
 static PyObject *matches(Table *table, uint32_t matched)
 {
     PyObject *result = PyDict_New();
@@ -230,9 +241,7 @@ static PyObject *matches(Table *table, uint32_t matched)
         if (result == NULL)
             continue; /* the totals must be put back all the same */
         PyObject *owner = PyLong_FromUnsignedLong(holder->owner);
-        PyObject *found = Py_BuildValue("(nnnn)", (Py_ssize_t)holder->found[0],
-                                        (Py_ssize_t)holder->found[1], (Py_ssize_t)holder->found[2],
-                                        (Py_ssize_t)holder->found[3]);
+        PyObject *found = by_tier(holder->found);
         if (owner == NULL || found == NULL || PyDict_SetItem(result, owner, found) < 0)
             Py_CLEAR(result);
         Py_XDECREF(owner);
@@ -269,9 +278,7 @@ static PyObject *held(PyObject *self, PyObject *given)
     uint32_t number = live_holder(table, given);
     if (number == NONE)
         return NULL;
-    const size_t *counts = table->holders[number].held;
-    return Py_BuildValue("(nnnn)", (Py_ssize_t)counts[0], (Py_ssize_t)counts[1],
-                         (Py_ssize_t)counts[2], (Py_ssize_t)counts[3]);
+    return by_tier(table->holders[number].held);
 }
 
 /* Ends a pass through all shards: what was retired before it began is clean. */

@@ -14,12 +14,13 @@ from actors.router.index.pure import PureTable
 from actors.router.index.table import Found, Table
 from schemas.kv import TIERS, Tier
 
+FASTEST: type[Table] = PureTable
 try:
     from actors.router.index._native import NativeTable
-except ImportError:  # installed without a compiler, or run from a checkout that was never built
-    FASTEST: tuple[str, type[Table]] = ("python", PureTable)
+except ImportError:
+    pass  # installed without a compiler, or run from a checkout that was never built
 else:
-    FASTEST = ("native", NativeTable)
+    FASTEST = NativeTable
 
 MAX_BLOCKS = 1 << 24
 NUMBERS = {tier: number for number, tier in enumerate(TIERS)}
@@ -44,11 +45,9 @@ class Index:
     their slots are filled again from a snapshot. Bad slots and bytes raise `ValueError`.
     """
 
-    implementation: ClassVar[str]
-    implementation, _fastest = FASTEST
-    """`native`, or `python` where the extension was not built."""
+    implementation: ClassVar[str] = "python" if FASTEST is PureTable else "native"
 
-    def __init__(self, max_blocks: int = MAX_BLOCKS, table: type[Table] = _fastest) -> None:
+    def __init__(self, max_blocks: int = MAX_BLOCKS, table: type[Table] = FASTEST) -> None:
         self._table = table(max_blocks)
         self._owners: list[Owner | None] = []  # by slot
         self._holders: list[int] = []  # by slot
@@ -56,15 +55,18 @@ class Index:
         self._closed: dict[int, int] = {}  # slots to be given out again, by the last holder
 
     def open(self, engine: str, incarnation: int, rank: int) -> int:
-        """A slot that holds nothing. Numbers of closed slots come again, once they are swept."""
+        """A slot that holds nothing. Numbers of closed slots come again, once they are swept.
+
+        `OverflowError` if half a million are open or not swept yet.
+        """
+        slot = self._free[-1] if self._free else len(self._owners)
+        holder = self._table.take(slot)
         if self._free:
-            slot = self._free.pop()
+            self._free.pop()
         else:
-            slot = len(self._owners)
             self._owners.append(None)
             self._holders.append(-1)
-        self._owners[slot] = Owner(engine, incarnation, rank)
-        self._holders[slot] = self._table.take(slot)
+        self._owners[slot], self._holders[slot] = Owner(engine, incarnation, rank), holder
         return slot
 
     def close(self, slot: int) -> None:
@@ -90,8 +92,10 @@ class Index:
 
     def cleared(self, slot: int) -> None:
         """The slot holds nothing any more, and stays open."""
-        self._table.retire(self._holder(slot))
+        holder = self._holder(slot)
         self._holders[slot] = self._table.take(slot)
+        self._table.retire(holder)
+        self.sweep(SHARE)
 
     def match(self, packed: bytes) -> dict[int, Found]:
         """By open slot: leading blocks of the prompt by tier; slots without the first are left out.

@@ -9,7 +9,7 @@ from actors.router.index.pure import PureTable
 from actors.router.index.table import Found, Table
 from schemas.kv import TIERS, Tier
 
-NATIVE = FASTEST[1] if FASTEST[0] == "native" else None
+NATIVE = None if FASTEST is PureTable else FASTEST
 TABLES: list[type[Table]] = [PureTable, NATIVE] if NATIVE else [PureTable]
 """The native one is there where the project was installed, or built in place."""
 

@@ -8,10 +8,11 @@ import tracemalloc
 
 import pytest
 
+from actors.router.index import pure
 from actors.router.index.index import Index
 from actors.router.index.table import MAX_HOLDERS
 from schemas.block_hash import pack
-from tests.actors.router.index.model import TABLES
+from tests.actors.router.index.model import NATIVE, TABLES
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -100,9 +101,29 @@ def test_a_sweep_does_what_its_budget_allows_and_no_more(table):
     assert len(index) == 0
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_there_is_a_last_holder(table):
-    made = table(max_blocks=1)
-    for owner in range(100):
+def test_when_all_holders_are_taken_nothing_is_opened_until_one_is_swept(monkeypatch):
+    monkeypatch.setattr(pure, "MAX_HOLDERS", 3)
+    index = Index(table=pure.PureTable)
+    slots = [index.open("engine/0", life, 0) for life in range(3)]
+    index.stored(slots[0], "device", pack([1, 2]))
+    for call in (lambda: index.open("engine/0", 3, 0), lambda: index.cleared(slots[0])):
+        with pytest.raises(OverflowError, match="3 holders"):
+            call()
+    assert list(index.slots()) == slots
+    assert index.match(pack([1, 2])) == {slots[0]: (2, 0, 0, 0)}
+    index.close(slots[1])
+    assert index.sweep(10**6)
+    assert index.open("engine/0", 3, 0) == slots[1]
+
+
+@pytest.mark.skipif(NATIVE is None, reason="the extension was not built here")
+def test_the_native_table_has_as_many_holders_as_its_places_have_bits_for():
+    made = NATIVE(max_blocks=10)
+    for owner in range(MAX_HOLDERS):
         made.take(owner)
-    assert 4 * MAX_HOLDERS < 2**21  # a place has 21 bits in the native table
+    with pytest.raises(OverflowError, match=f"{MAX_HOLDERS} holders"):
+        made.take(0)
+    last = MAX_HOLDERS - 1
+    for holder in (last - 3, last - 2, last - 1, last):
+        assert made.add(holder, 3, pack([5])) == 1
+        assert made.match(pack([5]))[holder] == (0, 0, 0, 1)
