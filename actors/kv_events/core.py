@@ -22,14 +22,15 @@ from actors.kv_events.effects import (
     Say,
     Tick,
 )
-from actors.kv_events.feed import FAR, LIFE_BITS, Feed, FeedState, Verdict
+from actors.kv_events.feed import FAR, LIFE_BITS, Feed, Verdict
 from actors.kv_events.shelves import (
     cleared_batch,
     name_parts,
     removed_batch,
     stored_batches,
 )
-from actors.kv_events.table import Gone, State, Table
+from actors.kv_events.state import Life, Whole
+from actors.kv_events.table import Gone, Table
 from actors.kv_events.wire import Cleared, Event, Keep, UnreadableError, cut, decode, filtered
 from schemas.block_hash import prompt_hashes, unpack
 from schemas.kv import (
@@ -47,26 +48,6 @@ ENGINE = "engine"
 """The source that is the engine's own publisher. Others have the names of the configuration."""
 
 
-class Life(msgspec.Struct):
-    """Of the engine. `over`: lives up to this one are. `dead`: there is none now that we know."""
-
-    incarnation: int = 0
-    over: int = 0
-    ready: bool = False
-    dead: bool = False
-
-
-class Whole(msgspec.Struct):
-    """All there is to remember."""
-
-    sequence: int
-    unsaid: int
-    life: Life
-    card_block_size: int
-    feeds: dict[str, FeedState]
-    table: State
-
-
 class KvEventCore:
     """`incarnation` is that of the actor: its public batches begin at that times 2**22, plus 1."""
 
@@ -77,7 +58,6 @@ class KvEventCore:
         self.rank = rank
         self.sequence = incarnation << LIFE_BITS
         self.life = Life()
-        self.card_block_size = 0
         self.table = Table()
         self.feeds = {name: Feed(name, replayable=can) for name, can in replayable.items()}
         self._unsaid = 0  # batches of sources that went into no public one yet
@@ -112,7 +92,6 @@ class KvEventCore:
                 self.sequence,
                 self._unsaid,
                 self.life,
-                self.card_block_size,
                 feeds,
                 self.table.state,
             )
@@ -121,7 +100,6 @@ class KvEventCore:
     def restore(self, data: bytes) -> None:
         whole = msgspec.msgpack.decode(data, type=Whole)
         self.sequence, self._unsaid, self.life = whole.sequence, whole.unsaid, whole.life
-        self.card_block_size = whole.card_block_size
         self.table.restore(whole.table)
         for name, state in whole.feeds.items():
             self.feeds[name].state = state
@@ -152,7 +130,7 @@ class KvEventCore:
             self.life.incarnation,
             self.rank,
             self.sequence,
-            state.block_size or self.card_block_size,
+            state.block_size,
             self.publisher,
             sum(feed.batches for feed in feeds),
             state.events,
@@ -187,7 +165,7 @@ class KvEventCore:
     def match(self, ask: AskKvMatch) -> KvMatch:
         """Raises `ValueError` for blocks that are no whole number of hashes, or for bad tokens."""
         state = self.table.state
-        size = state.block_size or self.card_block_size
+        size = state.block_size
         packed = ask.blocks
         if not packed and size:
             try:
@@ -216,10 +194,11 @@ class KvEventCore:
         elif event.incarnation > life.incarnation or life.dead:
             self._new_life(event.now, event.incarnation)
         life.ready = event.ready
-        self.card_block_size = event.block_size or self.card_block_size
-        known = self.table.state.block_size
-        if event.block_size and known and event.block_size != known:
-            text = f"its card says {event.block_size} tokens, its events {known}"
+        table = self.table.state
+        if not table.measured:
+            table.block_size = event.block_size or table.block_size
+        elif event.block_size not in (0, table.block_size):
+            text = f"its card says {event.block_size} tokens, its events {table.block_size}"
             self._effects.append(Notice("block_size_differs", text))
         feed = self.feeds[ENGINE]
         if event.ready and not feed.state.joined:

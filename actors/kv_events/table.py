@@ -74,13 +74,16 @@ class Shelf(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """`names`: for each tier on how many shelves a name lies. `unknown`: blocks that a source says
+    """`block_size` is the card's until the first event of a device is `measured`.
+
+    `names`: for each tier on how many shelves a name lies. `unknown`: blocks that a source says
 
     it holds, of which we know only the hash, with their copies. `waiting`: blocks without a name by
     the parent that would give it. `outside`: groups by source that make no prefix.
     """
 
     block_size: int = 0
+    measured: bool = False
     blocks: dict[BlockHash, Block] = {}
     shelves: list[Shelf] = []
     names: dict[Tier, dict[int, int]] = msgspec.field(
@@ -110,11 +113,10 @@ class Gone(msgspec.Struct):
 
 
 class Table:
-    """All blocks of a rank. `block_size` 0: as the first event on a device says."""
+    """All blocks of a rank."""
 
-    def __init__(self, block_size: int = 0) -> None:
-        self.state = State(block_size)
-        self._adopt(self.state)
+    def __init__(self) -> None:
+        self._adopt(State())
 
     def restore(self, state: State) -> None:
         self._adopt(state)
@@ -191,8 +193,8 @@ class Table:
         ids, size, state = event.token_ids, event.block_size, self.state
         if not ids:
             return b""
-        if state.block_size == 0 and size > 0 and tier_of(event.medium) == "device":
-            state.block_size = size
+        if not state.measured and size > 0 and tier_of(event.medium) == "device":
+            state.block_size, state.measured = size, True
         if size != state.block_size or len(ids) != size * len(event.block_hashes):
             return None
         try:
@@ -299,7 +301,10 @@ class Table:
         self.state.outside.pop(source, None)
         gone = []
         for shelf in self.state.shelves:
-            copies = shelf.copies.pop(source, {})
+            copies = shelf.copies.get(source)
+            if not copies:
+                continue
+            shelf.copies[source] = {}  # there still, since `_take` looks who else is
             if lost := [h for h in copies if self._take(shelf, source, h)]:
                 gone.append(Gone(shelf, lost))
         return gone

@@ -33,7 +33,7 @@ def play(cache: Cache, publisher: Publisher, random: Random, batches: int, lose:
         events: list[Any] = []
         for _ in range(random.randrange(1, 4)):
             if random.random() < 0.5:  # as many blocks as a store brings
-                told = [cache.remove(random.randrange(50)) for _ in range(3)]
+                told: list[Any] = [cache.remove(random.randrange(50)) for _ in range(3)]
             else:
                 told = [cache.store(random.randrange(50), random.randrange(4))]
             events += [event for event in told if event is not None]
