@@ -58,6 +58,7 @@ class GatewayActor(Actor):
     def __init__(self) -> None:
         self.core = GatewayCore()
         self._heard: dict[str, float] = {}
+        self._watched = 0.0
         self.options = Options()
         self._started = False
         self._draining = False
@@ -206,10 +207,13 @@ class GatewayActor(Actor):
         """What no event says: that a router has fallen silent, and what `callboard ps` shows."""
         if self.rt.state not in ("starting", "ready"):
             return
-        now = self.rt.clock.now()
-        for router, heard in self._heard.items():
-            if now - heard > SILENCE:
-                self.streams.handle(RouterSilent(router))
+        now, before = self.rt.clock.now(), self._watched
+        self._watched = now
+        # Where we were late ourselves, heartbeats may lie unread.
+        if now - before < WATCH + SILENCE / 2:
+            for router, heard in self._heard.items():
+                if now - heard > SILENCE:
+                    self.streams.handle(RouterSilent(router))
         if self.rt.state == "ready":
             health = self.health()
             theirs = {problem for router in health.routers for problem in router.problems}
