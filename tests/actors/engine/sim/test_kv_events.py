@@ -25,6 +25,12 @@ from tests.actors.engine.sim.test_backend import Heard
 REPLAY = "tcp://127.0.0.1:0"
 
 
+@pytest.fixture(autouse=True)
+def no_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of other tests may have left theirs in the environment."""
+    monkeypatch.delenv(INCARNATION, raising=False)
+
+
 def config(endpoint: str, **more: Any) -> dict[str, Any]:
     return {
         "enable_kv_cache_events": True,
