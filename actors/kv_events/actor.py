@@ -46,6 +46,10 @@ class KvEventActor(Actor):
     kind: ClassVar[str] = "kv-events"
     accepts: ClassVar[tuple[type[Message], ...]] = (AskKvSnapshot, AskKvMatch)
 
+    def __init__(self) -> None:
+        self._sources: dict[str, Source] = {}  # once it has started there is one at least
+        self._stopped = False
+
     def on_start(self, options: dict[str, Any]) -> None:
         """Raises `ValueError` for options that cannot be, and for a port that is taken."""
         self.options = read(options)
@@ -56,7 +60,6 @@ class KvEventActor(Actor):
             self.options.engine, self.options.rank, rt.identity.incarnation, replayable
         )
         self._topic = self.options.topic.encode()
-        self._stopped = False
         self._window = Window()
         self._inbox = Inbox(rt.clock, self._handle)
         self._snapshots = Snapshots(rt.clock)
@@ -111,18 +114,22 @@ class KvEventActor(Actor):
             self._handle(EngineGone(time.time(), incarnation))
 
     def on_message(self, incoming: Incoming) -> None:
-        message, core = incoming.message, self.core
-        if isinstance(message, AskKvMatch):
+        message = incoming.message
+        if not self._sources:
+            incoming.refuse("not_ready", f"{self.rt.identity.actor} is still starting")
+        elif isinstance(message, AskKvMatch):
             self._match(incoming, message)
         elif isinstance(message, AskKvSnapshot):
-            if not core.knows:
-                text = f"{self.rt.identity.actor} still asks {core.engine} what it holds"
-                incoming.refuse("not_ready", text)
-                return
-            empty = KvSnapshotPart(
-                core.engine, core.life.incarnation, core.rank, core.sequence, True
-            )
-            self._snapshots.send(incoming, core.parts(message.form, time.time()), empty)
+            self._snapshot(incoming, message)
+
+    def _snapshot(self, incoming: Incoming, ask: AskKvSnapshot) -> None:
+        core = self.core
+        if not core.knows:
+            text = f"{self.rt.identity.actor} still asks {core.engine} what it holds"
+            incoming.refuse("not_ready", text)
+            return
+        empty = KvSnapshotPart(core.engine, core.life.incarnation, core.rank, core.sequence, True)
+        self._snapshots.send(incoming, core.parts(ask.form, time.time()), empty)
 
     def _match(self, incoming: Incoming, ask: AskKvMatch) -> None:
         if not self.options.index:
@@ -135,8 +142,8 @@ class KvEventActor(Actor):
             incoming.refuse("invalid", str(error), "blocks" if ask.blocks else "token_ids")
 
     def queues(self) -> list[Queue]:
-        if not hasattr(self, "_sources"):
-            return []  # not started yet
+        if not self._sources:
+            return []
         held = [
             Queue(f"held {name}", len(feed.state.held), feed.most, feed.state.overflowed)
             for name, feed in self.core.feeds.items()
@@ -144,6 +151,8 @@ class KvEventActor(Actor):
         return [self._inbox.queue(), *held, self._replays.queue(), self._snapshots.queue()]
 
     def facts(self) -> dict[str, str]:
+        if not self._sources:
+            return {}
         core, state = self.core, self.core.table.state
         beat, feed = core.beat(), core.feeds[ENGINE].state
         blocks = ", ".join(f"{tier} {count}" for tier, count in beat.blocks.items())
@@ -168,13 +177,13 @@ class KvEventActor(Actor):
 
     async def on_stop(self) -> None:
         self._stopped = True
-        if hasattr(self, "_sources"):
+        if self._sources:
             self._inbox.close()
             for source in self._sources.values():
                 source.close()
 
     def _is_ours(self, actor: str) -> bool:
-        return hasattr(self, "_sources") and actor == self.options.engine
+        return bool(self._sources) and actor == self.options.engine
 
     def _tick(self) -> None:
         if not self._stopped:
