@@ -48,6 +48,8 @@ class State(msgspec.Struct):
     now: float = 0.0
     looked: float | None = None
     lives: dict[str, Life] = {}
+    over: dict[str, int] = {}
+    """By actor, the last life that is dead, forgotten or not: news of it may come late."""
 
 
 class MonitorCore:
@@ -102,6 +104,8 @@ class MonitorCore:
         return life if life is not None and life.incarnation == incarnation else None
 
     def _entry(self, event: EntrySeen) -> list[Effect]:
+        if event.incarnation <= self.state.over.get(event.actor, -1):
+            return []
         known = self.state.lives.get(event.actor)
         effects: list[Effect] = []
         if known is not None and known.incarnation < event.incarnation:
@@ -166,6 +170,7 @@ class MonitorCore:
         life.evidence = [*last, *life.evidence][:EVIDENCE]
         life.condition, life.code, life.reason, life.reason_known = "dead", "dead", reason, known
         life.since = self.state.now
+        self.state.over[life.actor] = life.incarnation
         if life.state == "stopped":
             self.state.lives.pop(life.actor, None)  # nobody needs to do anything about it
         return [Changed(self._verdict(life, self.state.now), was)]

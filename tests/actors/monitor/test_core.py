@@ -294,6 +294,16 @@ def test_who_stops_in_order_is_dead_and_then_no_concern():
     assert [v.actor for v in scene.core.verdicts(scene.now)] == [ROUTER]
 
 
+def test_late_news_of_a_life_that_stopped_do_not_bring_it_back():
+    scene = Scene()
+    scene.beat(ENGINE, "stopped")
+    exit_of(scene, ACTOR_PID, "exited with 0")
+    scene.tell(EntrySeen(scene.now, ENGINE, 1, ACTOR_PID, "ready"))
+    assert scene.history() == ["healthy", "dead"]
+    scene.tell(EntrySeen(scene.now, ENGINE, 2, 300, "starting"))
+    assert scene.condition() == "healthy"
+
+
 @pytest.mark.parametrize("exit_first", [True, False])
 def test_a_farewell_counts_even_if_no_heartbeat_told_of_it(exit_first):
     scene = Scene()
