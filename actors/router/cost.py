@@ -61,10 +61,11 @@ def price(candidates: Sequence[Candidate], prompt_tokens: int, settings: Setting
     for candidate in candidates:
         waiting = candidate.rank.prefill_tokens
         size = candidate.engine.card.block_size or 1
-        credit = 0.0
+        credit, added = 0.0, blocks_of(prompt_tokens, size)
         if candidate.found is not NOTHING:
             device, host, disk, external = candidate.found
             held = device_weight * device
+            added -= device  # shared with what is there already
             if credit_decay:
                 excess = (waiting - least) / size
                 held /= 1 + credit_decay * excess / blocks_of(prompt_tokens, size)
@@ -74,7 +75,7 @@ def price(candidates: Sequence[Candidate], prompt_tokens: int, settings: Setting
         candidate.cost = (
             scale * max(to_prefill - credit, 0.0)
             + candidate.blocks
-            + blocks_of(prompt_tokens, size)
+            + added
             + request_weight * candidate.requests
         )
 

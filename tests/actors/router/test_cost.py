@@ -31,18 +31,18 @@ def cost(candidate: Candidate, tokens: int, **settings: Any) -> float:
 
 
 def test_the_formula_by_hand():
-    """160 tokens in blocks of 16: 10 blocks; 32 more wait to be prefilled."""
+    """160 tokens in blocks of 16: 10 blocks, 4 of them shared; 32 more tokens to be prefilled."""
     one = candidate((4, 2, 1, 1), prefill=32, blocks=7, requests=3)
-    assert cost(one, 160) == (32 + 160) / 16 - (4 + 0.75 * 2 + 0.25 * 2) + 7 + 10
+    assert cost(one, 160) == (32 + 160) / 16 - (4 + 0.75 * 2 + 0.25 * 2) + 7 + 6
     assert one.credit == 6.0
     weights = {"device_weight": 0.5, "host_weight": 0.0, "disk_weight": 1.0}
-    assert cost(one, 160, **weights) == 12 - (2 + 0 + 2) + 17
-    assert cost(one, 160, prefill_load_scale=2.0) == 2 * (12 - 6) + 17
-    assert cost(one, 160, request_weight=1.5) == 6 + 17 + 4.5
+    assert cost(one, 160, **weights) == 12 - (2 + 0 + 2) + 13
+    assert cost(one, 160, prefill_load_scale=2.0) == 2 * (12 - 6) + 13
+    assert cost(one, 160, request_weight=1.5) == 6 + 13 + 4.5
 
 
 def test_credit_is_never_worth_more_than_the_prefill():
-    assert cost(candidate((10, 0, 0, 0), blocks=2), 160, device_weight=9.0) == 2 + 10
+    assert cost(candidate((10, 0, 0, 0), blocks=2), 160, device_weight=9.0) == 2
 
 
 def test_credit_decays_with_the_prefill_that_others_do_not_have():
