@@ -238,7 +238,7 @@ def test_lower_tiers_outlive_the_engine():
                     lower.publish(encode(EventBatch(1.0, [cpu], 0)))
                     await asyncio.sleep(0.02)
                 lower.publish(encode(EventBatch(2.0, [both], 0)))
-                await until(lambda: ("CPU", 1) in read_all(subscriber).held())
+                await until(lambda: actor.core.feeds["lmcache"].state.expected == lower.next)
                 everything = {("GPU", 1), ("GPU", 2), ("CPU", 1), ("CPU", 2)}
                 await until(lambda: read_all(subscriber).held() == everything)
                 assert actor.core.beat().blocks == {"device": 2, "host": 2}
