@@ -9,6 +9,7 @@ on beside it, or stand.
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import queue
 import statistics
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
@@ -197,9 +199,9 @@ def calls(name: str) -> tuple[list[float], float]:
 
 def hung_calls(name: str) -> list[float]:
     """Seconds of each call while the socket hangs, and right after."""
-    contestant = Contestant(name, "tcp://127.0.0.1:9", QUEUE)
+    made, contestant = batches(BATCHES), Contestant(name, "tcp://127.0.0.1:9", QUEUE)
     with contestant.gate.closed(HANG):
-        taken = timed(contestant.publish, batches(BATCHES))
+        taken = timed(contestant.publish, made)
     contestant.close()
     return taken
 
@@ -283,7 +285,11 @@ def sim_steps(names: list[str]) -> list[dict[str, Any]]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    names = ["callboard", *(["vllm"] if find_spec("vllm") else [])]
+    names = ["callboard"]
+    if find_spec("vllm"):
+        import_module("vllm.distributed.kv_events")
+        names.append("vllm")
+    gc.freeze()  # as EngineCore does: else torch's objects are looked through in mid-step
     record = machine.record(machine.OWN + machine.ENGINE)
     common = {"publisher": "publisher", "state": "its thread", "p50": "p50 µs", "p99": "p99 µs"}
     cost = Table(
