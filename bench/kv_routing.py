@@ -23,7 +23,7 @@ from bench.table import OUT, Table, publish, write
 
 POLICIES: dict[str, dict[str, Any]] = {
     "kv": {"policy": "kv"},
-    "kv, scale 4": {"policy": "kv", "prefill_load_scale": 4},
+    "kv, scale 1": {"policy": "kv", "prefill_load_scale": 1},
     "approximate": {"policy": "approximate"},
     "least-loaded": {"policy": "least-loaded"},
     "random": {"policy": "random"},

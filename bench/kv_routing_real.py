@@ -30,10 +30,10 @@ from bench.table import OUT, Table, publish, write
 
 LOAD = Workload(part=0.25, stages=((20.0, 38.0),))
 TIMING = "h100-llama-8b"
-KV4 = {"policy": "kv", "prefill_load_scale": 4}
+KV1 = {"policy": "kv", "prefill_load_scale": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "kv": {"policy": "kv"},
-    "kv, scale 4": KV4,
+    "kv, scale 1": KV1,
     "random": {"policy": "random"},
 }
 WAYS = (

@@ -30,7 +30,7 @@ def test_requests_go_round_equal_candidates():
 
 @pytest.mark.parametrize("policy", ["kv", "least-loaded"])
 def test_what_engines_report_counts(policy):
-    router = core(policy, request_weight=1.0)
+    router = core(policy, request_weight=1.0, prefill_load_scale=1.0)
     router.handle(seen("engine/0"))
     router.handle(seen("engine/1"))
     router.handle(load("engine/0", running=9))

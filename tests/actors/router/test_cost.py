@@ -26,7 +26,7 @@ def candidate(
 
 
 def cost(candidate: Candidate, tokens: int, **settings: Any) -> float:
-    price([candidate], tokens, Settings(**settings))
+    price([candidate], tokens, Settings(**{"prefill_load_scale": 1.0} | settings))
     return candidate.cost
 
 

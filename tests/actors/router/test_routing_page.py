@@ -55,5 +55,5 @@ def test_the_example_is_right():
         for waiting, used, f in zip((800, 0, 0), (300, 200, 250), found, strict=True)
     ]
     price(candidates, 2000, Settings())
-    assert [candidate.cost for candidate in candidates] == [400, 390, 500]
+    assert [candidate.cost for candidate in candidates] == [625, 585, 875]
     assert [candidate.credit for candidate in candidates] == [100, 60, 0]

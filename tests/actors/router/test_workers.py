@@ -101,7 +101,7 @@ def test_an_answer_shows_the_load_without_the_request_itself():
     router = loaded()
     (one,) = placed(router, asked(9, 2 * SIZE)).considered
     assert (one.requests, one.prefill_tokens, one.decode_blocks) == (3, 300, 21)
-    assert one.cost == (300 + 2 * SIZE) / SIZE + 21 + 2
+    assert one.cost == 4 * (300 + 2 * SIZE) / SIZE + 21 + 2
 
 
 def test_a_rank_more_is_there_when_the_card_says_so():
