@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from launch.kv_events import plan
-from launch.topology import API_KEYS_ENV, Topology
+from launch.topology import API_KEYS_ENV, Health, Topology
 
 
 def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]]:
@@ -19,6 +19,7 @@ def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]
     routers = range(topology.router.count)
     return {
         "config/0": {},
+        "monitor/0": _monitor(topology.health),
         **{f"router/{number}": dict(topology.router.settings) for number in routers},
         **{
             reader.actor: reader.options({"index": topology.kv_events.index})
@@ -27,6 +28,13 @@ def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]
         **_engines(topology, kv_events.configs),
         **_gateways(topology, api_keys=api_keys),
     }
+
+
+def _monitor(health: Health) -> dict[str, Any]:
+    """What was given; the rest is the monitor's own."""
+    given = msgspec.to_builtins(health).items()
+    options = {key: value for key, value in given if value not in (None, {})}
+    return options if health.port is not None else {k: v for k, v in options.items() if k != "host"}
 
 
 def _engines(topology: Topology, configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

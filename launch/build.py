@@ -15,7 +15,7 @@ import msgspec
 from launch.flags.table import FlagTable, nearest
 from launch.flags.values import BadValue, from_document
 from launch.rundir import RunDirError, check_name
-from launch.topology import Backend, Engine, Gateway, KvEvents, Log, Router, Topology
+from launch.topology import Backend, Engine, Gateway, Health, KvEvents, Log, Router, Topology
 
 KV_EVENT_PORT = "DYN_VLLM_KV_EVENT_PORT"
 """Environment variable with the default of `kv_events.port`; others read it too."""
@@ -51,12 +51,12 @@ def build(
     table_of: Callable[[Backend], FlagTable],
     environ: Mapping[str, str],
 ) -> Topology:
-    """The topology in `raw`: name, gateway, router, kv_events, log, and engine, a list.
+    """The topology in `raw`: name, gateway, router, kv_events, health, log, and engine, a list.
 
     Raises `InvalidTopology`.
     """
     findings: list[str] = []
-    known = ("name", "gateway", "router", "kv_events", "engine", "log")
+    known = ("name", "gateway", "router", "kv_events", "health", "engine", "log")
     findings += [
         f"{source.place('', key)}: unknown{_meant(key, known)}" for key in raw if key not in known
     ]
@@ -71,11 +71,18 @@ def build(
     kv_events = _section(KvEvents, "kv_events", raw.get("kv_events", {}), source, findings)
     if kv_events is not None and "port" not in raw.get("kv_events", {}):
         kv_events = _with_port(kv_events, environ, findings)
+    health = _health(raw.get("health", {}), source, findings)
     engines = _engines(raw.get("engine"), source, table_of, findings)
     if findings or gateway is None or log is None or router is None or kv_events is None:
         raise InvalidTopology(findings)
     return Topology(
-        name=name, gateway=gateway, router=router, kv_events=kv_events, log=log, engines=engines
+        name=name,
+        gateway=gateway,
+        router=router,
+        kv_events=kv_events,
+        health=health or Health(),
+        log=log,
+        engines=engines,
     )
 
 
@@ -89,6 +96,22 @@ def _with_port(
     place = Source(lambda _section, _key: KV_EVENT_PORT, text=True)
     found = _section(KvEvents, "kv_events", {"port": given}, place, findings)
     return None if found is None else msgspec.structs.replace(kv_events, port=found.port)
+
+
+def _health(raw: Any, source: Source, findings: list[str]) -> Health | None:
+    """Its limits are named and checked as the monitor does."""
+    health = _section(Health, "health", raw, source, findings)
+    if health is None or not health.limits:
+        return health
+    from actors.monitor.options import Limits
+
+    known = Limits.__struct_fields__
+    findings += [
+        f"{source.place('health.limits', key)}: unknown{_meant(key, known)}"
+        for key in health.limits
+        if key not in known
+    ]
+    return health
 
 
 def _router(raw: Any, source: Source, findings: list[str]) -> Router | None:
@@ -233,12 +256,16 @@ def _rule(hint: Any) -> str:
         return "write true or false"
     if get_origin(hint) is list:
         return 'write a list of { name = "…", endpoint = "tcp://HOST:PORT", rank = N }'
+    if get_origin(hint) is dict:
+        return "write a table of numbers above 0"
     if get_origin(hint) is Literal:
         return f"choose one of {', '.join(get_args(hint))}"
     if get_origin(hint) is Annotated:
-        _, meta = get_args(hint)
+        base, meta = get_args(hint)
         if meta.min_length is not None:
             return "write text that is not empty"
+        if base is float:
+            return "write a number above 0" if meta.gt is not None else "write a number from 0"
         if meta.le is not None:
             return f"write a whole number from {meta.ge} to {meta.le}"
         return f"write a whole number of at least {meta.ge}"

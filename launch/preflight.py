@@ -29,7 +29,11 @@ def api_keys(given: list[str], environ: Mapping[str, str]) -> list[str]:
 
 def check(topology: Topology, vllm_version: Callable[[], str]) -> list[str]:
     """Every finding, one sentence each. `vllm_version` is asked only for `vllm` engines."""
-    findings = [*_check_gateway(topology.gateway), *_check_kv_events(plan(topology))]
+    findings = [
+        *_check_gateway(topology.gateway),
+        *_check_health(topology),
+        *_check_kv_events(plan(topology)),
+    ]
     for engine in topology.engines:
         findings += (
             _check_vllm(engine, vllm_version) if engine.backend == "vllm" else _check_sim(engine)
@@ -54,6 +58,22 @@ def _check_gateway(gateway: Gateway) -> Iterator[str]:
                 ": write one key a line" if name == "api_key_file" else ""
             )
     yield from _check_certificate(gateway)
+
+
+def _check_health(topology: Topology) -> Iterator[str]:
+    health = topology.health
+    if health.port is None:
+        return
+    if health.port == topology.gateway.port:
+        yield f"--health-port {health.port} is the gateway's: choose another"
+        return
+    match _obstacle(health.host, health.port):
+        case "in use":
+            yield f"port {health.port} on {health.host} is in use: choose another --health-port"
+        case "reserved":
+            yield f"port {health.port} is reserved for root: choose --health-port from 1024"
+        case "no address":
+            yield f"--health-host {health.host} is no address of this machine: try 127.0.0.1"
 
 
 def _check_kv_events(kv_events: Plan) -> Iterator[str]:

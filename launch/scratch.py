@@ -1,4 +1,4 @@
-"""Temporary directories of engines, one per life: what an engine leaves there goes with it.
+"""Temporary directories: one per life of an engine, which goes with it, and one for all actors.
 
 vLLM and torch leave files in TMPDIR when they are killed. The directories lie where the user wants
 temporary files, since the run directory may be small; links in the run directory name them, so that
@@ -12,6 +12,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+MEMORY = Path("/dev/shm")  # noqa: S108  names below it are made by mkdtemp
+SHARED = "shared"
+"""Name of the link to the directory in shared memory: no actor's, they have a `-`."""
 LONGEST = 40
 """Bytes of the path of TMPDIR that leave room for unix sockets below: 107 with their names."""
 
@@ -34,6 +37,15 @@ class Scratch:
         self._links.mkdir(mode=0o700, exist_ok=True)
         path = Path(tempfile.mkdtemp(prefix="cb-", dir=base))
         self._link(actor).symlink_to(path)
+        return path
+
+    def shared(self) -> Path:
+        """A directory for all actors, in shared memory where there is some."""
+        self.remove(SHARED)
+        self._links.mkdir(mode=0o700, exist_ok=True)
+        base = MEMORY if os.access(MEMORY, os.W_OK) else None
+        path = Path(tempfile.mkdtemp(prefix="cb-", dir=base))
+        self._link(SHARED).symlink_to(path)
         return path
 
     def remove(self, actor: str) -> None:

@@ -50,6 +50,22 @@ class KvEvents(msgspec.Struct, frozen=True, kw_only=True):
     topic: str = ""
 
 
+Limit = Annotated[float, Meta(gt=0)]
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The MonitorActor. `port` of its health checks over HTTP; None serves none.
+
+    `limits` are seconds until something is called hung, see `actors.monitor.options`.
+    """
+
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    port: Port | None = None
+    canary_idle: Annotated[float, Meta(ge=0)] | None = None
+    canary_timeout: Limit | None = None
+    limits: dict[str, Limit] = {}
+
+
 class Router(msgspec.Struct, frozen=True, kw_only=True):
     """`count` may be 0: then gateways place by load. `settings` are the routers' own, checked."""
 
@@ -91,6 +107,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Gateway = Gateway()
     router: Router = Router()
     kv_events: KvEvents = KvEvents()
+    health: Health = Health()
     engines: list[Engine]
     log: Log = Log()
 

@@ -28,6 +28,7 @@ from actors.engine.core import (
 )
 from actors.engine.kv_publisher import INCARNATION
 from actors.engine.load import LoadGate
+from actors.engine.progress import ENGINE
 from bus.actor import Actor, Incoming
 from bus.clock import Timer
 from bus.envelope import trace_id
@@ -64,8 +65,9 @@ class EngineActor(Actor):
     # --- hooks of the runtime ---
 
     def on_start(self, options: dict[str, Any]) -> None:
-        # For whoever publishes KV events, in whatever process of the engine.
+        # For what of ours is at work in whatever process of the engine.
         os.environ[INCARNATION] = str(self.rt.identity.incarnation)
+        os.environ[ENGINE] = self.rt.identity.actor
         self._backend = make_backend(options)
         self._loading = asyncio.ensure_future(self._load())
 

@@ -9,12 +9,15 @@ import mmap
 import os
 import tempfile
 import threading
+from collections import deque
 from pathlib import Path
 from time import monotonic_ns
+from typing import NamedTuple
 
 from schemas.progress import (
     BEACON,
     BEGAN,
+    DIRECTORY,
     ENDED,
     FIRST,
     PART,
@@ -29,6 +32,26 @@ from schemas.progress import (
 BEAT = 0.2
 """Seconds between two ticks of the beacon."""
 JOIN = 5.0
+AHEAD = 64
+"""Steps that may have begun and not ended; a scheduler is one or two ahead, or one a stage."""
+ENGINE = "CALLBOARD_ENGINE"
+"""Environment variable: the actor whose engine this process runs."""
+
+
+class Step(NamedTuple):
+    number: int
+    tokens: int
+    context: int
+    began_ns: int
+    flags: int
+
+
+def make_writer(rank: int, incarnation: int) -> ProgressWriter | None:
+    """For this rank of the engine that the environment names; None where nobody wants records."""
+    directory, engine = os.environ.get(DIRECTORY), os.environ.get(ENGINE)
+    if not directory or not engine:
+        return None
+    return ProgressWriter(Path(directory), engine, rank, incarnation)
 
 
 class ProgressWriter:
@@ -46,8 +69,10 @@ class ProgressWriter:
         owner = Owner(os.getpid(), _born(), incarnation, rank, round(beat * 1e9))
         self._file = _make(self.path, owner)
         self._beat = beat
-        self._number = self._tokens = self._context = self._began_ns = 0
-        self._flags = self._first = FIRST
+        self._begun: deque[Step] = deque(maxlen=AHEAD)
+        self._last = Step(0, 0, 0, 0, FIRST)
+        self._number = self._ended_ns = 0
+        self._first, self._paused = FIRST, 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="progress-beacon", daemon=True)
         self._thread.start()
@@ -57,23 +82,29 @@ class ProgressWriter:
     ) -> None:
         """`tokens` are scheduled in this step; `context` is the longest among their requests."""
         self._number = number = self._number + 1
-        self._tokens, self._context = tokens, context
-        self._flags = flags = flags | self._first
-        self._began_ns = now = monotonic_ns()
+        flags |= self._first
+        now = monotonic_ns()
+        self._begun.append(Step(number, tokens, context, now, flags))
         self._file[BEGAN:ENDED] = seal(number, tokens, context, now, 0, flags, unfinished)
 
     def step_ended(self, *, unfinished: int = 0) -> None:
+        """The oldest that has not ended. One that was scheduled ahead began when its turn came."""
         self._first = 0
-        self._end(self._began_ns, self._flags, unfinished)
+        if self._begun:
+            step = self._begun.popleft()
+            began = max(step.began_ns, self._ended_ns)
+            self._last = step._replace(began_ns=began, flags=step.flags | self._paused)
+            self._end(self._last, unfinished)
 
     def paused(self, *, unfinished: int = 0) -> None:
         """No step is to be expected: the engine is paused, put to sleep, or checkpointed."""
-        self._end(monotonic_ns(), PAUSED | FIRST, unfinished)
+        self._paused = PAUSED  # what runs may go on to its end
+        self._idle(PAUSED | FIRST, unfinished)
 
     def resumed(self, *, unfinished: int = 0) -> None:
         """Steps are to be expected again; the next one may take as long as a first one."""
-        self._first = FIRST
-        self._end(monotonic_ns(), FIRST, unfinished)
+        self._first, self._paused = FIRST, 0
+        self._idle(FIRST, unfinished)
 
     def close(self) -> None:
         """Stop the beacon and remove the file. May be called twice."""
@@ -84,10 +115,13 @@ class ProgressWriter:
             if not self._thread.is_alive():
                 self._file.close()
 
-    def _end(self, began_ns: int, flags: int, unfinished: int) -> None:
-        self._file[ENDED:BEACON] = seal(
-            self._number, self._tokens, self._context, began_ns, monotonic_ns(), flags, unfinished
-        )
+    def _idle(self, flags: int, unfinished: int) -> None:
+        self._end(self._last._replace(began_ns=monotonic_ns(), flags=flags), unfinished)
+
+    def _end(self, step: Step, unfinished: int) -> None:
+        number, tokens, context, began_ns, flags = step
+        self._ended_ns = now = monotonic_ns()
+        self._file[ENDED:BEACON] = seal(number, tokens, context, began_ns, now, flags, unfinished)
 
     def _tick(self) -> None:
         count = 0

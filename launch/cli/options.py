@@ -87,6 +87,13 @@ def serve_parser(*, model: bool = True) -> Parser:
     http.add_argument(
         "--chat-template", metavar="FILE", help="Jinja file in place of the model's template"
     )
+    health = parser.add_argument_group("health")
+    health.add_argument(
+        "--health-port",
+        metavar="PORT",
+        help="of /live, /ready and /health, served apart from the gateways (off)",
+    )
+    health.add_argument("--health-host", metavar="HOST", help="where they can be asked (127.0.0.1)")
     logs = parser.add_argument_group("logs")
     logs.add_argument("--log-level", metavar="LEVEL", help="debug, info (default), warning, error")
     logs.add_argument(

@@ -30,6 +30,8 @@ _PLACES = {
     ("kv_events", "host"): "--kv-event-host",
     ("kv_events", "port"): "--kv-event-port",
     ("kv_events", "index"): "--kv-index",
+    ("health", "host"): "--health-host",
+    ("health", "port"): "--health-port",
     ("engine[0]", "count"): "--engines",
     ("engine[0]", "backend"): "--engine",
     ("engine[0]", "model"): "MODEL",
@@ -117,6 +119,7 @@ def _raw(own: argparse.Namespace, model: str, backend: Backend) -> dict[str, Any
                 "index": "true" if own.kv_index else None,
             }
         ),
+        "health": _given({"host": own.health_host, "port": own.health_port}),
         "log": _given({"level": own.log_level, "format": own.log_format}),
         "engine": [_given({"model": model, "backend": backend, "count": own.engines})],
     }

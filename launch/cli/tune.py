@@ -23,7 +23,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("router", metavar="ROUTER", help="`router` for all, or one's id")
     parser.add_argument("settings", metavar="NAME=VALUE", nargs="*", help="what to change")
     add_name(parser)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_intermixed_args(words)  # --name may stand anywhere
     settings = _parsed(arguments.settings)
     which = arguments.router
     if which.partition("/")[0] != "router":

@@ -31,6 +31,10 @@ A topology file, all but the engines' models optional:
   port = 20080               # of the first rank; host = "127.0.0.1"
   enabled = true             # index = true: for `callboard kv match`
 
+  [health]
+  port = 8080                # /live, /ready, /health; without it only messages
+  limits = { stopped = 2 }   # seconds until something is called hung
+
   [log]
   level = "info"             # format = "auto"
 

@@ -24,6 +24,7 @@ class Use:
 ASYNC_LLM = "vllm.v1.engine.async_llm"
 SAMPLING = "vllm.sampling_params"
 BLOCK_POOL = "vllm.v1.core.block_pool"
+SCHEDULER = "vllm.v1.core.sched.scheduler"
 HASHES = "vllm.v1.core.kv_cache_utils"
 STATS = "vllm.v1.metrics.stats"
 
@@ -124,6 +125,18 @@ USES = (
         "enable_kv_cache_events", "kv_event_queue", "cached_block_hash_to_block",
     )),
     Use(BLOCK_POOL, "BlockHashToBlockMap", members=("_cache",)),
+    Use("vllm.config", "ParallelConfig", members=("data_parallel_index",)),
+    Use("vllm.v1.executor.abstract", "Executor", method="__init__", call=("vllm_config",)),
+    Use(SCHEDULER, "Scheduler", members=(
+        "schedule", "update_from_output", "set_pause_state", "shutdown",
+        "get_num_unfinished_requests",
+    )),
+    Use("vllm.v1.core.sched.interface", "PauseState", members=("UNPAUSED",)),
+    Use("vllm.v1.core.sched.output", "SchedulerOutput", members=(
+        "total_num_scheduled_tokens", "scheduled_cached_reqs", "scheduled_new_reqs",
+    )),
+    Use("vllm.v1.core.sched.output", "CachedRequestData", members=("num_computed_tokens",)),
+    Use("vllm.v1.core.sched.output", "NewRequestData", members=("num_computed_tokens",)),
     Use(HASHES, "get_block_hash", call=("key",)),
     Use(HASHES, "get_group_id", call=("key",)),
     Use(HASHES, "maybe_convert_block_hash", call=("hash_bytes",)),

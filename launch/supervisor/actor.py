@@ -20,6 +20,7 @@ from launch.supervisor.core import (
     Event,
     Exited,
     Finish,
+    Hung,
     Kill,
     Ready,
     RestartAsked,
@@ -33,6 +34,7 @@ from launch.supervisor.core import (
 from launch.supervisor.processes import ActorProcess, reap_adopted
 from schemas import life
 from schemas.directory import Entry
+from schemas.health import HealthReport, Verdict, VerdictChanged
 from schemas.life import Died, Heartbeat
 from schemas.message import Message
 from schemas.refusal import Refusal
@@ -55,9 +57,10 @@ class SupervisorActor(Actor):
 
     kind: ClassVar[str] = "supervisor"
     accepts: ClassVar[tuple[type[Message], ...]] = (ListProcesses, Restart, Shutdown)
-    listens: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
-        ("config", "engine", "gateway", "kv-events", "router"), ("life",)
-    )
+    listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **dict.fromkeys(("config", "engine", "gateway", "kv-events", "router"), ("life",)),
+        "monitor": ("life", "health"),
+    }
 
     def __init__(
         self,
@@ -109,6 +112,11 @@ class SupervisorActor(Actor):
                 incoming.answer(Accepted(f"{message.actor} drains, then starts its next life"))
 
     def on_event(self, sender: str, topic: str, message: Message) -> None:
+        if isinstance(message, VerdictChanged):
+            self._judged(message.verdict)
+        elif isinstance(message, HealthReport):  # where the change itself was lost
+            for verdict in message.verdicts:
+                self._judged(verdict)
         if isinstance(message, Heartbeat) and (entry := self.rt.directory.find(sender)):
             self._seen(sender, entry.incarnation, message.state, message.detail)
 
@@ -126,6 +134,10 @@ class SupervisorActor(Actor):
     def _seen(self, actor: str, incarnation: int, state: life.State, detail: str | None) -> None:
         self._handle(Seen(actor, incarnation, state, detail, self._now()))
 
+    def _judged(self, verdict: Verdict) -> None:
+        if verdict.condition == "hung":
+            self._handle(Hung(verdict.actor, verdict.incarnation, verdict.reason))
+
     def _handle(self, event: Event) -> None:
         self._run(self.core.handle(event))
         if not isinstance(event, Tick):
@@ -138,7 +150,9 @@ class SupervisorActor(Actor):
             elif isinstance(effect, Drain):
                 self._drain(effect)
             elif isinstance(effect, Kill):
-                self.rt.log.warning("killed", target=effect.actor, pid=effect.pid)
+                self.rt.log.warning(
+                    "killed", target=effect.actor, pid=effect.pid, why=effect.reason
+                )
                 self._processes[effect.actor].kill()
             elif isinstance(effect, Announce):
                 died = Died(effect.actor, effect.incarnation, effect.reason)

@@ -15,10 +15,11 @@ RESTARTS = 5
 WINDOW = 60.0
 FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
 """Seconds before a restart: doubled with every restart within the window."""
-STOP_ORDER = ("gateway", "router", "engine", "kv-events")
+STOP_ORDER = ("gateway", "router", "engine", "kv-events", "monitor")
 """Kinds are drained in this order: what feeds others goes before what it feeds. Config is last."""
 LIFE: tuple[LifeState, ...] = ("starting", "ready", "draining", "stopped", "failed")
 """A life goes through its states in this order."""
+OVERDUE = "it did not drain in time"
 GRACE = 5.0
 """Seconds after the end of a drain until a process that is still there is killed."""
 
@@ -58,6 +59,14 @@ class Seen(msgspec.Struct, frozen=True):
     now: float
 
 
+class Hung(msgspec.Struct, frozen=True):
+    """The monitor is certain that this life will not go on by itself."""
+
+    actor: str
+    incarnation: int
+    reason: str
+
+
 class RestartAsked(msgspec.Struct, frozen=True):
     actor: str
     now: float
@@ -89,6 +98,7 @@ class Kill(msgspec.Struct, frozen=True):
 
     actor: str
     pid: int
+    reason: str
 
 
 class Announce(msgspec.Struct, frozen=True):
@@ -109,7 +119,7 @@ class Finish(msgspec.Struct, frozen=True):
     reason: str
 
 
-Event = Begin | Spawned | Exited | Seen | RestartAsked | ShutdownAsked | Tick
+Event = Begin | Spawned | Exited | Seen | Hung | RestartAsked | ShutdownAsked | Tick
 Effect = Spawn | Drain | Kill | Announce | Ready | Finish
 
 
@@ -129,6 +139,7 @@ class Process(msgspec.Struct):
     restarts: int = 0
     kill_at: float | None = None
     restart_asked: bool = False
+    hung: str = ""  # why it was killed
 
     @property
     def kind(self) -> str:
@@ -166,6 +177,8 @@ class SupervisorCore:
             return self._seen(event)
         if isinstance(event, Exited):
             return self._exited(event)
+        if isinstance(event, Hung):
+            return self._hung(event)
         if isinstance(event, RestartAsked):
             return self._restart(event.actor, event.now)
         if isinstance(event, ShutdownAsked):
@@ -187,7 +200,7 @@ class SupervisorCore:
                 # Greater than every earlier life, on whatever clock that one was numbered.
                 process.incarnation = max(process.incarnation + 1, now_ms)
                 process.phase, process.state, process.detail = "running", "starting", ""
-                process.kill_at = None
+                process.kill_at, process.hung = None, ""
                 effects.append(Spawn(process.actor, process.incarnation))
         return effects
 
@@ -220,6 +233,7 @@ class SupervisorCore:
         if process.phase not in ("running", "stopping"):
             return []
         reason = process.detail if process.state == "failed" and process.detail else event.cause
+        reason = process.hung or reason
         effects: list[Effect] = [Announce(process.actor, process.incarnation, reason)]
         wanted = process.phase == "stopping"
         process.kill_at, process.pid, process.state = None, 0, "stopped"
@@ -244,6 +258,16 @@ class SupervisorCore:
         process.restarts += 1
         process.phase, process.start_at = "waiting", event.now + delay
         return effects
+
+    def _hung(self, event: Hung) -> list[Effect]:
+        """Killed at once, also while it drains. Its end is then treated as any other."""
+        process = self.state.processes.get(event.actor)
+        if process is None or process.incarnation != event.incarnation or process.hung:
+            return []
+        if process.phase not in ("running", "stopping") or not process.pid:
+            return []
+        process.hung = f"hung: {event.reason}"
+        return [Kill(process.actor, process.pid, process.hung)]
 
     def _restart(self, actor: str, now: float) -> list[Effect]:
         process = self.state.processes.get(actor)
@@ -285,5 +309,5 @@ class SupervisorCore:
         for process in self.state.processes.values():
             if process.kill_at is not None and process.kill_at <= event.now and process.pid:
                 process.kill_at = None
-                effects.append(Kill(process.actor, process.pid))
+                effects.append(Kill(process.actor, process.pid, OVERDUE))
         return effects

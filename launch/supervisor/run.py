@@ -21,6 +21,7 @@ from launch.rundir import RunDir
 from launch.supervisor.actor import SupervisorActor
 from launch.supervisor.core import SupervisorCore
 from launch.supervisor.processes import become_subreaper
+from schemas.progress import DIRECTORY as PROGRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ async def _supervise(
         list(plan.actors),
         run_dir,
         log_level=plan.log_level,
-        environment=plan.environment,
+        environment={**plan.environment, PROGRESS: str(run_dir.scratch.shared())},
         on_change=on_change,
         on_finish=on_finish,
     )

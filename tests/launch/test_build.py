@@ -49,6 +49,7 @@ def test_the_smallest() -> None:
     assert (topology.name, topology.gateway) == ("default", Gateway())
     assert actors_of(topology, api_keys=False) == {
         "config/0": {},
+        "monitor/0": {},
         "router/0": {},
         "engine/0": {"backend": "vllm", "model": "m"},
         "gateway/0": {"host": "127.0.0.1", "port": 8000},
@@ -75,6 +76,7 @@ def test_several_models_engines_and_gateways() -> None:
     actors = actors_of(topology, api_keys=True)
     assert list(actors) == [
         "config/0",
+        "monitor/0",
         "router/0",
         "engine/0",
         "engine/1",
@@ -256,4 +258,33 @@ def test_the_port_of_kv_events_is_that_of_flag_file_environment_in_this_order() 
     assert made(engine=engine, environ=environ, kv_events={"port": 22000}).kv_events.port == 22000
     assert findings(engine=engine, environ={"DYN_VLLM_KV_EVENT_PORT": "x"}) == [
         "DYN_VLLM_KV_EVENT_PORT x: write a whole number from 1 to 65535"
+    ]
+
+
+def test_health_is_served_where_it_is_asked_for() -> None:
+    engine = [{"model": "m"}]
+    given = {"port": 8080, "canary_idle": 0, "limits": {"stopped": 0.5}}
+    actors = actors_of(made(engine=engine, health=given), api_keys=False)
+    assert actors["monitor/0"] == {
+        "host": "127.0.0.1",
+        "port": 8080,
+        "canary_idle": 0.0,
+        "limits": {"stopped": 0.5},
+    }
+    quiet = actors_of(made(engine=engine, health={"host": "0.0.0.0"}), api_keys=False)
+    assert quiet["monitor/0"] == {}
+
+
+def test_what_is_wrong_with_health() -> None:
+    engine = [{"model": "m"}]
+    assert findings(engine=engine, health={"port": 0, "canary_timeout": 0, "canary_idle": -1}) == [
+        "f: health.port = 0: write a whole number from 1 to 65535",
+        "f: health.canary_timeout = 0: write a number above 0",
+        "f: health.canary_idle = -1: write a number from 0",
+    ]
+    assert findings(engine=engine, health={"limits": {"stoped": 1}}) == [
+        "f: health.limits.stoped: unknown; did you mean stopped?"
+    ]
+    assert findings(engine=engine, health={"limits": {"stopped": -1}}) == [
+        "f: health.limits = {'stopped': -1}: write a table of numbers above 0"
     ]

@@ -32,7 +32,14 @@ def findings(*engines: Engine, **settings: Any) -> list[str]:
 
 def test_one_rank() -> None:
     actors = actors_of(topology(engine()), api_keys=False)
-    assert list(actors) == ["config/0", "router/0", "kv-events/0.0", "engine/0", "gateway/0"]
+    assert list(actors) == [
+        "config/0",
+        "monitor/0",
+        "router/0",
+        "kv-events/0.0",
+        "engine/0",
+        "gateway/0",
+    ]
     assert actors["kv-events/0.0"] == {
         "engine": "engine/0",
         "rank": 0,
@@ -129,7 +136,7 @@ def test_who_publishes(given, published) -> None:
 
 def test_none_where_they_are_switched_off() -> None:
     made = actors_of(topology(engine(), enabled=False), api_keys=False)
-    assert list(made) == ["config/0", "router/0", "engine/0", "gateway/0"]
+    assert list(made) == ["config/0", "monitor/0", "router/0", "engine/0", "gateway/0"]
     assert "kv_events_config" not in made["engine/0"]
 
 

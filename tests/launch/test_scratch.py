@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from launch.rundir import SOCKET_PATH_LIMIT, claim, release
-from launch.scratch import LONGEST, Scratch
+from launch.scratch import LONGEST, MEMORY, Scratch
 
 LONGEST_SOCKET = "/cb-12345678/vllm_12345678/" + "x" * 36
 """A socket of vLLM's below TMPDIR: two names of `mkdtemp`, and a UUID."""
 
 
 @pytest.fixture
-def temporary(monkeypatch, tmp_path) -> Path:
+def temporary(monkeypatch, tmp_path) -> Iterator[Path]:
     """Where temporary files are made: short, as it is in life."""
     with tempfile.TemporaryDirectory(prefix="s-") as path:
         monkeypatch.setattr(tempfile, "tempdir", path)
@@ -51,6 +53,15 @@ def test_what_a_killed_topology_left_goes_with_the_next_start(temporary, run_dir
     again.scratch.make("engine/0")
     release(again)
     assert list(temporary.glob("cb-*")) == []
+
+
+def test_all_actors_share_one_directory_in_memory(temporary, tmp_path) -> None:
+    scratch = Scratch(tmp_path / "tmp")
+    shared = scratch.shared()
+    assert shared.parent == (MEMORY if os.access(MEMORY, os.W_OK) else temporary)
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o700
+    Scratch(tmp_path / "tmp").clear()
+    assert not shared.exists()
 
 
 def test_a_socket_below_it_has_room(monkeypatch, tmp_path) -> None:

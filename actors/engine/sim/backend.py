@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.engine.backend import Sink
 from actors.engine.kv_publisher import INCARNATION
+from actors.engine.progress import ProgressWriter, make_writer
 from actors.engine.sim import vocabulary
 from actors.engine.sim.admission import MAX_LOGPROBS, check
 from actors.engine.sim.answers import Answers
@@ -16,7 +17,7 @@ from actors.engine.sim.kv_events import RankEvents, make_events
 from actors.engine.sim.options import SimOptions, parse
 from actors.engine.sim.rank import Rank
 from actors.engine.sim.request import SimRequest
-from actors.engine.sim.timing import TIMINGS, Timing
+from actors.engine.sim.timing import TIMINGS, Timing, Work
 from actors.engine.sim.vocabulary import Vocabulary
 from schemas.directory import ModelCard
 from schemas.generate import Generate
@@ -37,6 +38,7 @@ class SimBackend:
         self._timing: Timing
         self._incarnation = int(os.environ.get(INCARNATION, "0"))
         self._events: dict[int, RankEvents] = {}
+        self._records: dict[int, ProgressWriter] = {}
         self._options: SimOptions
         self._vocabulary: Vocabulary
         self._answers: Answers
@@ -56,13 +58,16 @@ class SimBackend:
             words, seed=options.seed, sim_seed=options.sim_seed, length=options.sim_answer_tokens
         )
         config = options.kv_events_config
-        record = config is not None and config.publishes
+        publishes = config is not None and config.publishes
         self._ranks = [
-            Rank(rank, options, self._answers, record=record)
+            Rank(rank, options, self._answers, record=publishes)
             for rank in range(options.data_parallel_size)
         ]
         loop = asyncio.get_running_loop()
         self._events = make_events(config, self._ranks, self._incarnation, loop)
+        for number in range(options.data_parallel_size):
+            if record := make_writer(number, self._incarnation):
+                self._records[number] = record
         self._sink = sink
         for rank in self._ranks:
             sink.load(rank.load())
@@ -85,6 +90,7 @@ class SimBackend:
             eos_token_ids=words.eos_token_ids,
             max_logprobs=MAX_LOGPROBS,
             kv_publisher="callboard" if self._events else "",
+            prefix_caching=options.enable_prefix_caching,
         )
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
@@ -119,6 +125,7 @@ class SimBackend:
             await asyncio.wait([self._driver])
         # Threads, since they send what is queued.
         closing = [asyncio.to_thread(events.close) for events in self._events.values()]
+        closing += [asyncio.to_thread(record.close) for record in self._records.values()]
         await asyncio.gather(*closing)
 
     def _ended(self, driver: asyncio.Task[None]) -> None:
@@ -136,6 +143,7 @@ class SimBackend:
             for rank in self._ranks:
                 if rank not in due and (work := rank.begin()) is not None:
                     start = ended.get(rank, now)
+                    self._step_began(rank, work)
                     due[rank] = max(start, now - _LATE) + self._timing.seconds(work) * speed
             await self._wait(due)
             now = clock()
@@ -157,8 +165,15 @@ class SimBackend:
             await self._wake.wait()
             timer.cancel()
 
+    def _step_began(self, rank: Rank, work: Work) -> None:
+        if record := self._records.get(rank.rank):
+            tokens = work.prefill_tokens + work.decodes
+            record.step_began(tokens, unfinished=len(rank.requests))
+
     def _finish_step(self, rank: Rank) -> None:
         result = rank.end()
+        if record := self._records.get(rank.rank):
+            record.step_ended(unfinished=len(rank.requests))
         if result.events:
             self._events[rank.rank].publish(result.events)
         if result.deltas:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from actors.engine.progress import ProgressWriter
+from actors.engine.progress import ENGINE, ProgressWriter, make_writer
 from schemas.progress import (
     BEACON,
     BEGAN,
     COMPILES,
+    DIRECTORY,
     ENDED,
     FIRST,
     PART,
@@ -92,6 +93,43 @@ def test_a_pause_is_told_and_the_step_after_it_is_a_first_one(writer: ProgressWr
     began = step_of(content(writer), BEGAN)
     assert began is not None
     assert began.flags == FIRST
+
+
+def test_a_step_that_was_scheduled_ahead_begins_when_its_turn_comes(writer: ProgressWriter):
+    writer.step_began(8)
+    writer.step_began(1)
+    writer.step_ended()
+    first = step_of(content(writer), ENDED)
+    assert first is not None
+    assert (first.number, first.tokens) == (1, 8)
+    writer.step_ended()
+    second = step_of(content(writer), ENDED)
+    assert second is not None
+    assert (second.number, second.tokens) == (2, 1)
+    assert second.began_ns == first.ended_ns
+    writer.step_ended()  # of a step that nobody began
+    assert step_of(content(writer), ENDED) == second
+
+
+def test_a_step_that_ends_during_a_pause_ends_no_pause(writer: ProgressWriter):
+    writer.step_began(1)
+    writer.paused()
+    writer.step_ended()
+    ended = step_of(content(writer), ENDED)
+    assert ended is not None
+    assert ended.flags & PAUSED
+    assert ended.number == 1
+
+
+def test_nobody_keeps_a_record_unless_it_is_wanted(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv(DIRECTORY, str(tmp_path))
+    assert make_writer(0, 5) is None
+    monkeypatch.setenv(ENGINE, "engine/a")
+    made = make_writer(0, 5)
+    assert made is not None
+    made.close()
+    monkeypatch.delenv(DIRECTORY)
+    assert make_writer(0, 5) is None
 
 
 def test_the_beacon_ticks(tmp_path: Path):

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import psutil
 
+from schemas.progress import DIRECTORY
 from tests.launch.cli.running import GUARD, callboard, free_port, serving
 
 SIM = ("serve", "demo", "--engine", "sim", "--sim-speed", "0")
@@ -36,6 +37,11 @@ def temporary(pid: int) -> Path:
     return Path(psutil.Process(pid).environ()["TMPDIR"])
 
 
+def shared(pid: int) -> Path:
+    """Where the engines of its topology keep their progress records."""
+    return Path(psutil.Process(pid).environ()[DIRECTORY])
+
+
 def answers(port: str) -> bool:
     try:
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
@@ -47,7 +53,7 @@ def answers(port: str) -> bool:
 def test_every_actor_that_is_killed_lives_again(run_directory) -> None:
     port = free_port()
     with serving(*SIM, "--port", port) as served:
-        for actor in ("engine/0", "router/0", "config/0", "gateway/0"):
+        for actor in ("engine/0", "router/0", "config/0", "gateway/0", "monitor/0"):
             before = actors()[actor]
             os.kill(before["pid"], signal.SIGKILL)
 
@@ -67,9 +73,10 @@ def test_every_actor_that_is_killed_lives_again(run_directory) -> None:
 def test_nothing_outlives_a_supervisor_that_is_killed(run_directory) -> None:
     with serving(*SIM, "--port", free_port()) as served:
         processes = psutil.Process(served.process.pid).children(recursive=True)
-        assert len(processes) == 5
+        assert len(processes) == 6
         left = temporary(actors()["engine/0"]["pid"])
         (left / "vllm_dist_1").touch()
+        records = shared(actors()["engine/0"]["pid"])
         served.process.kill()
         served.process.communicate(timeout=GUARD)
         _, alive = psutil.wait_procs(processes, timeout=GUARD)
@@ -77,6 +84,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(run_directory) -> None:
     # The next topology of this name takes over what is left of the run directory.
     with serving(*SIM, "--port", free_port()) as served:
         assert not left.exists()
+        assert not records.exists()
         assert served.interrupt()[0] == 0
     assert list(run_directory.iterdir()) == []
 
@@ -100,3 +108,27 @@ def test_an_actor_that_cannot_start_ends_the_topology_with_its_reason(run_direct
     assert failed.returncode == 2
     assert "block" in failed.stderr.lower()
     assert list(run_directory.iterdir()) == []
+
+
+def test_an_actor_that_is_stopped_is_found_and_mended(run_directory) -> None:
+    port, health = free_port(), free_port()
+    with serving(*SIM, "--port", port, "--health-port", health) as served:
+        before = actors()["engine/0"]
+        records = shared(before["pid"])
+        assert [path.name for path in records.iterdir()] == [
+            f"engine-0.0.{before['incarnation']}.progress"
+        ]
+        assert httpx.get(f"http://127.0.0.1:{health}/ready").status_code == 200
+        os.kill(before["pid"], signal.SIGSTOP)
+
+        def mended() -> bool:
+            now = actors()["engine/0"]
+            newer: bool = now["incarnation"] > before["incarnation"]
+            return newer and now["state"] == "ready"
+
+        until(mended, "nobody found the stopped engine")
+        until(lambda: answers(port), "no answer after it was mended")
+        logs = callboard("logs", "supervisor/0").stdout
+        assert "hung: " in logs
+        assert served.interrupt()[0] == 0
+        assert not records.exists()

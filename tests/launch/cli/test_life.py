@@ -49,6 +49,7 @@ def test_a_life(run_directory) -> None:
         before = actors("t")
         assert list(before) == [
             "config/0",
+            "monitor/0",
             "router/0",
             "kv-events/0.0",
             "kv-events/1.0",

@@ -169,7 +169,7 @@ def test_match_by_tokens(client) -> None:
 
 def test_settings_are_changed_as_it_runs(client) -> None:
     try:
-        changed = callboard("tune", "router", "policy=round-robin")
+        changed = callboard("tune", "router", "--name", "default", "policy=round-robin")
         assert changed.stdout.splitlines() == [
             f"router/{number}: policy kv -> round-robin" for number in (0, 1)
         ]

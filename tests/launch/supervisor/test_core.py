@@ -12,6 +12,7 @@ from launch.supervisor.core import (
     FIRST_DELAY,
     GRACE,
     LONGEST_DELAY,
+    OVERDUE,
     RESTARTS,
     STOP_ORDER,
     WINDOW,
@@ -22,6 +23,7 @@ from launch.supervisor.core import (
     Event,
     Exited,
     Finish,
+    Hung,
     Kill,
     Ready,
     RestartAsked,
@@ -188,7 +190,7 @@ def test_who_does_not_drain_in_time_is_killed_once():
     stand.handle(ShutdownAsked(stand.now))
     assert stand.wait(2.0 + GRACE - 0.1) == []
     pid = stand.core.state.processes["gateway/0"].pid
-    assert stand.wait(0.2) == [Kill("gateway/0", pid)]
+    assert stand.wait(0.2) == [Kill("gateway/0", pid, OVERDUE)]
     assert stand.wait(10) == []
 
 
@@ -204,6 +206,37 @@ def test_a_restart_drains_first_and_counts_as_no_failure():
     assert isinstance(spawn, Spawn)
     assert spawn.incarnation > first
     assert stand.core.state.processes["engine/0"].ends == []
+
+
+def test_who_hangs_is_killed_once_and_lives_again_with_the_reason_told():
+    stand = Stand()
+    stand.all_ready()
+    life = stand.running["engine/0"]
+    pid = stand.core.state.processes["engine/0"].pid
+    assert stand.handle(Hung("engine/0", life - 1, "stopped")) == []
+    assert stand.handle(Hung("nobody/0", life, "stopped")) == []
+    assert stand.handle(Hung("engine/0", life, "stopped for 2 s")) == [
+        Kill("engine/0", pid, "hung: stopped for 2 s")
+    ]
+    assert stand.handle(Hung("engine/0", life, "stopped for 3 s")) == []
+    assert stand.exit("engine/0", "killed by SIGKILL") == [
+        Announce("engine/0", life, "hung: stopped for 2 s")
+    ]
+    assert stand.handle(Hung("engine/0", life, "stopped")) == []
+    (spawn,) = stand.wait(FIRST_DELAY)
+    assert isinstance(spawn, Spawn)
+    assert stand.core.state.processes["engine/0"].hung == ""
+
+
+def test_who_hangs_while_it_drains_is_not_waited_for():
+    stand = Stand(["engine/0"])
+    stand.all_ready()
+    stand.handle(ShutdownAsked(stand.now))
+    process = stand.core.state.processes["engine/0"]
+    assert stand.handle(Hung("engine/0", process.incarnation, "x")) == [
+        Kill("engine/0", process.pid, "hung: x")
+    ]
+    assert isinstance(stand.exit("engine/0", "killed by SIGKILL")[-1], Finish)
 
 
 def test_a_shutdown_during_a_restart_starts_nothing():
