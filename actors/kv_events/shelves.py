@@ -12,8 +12,8 @@ from schemas.kv_events import AllBlocksCleared, BlockHash, BlockRemoved, BlockSt
 
 PART_BLOCKS = 2_000
 """Blocks in one batch of ours: with 16 tokens each about 300 kB."""
-PART_NAMES = 32_000
-"""Names in one part of a snapshot: 256 kB."""
+PART_NAMES = 4_000
+"""Names in one part of a snapshot: 32 kB, which a router takes in some milliseconds."""
 
 AnyEvent = BlockStored | BlockRemoved | AllBlocksCleared
 

@@ -17,7 +17,7 @@ from actors.router.decisions import Decisions, Kept
 from actors.router.events import Asked, Effect, Event, Publish, Reply
 from actors.router.follow import Following
 from actors.router.follow import State as FollowState
-from actors.router.index import Approximate, Index
+from actors.router.index import Approximate, Guesses, Index
 from actors.router.overlap import Overlap
 from actors.router.placing import PLACEMENTS, Placing
 from actors.router.policies import USES_EVENTS
@@ -36,12 +36,13 @@ STATE_EVERY = 1.0
 
 
 class Snapshot(msgspec.Struct):
-    """All of a router but its guesses. `index`: packed blocks by slot and tier."""
+    """All of a router. `index`: packed blocks by slot and tier."""
 
     state: State
     following: FollowState
     decisions: list[Kept]
     index: dict[int, dict[Tier, bytes]]
+    guesses: Guesses
 
 
 class RouterCore:
@@ -155,11 +156,13 @@ class RouterCore:
 
     def _engine_seen(self, event: events.EngineSeen) -> list[Effect]:
         self.following.engine_over(event.engine, event.incarnation - 1)
+        self.guesses.forget(event.engine, event.incarnation - 1)
         self.state.workers.seen(event.engine, event.incarnation, event.ready, event.card, event.now)
         return []
 
     def _engine_lost(self, event: events.EngineLost) -> list[Effect]:
         self.following.engine_over(event.engine, event.incarnation)
+        self.guesses.forget(event.engine, event.incarnation)
         self.state.workers.lost(event.engine, event.incarnation)
         return []
 
@@ -267,7 +270,8 @@ class RouterCore:
     def snapshot(self) -> bytes:
         """Goes through the whole index."""
         index = self.following.index.dump()
-        whole = Snapshot(self.state, self.following.state, self.decisions.kept(), index)
+        kept, guesses = self.decisions.kept(), self.guesses.dump()
+        whole = Snapshot(self.state, self.following.state, kept, index, guesses)
         return msgspec.msgpack.encode(whole)
 
     def restore(self, data: bytes) -> None:
@@ -276,6 +280,7 @@ class RouterCore:
         self._begin(whole.state)
         self.decisions.restore(whole.decisions)
         self.following.restore(whole.following, whole.index)
+        self.guesses.restore(whole.guesses)
 
     def _begin(self, state: State) -> None:
         settings = state.settings

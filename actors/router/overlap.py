@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 
 from actors.router.cost import Candidate
 from actors.router.follow import Following
-from actors.router.index import Approximate
+from actors.router.index import Approximate, RankId
 from actors.router.workers import Engine
 from schemas.placement import Place, PlacementMade, Policy
 
@@ -28,7 +28,7 @@ class Overlap:
         size = place.block_size
         packed = place.blocks[: max(place.prompt_tokens - 1, 0) // size * 8]
         known = {} if policy == "approximate" else self.following.index.match(packed)
-        guessed: dict[Hashable, int] | None = None
+        guessed: dict[RankId, int] | None = None
         same_size = True
         for candidate in candidates:
             engine, number = candidate.engine, candidate.number

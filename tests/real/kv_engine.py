@@ -102,7 +102,7 @@ def censuses(reader: KvReader, replay: str, over: threading.Event, taken: list[A
 
 
 def check(bench: Bench, reader: KvReader, subscriber: Subscriber, replay: str) -> None:
-    assert bench.card.kv_publisher == "callboard"
+    assert (bench.card.kv_publisher, bench.card.prefix_caching) == ("callboard", True)
     taken: list[Any] = []
     over = threading.Event()
     asking = threading.Thread(target=censuses, args=(reader, replay, over, taken))

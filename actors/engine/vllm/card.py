@@ -41,6 +41,7 @@ def make_card(engine: Engine, own: OwnOptions, arguments: dict[str, Any]) -> Mod
         max_logprobs=model.max_logprobs,
         default_sampling=engine.default_sampling,
         kv_publisher=_kv_publisher(config.kv_events_config),
+        prefix_caching=bool(config.cache_config.enable_prefix_caching),
     )
 
 

@@ -6,93 +6,113 @@ last use; beyond `max_blocks` entries the least recently used goes first, and is
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
-from collections.abc import Hashable
 
-from schemas.block_hash import unpack
+import msgspec
+
+from schemas.block_hash import pack, unpack
 
 TTL = 120.0
 MAX_BLOCKS = 1 << 20
 AT_ONCE = 4096
 """Entries that one call takes out at most, beside as many as it puts in."""
+MASK = 2**64 - 1
+ODD = 0x9E3779B97F4A7C15
+"""Its multiples differ in all bits: they make keys of the same block on other ranks unlike."""
+
+RankId = tuple[str, int, int]
+"""Engine, incarnation, data-parallel rank."""
+
+
+class Guesses(msgspec.Struct):
+    """All of an `Approximate` but its bounds: keys and times packed, in the order of last use."""
+
+    ranks: list[tuple[RankId, int]]
+    count: int
+    evicted: int
+    keys: bytes
+    times: bytes
 
 
 class Approximate:
-    """`rank` is whatever names a rank of a life of an engine. Times in seconds, any origin."""
+    """Times in seconds, any origin. An entry is one number: of a block, mixed with its rank's."""
 
     def __init__(self, ttl: float = TTL, max_blocks: int = MAX_BLOCKS) -> None:
         self.ttl = ttl
         self.max_blocks = max_blocks
         self.evicted = 0
-        self._numbers: dict[Hashable, int] = {}
-        self._ranks: dict[int, Hashable] = {}  # the same, the other way round
-        self._count = 0
-        # Both say the same. The first in the order of last use, the second for look-ups.
-        self._used: OrderedDict[tuple[int, int], None] = OrderedDict()
-        self._blocks: dict[int, dict[int, float]] = {}
+        self._masks: dict[RankId, int] = {}
+        self._count = 0  # ranks ever seen
+        self._used: OrderedDict[int, float] = OrderedDict()  # when, in that order
 
-    def placed(self, rank: Hashable, packed: bytes, now: float) -> None:
+    def placed(self, rank: RankId, packed: bytes, now: float) -> None:
         """A prompt of these blocks was sent to `rank`. What it had of them is refreshed."""
         self.expire(now)
-        number = self._number(rank)
+        mask = self._mask(rank)
+        used, to_end = self._used, self._used.move_to_end
         # Last block first: so the least recently used of a prompt is its end, never its middle.
         for block in reversed(unpack(packed)):
-            self._blocks.setdefault(block, {})[number] = now
-            self._used[block, number] = None
-            self._used.move_to_end((block, number))
-        while len(self._used) > self.max_blocks:
-            self._drop()
+            key = block ^ mask
+            used[key] = now
+            to_end(key)
+        while len(used) > self.max_blocks:
+            used.popitem(last=False)
             self.evicted += 1
 
-    def match(self, packed: bytes, now: float) -> dict[Hashable, int]:
+    def match(self, packed: bytes, now: float) -> dict[RankId, int]:
         """Leading blocks that each rank may hold; ranks without the first are left out."""
         self.expire(now)
         since = now - self.ttl
-        found: dict[int, int] = {}
-        for count, block in enumerate(unpack(packed)):
-            going = [
-                number
-                for number, used in self._blocks.get(block, {}).items()
-                if used > since and found.get(number, 0) == count
-            ]
-            if not going:
-                break
-            for number in going:
-                found[number] = count + 1
-        # Numbers of ranks that are forgotten have no name any more.
-        return {self._ranks[n]: count for n, count in found.items() if n in self._ranks}
+        blocks = unpack(packed)
+        if not blocks:
+            return {}
+        found: dict[RankId, int] = {}
+        get, first = self._used.get, blocks[0]
+        for rank, mask in self._masks.items():
+            if get(first ^ mask, since) <= since:
+                continue
+            count = 0
+            for block in blocks:
+                if get(block ^ mask, since) <= since:
+                    break
+                count += 1
+            found[rank] = count
+        return found
 
-    def forget(self, rank: Hashable) -> None:
-        """This life is over. Takes no time; its entries go when they expire."""
-        number = self._numbers.pop(rank, None)
-        if number is not None:
-            del self._ranks[number]
+    def forget(self, engine: str, incarnation: int) -> None:
+        """This life and those before it are over. Their entries go when they expire."""
+        for rank in [r for r in self._masks if r[0] == engine and r[1] <= incarnation]:
+            del self._masks[rank]
 
     def expire(self, now: float) -> None:
         """Takes out a bounded number of entries that are too old; the other calls do it too."""
+        used = self._used
         for _ in range(AT_ONCE):
-            if not self._used:
+            if not used or used[next(iter(used))] + self.ttl > now:
                 break
-            block, number = next(iter(self._used))
-            if self._blocks[block][number] + self.ttl > now:
-                break
-            self._drop()
+            used.popitem(last=False)
 
     def __len__(self) -> int:
         """Entries in memory: pairs of a block and a rank."""
         return len(self._used)
 
-    def _number(self, rank: Hashable) -> int:
-        number = self._numbers.get(rank)
-        if number is None:
-            number = self._numbers[rank] = self._count
-            self._ranks[number] = rank
-            self._count += 1
-        return number
+    def dump(self) -> Guesses:
+        times = array("d", self._used.values()).tobytes()
+        ranks = list(self._masks.items())
+        return Guesses(ranks, self._count, self.evicted, pack(self._used), times)
 
-    def _drop(self) -> None:
-        (block, number), _ = self._used.popitem(last=False)
-        numbers = self._blocks[block]
-        del numbers[number]
-        if not numbers:
-            del self._blocks[block]
+    def restore(self, guesses: Guesses) -> None:
+        """Instead of all that is there."""
+        times = array("d")
+        times.frombytes(guesses.times)
+        self._used = OrderedDict(zip(unpack(guesses.keys), times, strict=True))
+        self._masks, self._count = dict(guesses.ranks), guesses.count
+        self.evicted = guesses.evicted
+
+    def _mask(self, rank: RankId) -> int:
+        mask = self._masks.get(rank)
+        if mask is None:
+            self._count += 1
+            mask = self._masks[rank] = self._count * ODD & MASK
+        return mask

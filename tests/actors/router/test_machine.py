@@ -38,7 +38,7 @@ lives = st.integers(1, 3)
 names = st.sampled_from([f"r{n}" for n in range(8)])
 askers = st.sampled_from(["gateway/0", "gateway/1"])
 policies = st.sampled_from(
-    ["kv", "session", "least-loaded", "power-of-two", "round-robin", "random"]
+    ["kv", "approximate", "session", "least-loaded", "power-of-two", "round-robin", "random"]
 )
 prefixes = st.integers(0, 6).map(lambda n: blocks(*range(n)))
 randoms = st.integers(0, 2**64 - 1)

@@ -180,6 +180,17 @@ def test_a_census_agrees_with_the_events_under_load():
         asyncio.run(main(reader))
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_its_card_says_whether_prefixes_are_cached(on):
+    async def main() -> None:
+        engine = SimBackend({"enable_prefix_caching": on})
+        card = await engine.start(Heard())
+        await engine.stop()
+        assert card.prefix_caching is on
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     "given",
     [
