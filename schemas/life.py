@@ -32,11 +32,15 @@ class Heartbeat(Message, frozen=True):
 
 
 class Died(Message, frozen=True):
-    """Published on topic `life` by who saw it (the supervisor): this life is over."""
+    """Published on topic `life` by who saw it (the supervisor): this life is over.
+
+    `unexplained`: nobody outside ended it, so what it was working on may have.
+    """
 
     actor: str
     incarnation: int
     reason: str
+    unexplained: bool = False
 
 
 class Describe(Message, frozen=True):
