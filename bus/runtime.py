@@ -75,7 +75,7 @@ class Runtime:
         self.directory = Directory()
         self.state: State = "starting"
         self.detail = ""
-        self.failed = False
+        self.failed = self.ended_outside = False
         self.card: ModelCard | None = None
         self.log = structlog.get_logger().bind(
             actor=identity.actor, incarnation=identity.incarnation
@@ -155,10 +155,13 @@ class Runtime:
         """
         await asyncio.shield(self._close())
 
-    def fail(self, reason: str) -> None:
-        """This life cannot go on; the supervisor decides about the next one."""
+    def fail(self, reason: str, *, outside: bool = False) -> None:
+        """This life cannot go on; the supervisor decides about the next one.
+
+        `outside`: somebody ended what it needs, so nothing that it was doing is to blame.
+        """
         if self._closing is None:
-            self.failed = True
+            self.failed, self.ended_outside = True, outside
             self.set_state("failed", reason)
             self._close()
 

@@ -22,7 +22,7 @@ from launch.addresses import ipc_addresses
 from launch.kinds import make_actor
 from launch.logs import configure_logging
 from launch.rundir import RunDir
-from launch.supervisor.processes import LAST_WORDS
+from launch.supervisor.processes import LAST_WORDS, OUTSIDE
 from launch.vllm_logs import route_vllm_logs
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -52,14 +52,14 @@ def main(argv: list[str] | None = None) -> int:
         )
     end_with_parent()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        reason = runner.run(live(identity, RunDir(arguments.run_dir)))
+        reason, code = runner.run(live(identity, RunDir(arguments.run_dir)))
     if reason:
         say_last_words(reason)
-    return 1 if reason else 0
+    return code
 
 
-async def live(identity: Identity, run_dir: RunDir) -> str:
-    """One life, from the first socket to the last. Returns why it failed, or ""."""
+async def live(identity: Identity, run_dir: RunDir) -> tuple[str, int]:
+    """One life, from the first socket to the last. Returns why it failed, or "", and exit code."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     runtime = Runtime(
@@ -76,7 +76,9 @@ async def live(identity: Identity, run_dir: RunDir) -> str:
         loop.add_signal_handler(number, runtime.drain, DRAIN)
     runtime.start()
     await stopped.wait()
-    return runtime.detail if runtime.failed else ""
+    if not runtime.failed:
+        return "", 0
+    return runtime.detail, OUTSIDE if runtime.ended_outside else 1
 
 
 def config_options(run_dir: RunDir) -> dict[str, Any]:

@@ -126,8 +126,8 @@ class EngineActor(Actor):
         if self._gate_timer is None:
             self._publish_load()
 
-    def dead(self, reason: str) -> None:
-        self._handle(EngineDied(reason))
+    def dead(self, reason: str, *, outside: bool = False) -> None:
+        self._handle(EngineDied(reason, outside))
 
     # --- carrying out ---
 
@@ -162,7 +162,7 @@ class EngineActor(Actor):
                 if incoming := self._streams.pop((effect.peer, effect.stream), None):
                     incoming.refuse(effect.code, effect.text)
             elif isinstance(effect, EndLife):
-                self.rt.fail(effect.reason)
+                self.rt.fail(effect.reason, outside=effect.outside)
 
     def _send(self, effect: Send) -> None:
         sent = self.rt.batch(effect.peer.encode(errors="surrogateescape"), effect.step)

@@ -26,8 +26,11 @@ class Sink(Protocol):
     def load(self, load: Load) -> None:
         """The load of one rank, after a step that changed it (not throttled here)."""
 
-    def dead(self, reason: str) -> None:
-        """The engine is gone for good. Requests in flight get nothing more."""
+    def dead(self, reason: str, *, outside: bool = False) -> None:
+        """The engine is gone for good. Requests in flight get nothing more.
+
+        `outside`: somebody killed a process of it, so nothing that it was doing is to blame.
+        """
 
 
 class Backend(Protocol):

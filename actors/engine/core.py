@@ -56,7 +56,10 @@ class Stepped(msgspec.Struct, frozen=True):
 
 
 class EngineDied(msgspec.Struct, frozen=True):
+    """`outside`: somebody killed it."""
+
     reason: str
+    outside: bool = False
 
 
 class Draining(msgspec.Struct, frozen=True):
@@ -90,6 +93,7 @@ class Refuse(msgspec.Struct, frozen=True):
 
 class EndLife(msgspec.Struct, frozen=True):
     reason: str
+    outside: bool = False
 
 
 Event = Loaded | Asked | Rejected | Withdrawn | PeerLost | Stepped | EngineDied | Draining
@@ -136,7 +140,7 @@ class EngineCore:
         if isinstance(event, EngineDied):
             self.state.phase = "dead"
             refusals = self._refuse(list(self.state.streams), "died", event.reason)
-            return [*refusals, EndLife(event.reason)]
+            return [*refusals, EndLife(event.reason, event.outside)]
         if self.state.phase != "dead":
             self.state.phase = "draining"
         return []

@@ -49,7 +49,7 @@ class Memory:
         self.newest = load
         self._changed.set()
 
-    def dead(self, reason: str) -> None:
+    def dead(self, reason: str, *, outside: bool = False) -> None:
         self.deaths.append(reason)
 
     async def until(self, condition: Callable[[], bool]) -> None:

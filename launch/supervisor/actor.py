@@ -155,7 +155,7 @@ class SupervisorActor(Actor):
                 )
                 self._processes[effect.actor].kill()
             elif isinstance(effect, Announce):
-                died = Died(effect.actor, effect.incarnation, effect.reason)
+                died = Died(effect.actor, effect.incarnation, effect.reason, effect.unexplained)
                 self.rt.publish("life", died)
                 self.rt.learn(died)
             elif isinstance(effect, Ready):
@@ -178,7 +178,7 @@ class SupervisorActor(Actor):
             arguments,
             log=self._log(effect.actor),
             environment={**self._environment, **self._temporary(effect.actor)},
-            on_exit=lambda cause: self._exited(effect, cause),
+            on_exit=lambda cause, unexplained: self._exited(effect, cause, unexplained),
         )
         self._processes[effect.actor] = process
         self.rt.log.info("started", target=effect.actor, pid=process.pid)
@@ -191,11 +191,12 @@ class SupervisorActor(Actor):
         kept = os.environ.get(COMPILED) or str(cache_directory() / "torchinductor")
         return {"TMPDIR": str(path), COMPILED: kept}
 
-    def _exited(self, effect: Spawn, cause: str) -> None:
+    def _exited(self, effect: Spawn, cause: str, unexplained: bool) -> None:
         self._run_dir.scratch.remove(effect.actor)
         self.rt.log.info("ended", target=effect.actor, cause=cause)
         now, now_ms = self._now(), self._now_ms()
-        self._handle(Exited(effect.actor, effect.incarnation, cause, now, now_ms))
+        whose = (effect.actor, effect.incarnation)
+        self._handle(Exited(*whose, cause, now, now_ms, unexplained))
 
     def _drain(self, effect: Drain) -> None:
         """By message where the actor is on the bus, by SIGTERM where it is not yet."""

@@ -40,13 +40,17 @@ class Spawned(msgspec.Struct, frozen=True):
 
 
 class Exited(msgspec.Struct, frozen=True):
-    """A process ended. `cause` says how, for a person ("exit code 1", "killed by SIGKILL")."""
+    """A process ended. `cause` says how, for a person ("exit code 1", "killed by SIGKILL").
+
+    `unexplained` as in `Died`, as far as the exit status tells.
+    """
 
     actor: str
     incarnation: int
     cause: str
     now: float
     now_ms: int
+    unexplained: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -102,11 +106,12 @@ class Kill(msgspec.Struct, frozen=True):
 
 
 class Announce(msgspec.Struct, frozen=True):
-    """Publish that this life is over."""
+    """Publish that this life is over. `unexplained` as in `Died`."""
 
     actor: str
     incarnation: int
     reason: str
+    unexplained: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -234,8 +239,9 @@ class SupervisorCore:
             return []
         reason = process.detail if process.state == "failed" and process.detail else event.cause
         reason = process.hung or reason
-        effects: list[Effect] = [Announce(process.actor, process.incarnation, reason)]
         wanted = process.phase == "stopping"
+        unexplained = event.unexplained and not wanted and not process.hung
+        effects: list[Effect] = [Announce(process.actor, process.incarnation, reason, unexplained)]
         process.kill_at, process.pid, process.state = None, 0, "stopped"
         if self.state.stopping:
             process.phase = "exited"

@@ -18,6 +18,13 @@ LAST_WORDS = "CALLBOARD_LAST_WORDS_FD"
 """Environment variable: where an actor writes why it failed, for the supervisor."""
 
 
+OUTSIDE = 3
+"""Exit code of an actor that cannot go on because somebody killed what belongs to it."""
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+"""Signals that a process brings upon itself; every other one was sent, by the kernel's OOM killer
+too."""
+
+
 def become_subreaper() -> None:
     """Processes whose parent dies become our children, so that we can find and end them."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -28,7 +35,8 @@ def become_subreaper() -> None:
 class ActorProcess:
     """One life of an actor as a process in a session of its own.
 
-    `on_exit` gets a phrase for a person, once, on the loop, as soon as the kernel knows (pidfd).
+    `on_exit` gets a phrase for a person and whether the end is unexplained, as in `Died`; once, on
+    the loop, as soon as the kernel knows (pidfd).
     """
 
     def __init__(
@@ -37,7 +45,7 @@ class ActorProcess:
         *,
         log: Path,
         environment: Mapping[str, str],
-        on_exit: Callable[[str], None],
+        on_exit: Callable[[str, bool], None],
     ) -> None:
         # The last words of the actor: why it cannot go on. A pipe, so that none come after its end.
         self._last_words, write_end = os.pipe()
@@ -68,7 +76,7 @@ class ActorProcess:
         except BlockingIOError:  # something outside its session still holds the pipe
             said = ""
         os.close(self._last_words)
-        self._on_exit(said or describe_exit(code))
+        self._on_exit(said or describe_exit(code), is_unexplained(code))
 
     def terminate(self) -> None:
         """SIGTERM: drain, then stop."""
@@ -105,6 +113,13 @@ def reap_adopted(own: Collection[int]) -> int:
             return reaped  # its owner is about to collect it; the others have the next turn
         os.waitpid(dead.si_pid, os.WNOHANG)
         reaped += 1
+
+
+def is_unexplained(code: int) -> bool:
+    """Whether what the process was doing may have ended it: a crash, or an error of its own."""
+    if code < 0:
+        return -code in CRASHES
+    return code not in (0, OUTSIDE)
 
 
 def describe_exit(code: int) -> str:

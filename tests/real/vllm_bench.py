@@ -36,7 +36,7 @@ class Recorder:
         self.loads.append(load)
         self.changed.set()
 
-    def dead(self, reason: str) -> None:
+    def dead(self, reason: str, *, outside: bool = False) -> None:
         self.deaths.append(reason)
         self.changed.set()
 

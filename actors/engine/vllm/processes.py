@@ -8,11 +8,23 @@ import os
 import signal
 from collections.abc import Callable, Collection, Iterable
 from multiprocessing.process import BaseProcess
+from typing import NamedTuple
 
 import psutil
 
 GRACE = 5.0
 """Seconds that processes get to end by themselves before they are killed."""
+
+
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+"""Signals that a process brings upon itself; every other one was sent."""
+
+
+class End(NamedTuple):
+    """How a process ended. `outside`: somebody killed it."""
+
+    reason: str
+    outside: bool
 
 
 def children() -> set[BaseProcess]:
@@ -31,16 +43,24 @@ class ProcessWatch:
         self._loop = asyncio.get_running_loop()
         self._on_death = on_death
         self._fds: dict[int, BaseProcess] = {}
+        self._end: End | None = None
         for process in processes:
             if process.pid is None or not hasattr(os, "pidfd_open"):
                 continue
             try:
                 fd = os.pidfd_open(process.pid)
             except ProcessLookupError:  # it died before we could watch it
-                self._loop.call_soon(self._died, process, "is gone")
+                self._loop.call_soon(self._died, End(f"{_named(process)} is gone", outside=False))
                 continue
             self._fds[fd] = process
             self._loop.add_reader(fd, self._readable, fd)
+
+    def end(self) -> End | None:
+        """The first end that is known, also one that `on_death` is yet to be told of."""
+        if self._end is None:
+            ends = (_how_it_ended(fd, process) for fd, process in self._fds.items())
+            self._end = next((end for end in ends if end is not None), None)
+        return self._end
 
     def close(self) -> None:
         for fd in self._fds:
@@ -50,14 +70,20 @@ class ProcessWatch:
 
     def _readable(self, fd: int) -> None:
         process = self._fds[fd]
-        self._died(process, _how_it_ended(fd, process))
+        end = _how_it_ended(fd, process)
+        self._died(end or End(f"{_named(process)} ended", outside=False))
 
-    def _died(self, process: BaseProcess, how: str) -> None:
+    def _died(self, end: End) -> None:
+        self._end = self._end or end
         self.close()
-        self._on_death(f"process {process.name} ({process.pid}) {how}")
+        self._on_death(self._end.reason)
 
 
-def _how_it_ended(fd: int, process: BaseProcess) -> str:
+def _named(process: BaseProcess) -> str:
+    return f"process {process.name} ({process.pid})"
+
+
+def _how_it_ended(fd: int, process: BaseProcess) -> End | None:
     """Look at the exit status without reaping the process: vLLM's own monitor does that."""
     try:
         status = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -65,11 +91,14 @@ def _how_it_ended(fd: int, process: BaseProcess) -> str:
         code = process.exitcode
     else:
         if status is None:
-            return "ended"
+            return None
         code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
     if code is None:
-        return "ended"
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        return None
+    if code >= 0:
+        return End(f"{_named(process)} exited with {code}", outside=False)
+    number = signal.Signals(-code)
+    return End(f"{_named(process)} was killed by {number.name}", outside=number not in CRASHES)
 
 
 def family(processes: Iterable[BaseProcess]) -> list[psutil.Process]:

@@ -69,4 +69,10 @@ class Serving:
         if not self._ended:
             self._ended = True
             self._drain.clear()
-            self._sink.dead(reason)
+            # Whoever noticed first: what the kernel says of a process is the cause.
+            end = self._watch.end()
+            if end is None:
+                self._sink.dead(reason)
+            else:
+                self._sink.dead(end.reason, outside=end.outside)
+            self._watch.close()

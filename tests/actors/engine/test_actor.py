@@ -12,6 +12,7 @@ import pytest
 from actors.engine import actor as module
 from actors.engine.actor import EngineActor
 from actors.engine.kv_publisher import INCARNATION
+from actors.engine.progress import ENGINE
 from schemas.directory import ModelCard
 
 CARD: dict[str, Any] = {
@@ -36,6 +37,7 @@ class Quick:
     def __init__(self, card: ModelCard) -> None:
         self.card = card
         self.incarnation = os.environ[INCARNATION]
+        self.engine = os.environ[ENGINE]
 
     async def start(self, sink: Any) -> ModelCard:
         return self.card
@@ -48,7 +50,7 @@ class Said:
     """Stands in for the runtime."""
 
     def __init__(self) -> None:
-        self.identity = SimpleNamespace(incarnation=1_790_000_000_123)
+        self.identity = SimpleNamespace(actor="engine/a", incarnation=1_790_000_000_123)
         self.state, self.detail = "starting", ""
         self.warnings: list[str] = []
         self.log = SimpleNamespace(warning=self.warnings.append)
@@ -63,6 +65,7 @@ class Said:
 
 def start(monkeypatch: pytest.MonkeyPatch, kv_publisher: str) -> tuple[EngineActor, Said]:
     monkeypatch.setenv(INCARNATION, "of another life")
+    monkeypatch.setenv(ENGINE, "engine/other")
     card = ModelCard(**CARD, kv_publisher=kv_publisher)
     monkeypatch.setattr(module, "make_backend", lambda _options: Quick(card))
 
@@ -78,8 +81,9 @@ def start(monkeypatch: pytest.MonkeyPatch, kv_publisher: str) -> tuple[EngineAct
     return asyncio.run(main())
 
 
-def test_the_backend_finds_the_engines_incarnation_in_the_environment(monkeypatch):
+def test_the_backend_finds_the_engine_in_the_environment(monkeypatch):
     actor, _ = start(monkeypatch, "callboard")
+    assert actor._backend.engine == "engine/a"
     assert actor._backend.incarnation == "1790000000123"
 
 

@@ -208,6 +208,26 @@ def test_a_restart_drains_first_and_counts_as_no_failure():
     assert stand.core.state.processes["engine/0"].ends == []
 
 
+def test_a_death_is_unexplained_unless_somebody_wanted_it():
+    stand = Stand()
+    stand.all_ready()
+
+    def died(actor: str) -> bool:
+        life = stand.running.pop(actor)
+        event = Exited(actor, life, "exit code 1", stand.now, MS, unexplained=True)
+        (announce,) = [e for e in stand.handle(event) if isinstance(e, Announce)]
+        return announce.unexplained
+
+    stand.handle(RestartAsked("engine/0", stand.now))
+    assert not died("engine/0")
+    stand.handle(Hung("engine/1", stand.running["engine/1"], "stopped"))
+    assert not died("engine/1")
+    assert died("router/0")
+    (announce, *_) = stand.exit("gateway/0", "killed by SIGKILL")
+    assert isinstance(announce, Announce)
+    assert not announce.unexplained
+
+
 def test_who_hangs_is_killed_once_and_lives_again_with_the_reason_told():
     stand = Stand()
     stand.all_ready()

@@ -33,7 +33,7 @@ class Heard:
         self.loads.append(load)
         self.changed.set()
 
-    def dead(self, reason):
+    def dead(self, reason, *, outside=False):
         self.deaths.append(reason)
         self.changed.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def sleeper() -> None:
+    faulthandler.disable()  # pytest's, inherited: a crash that is meant needs no report
     time.sleep(600)
 
 
@@ -77,6 +79,29 @@ def test_a_killed_process_is_seen_and_named(reaped: bool):
     (reason,) = asyncio.run(death_of(process, cause))
     assert f"EngineCore ({process.pid})" in reason
     assert reason.endswith("was killed by SIGKILL")
+    end([process], [])
+
+
+@pytest.mark.parametrize(
+    ("number", "outside"), [(signal.SIGKILL, True), (signal.SIGTERM, True), (signal.SIGSEGV, False)]
+)
+def test_who_is_to_blame_is_known_before_the_death_is_told(number: signal.Signals, outside: bool):
+    process = started(sleeper)
+
+    async def scenario() -> None:
+        watch = ProcessWatch([process], lambda _reason: None)
+        assert watch.end() is None
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        end = watch.end()
+        assert end is not None
+        assert end.outside == outside
+        assert end.reason.endswith(f"was killed by {number.name}")
+        watch.close()
+        assert watch.end() == end
+
+    asyncio.run(scenario())
     end([process], [])
 
 
