@@ -22,7 +22,13 @@ def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]
         "monitor/0": _monitor(topology.health),
         **{f"router/{number}": dict(topology.router.settings) for number in routers},
         **{
-            reader.actor: reader.options({"index": topology.kv_events.index})
+            reader.actor: reader.options(
+                {
+                    "index": topology.kv_events.index,
+                    "replay_batches": topology.kv_events.replay_batches,
+                    "replay_bytes": topology.kv_events.replay_bytes,
+                }
+            )
             for reader in kv_events.readers
         },
         **_engines(topology, kv_events.configs),

@@ -40,7 +40,8 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 class KvEvents(msgspec.Struct, frozen=True, kw_only=True):
     """The KvEventActors. `port` is the first of six ranges, see `launch.kv_events`.
 
-    `index`: each keeps an index that can be asked. `topic` of the public events.
+    `index`: each keeps an index that can be asked. `topic` of the public events. `replay_batches`
+    and `replay_bytes` bound what each rank can replay.
     """
 
     enabled: bool = True
@@ -48,6 +49,8 @@ class KvEvents(msgspec.Struct, frozen=True, kw_only=True):
     port: Port = 20080
     index: bool = False
     topic: str = ""
+    replay_batches: Positive = 100_000
+    replay_bytes: Positive = 256 << 20
 
 
 Limit = Annotated[float, Meta(gt=0)]

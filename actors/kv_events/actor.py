@@ -60,7 +60,7 @@ class KvEventActor(Actor):
             self.options.engine, self.options.rank, rt.identity.incarnation, replayable
         )
         self._topic = self.options.topic.encode()
-        self._window = Window()
+        self._window = Window(self.options.replay_batches, self.options.replay_bytes)
         self._inbox = Inbox(rt.clock, self._handle)
         self._snapshots = Snapshots(rt.clock)
         try:

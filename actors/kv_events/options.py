@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+Positive = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 
@@ -22,7 +23,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`source`: where the engine's publisher connects to; `source_replay`: where it answers.
 
     `port` and `replay_port` speak vLLM's protocol, `control_port` and `ask_port` ours. `index`:
-    whether `AskKvMatch` is answered.
+    whether `AskKvMatch` is answered. `replay_batches`, `replay_bytes`: what can be replayed to
+    readers, whichever is reached first; vLLM has 10,000 batches.
     """
 
     engine: str
@@ -36,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     topic: str = ""
     index: bool = False
+    replay_batches: Positive = 100_000
+    replay_bytes: Positive = 256 << 20
     sources: list[SourceOptions] = []
 
 

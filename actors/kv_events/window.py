@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-MAX_BATCHES = 100_000
-MAX_BYTES = 256 << 20
-"""What the window holds, at most; vLLM's holds 10,000 batches."""
-
 
 class Window:
     """Numbers follow each other without a gap, so a batch is found without a search."""
 
-    def __init__(self, *, batches: int = MAX_BATCHES, size: int = MAX_BYTES) -> None:
+    def __init__(self, batches: int, size: int) -> None:
+        """At most `batches` batches, and `size` bytes of payload unless it is one alone."""
         self._most = batches
         self._most_bytes = size
         self._payloads: dict[int, bytes] = {}

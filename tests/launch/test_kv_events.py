@@ -53,6 +53,8 @@ def test_one_rank() -> None:
         "topic": "",
         "sources": [],
         "index": False,
+        "replay_batches": 100_000,
+        "replay_bytes": 256 << 20,
     }
     assert actors["engine/0"]["kv_events_config"] == {
         "enable_kv_cache_events": True,
@@ -239,6 +241,8 @@ def test_sources_of_lower_tiers() -> None:
 def test_options_are_those_of_the_actor() -> None:
     from actors.kv_events.options import read
 
-    made = actors_of(topology(engine(data_parallel_size=2), index=True), api_keys=False)
+    ranks = engine(data_parallel_size=2)
+    made = actors_of(topology(ranks, index=True, replay_batches=5, replay_bytes=6), api_keys=False)
     options = read(made["kv-events/0.1"])
     assert (options.engine, options.rank, options.index) == ("engine/0", 1, True)
+    assert (options.replay_batches, options.replay_bytes) == (5, 6)
