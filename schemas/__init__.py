@@ -14,10 +14,23 @@ from schemas import (
     placement,
     refusal,
     supervise,
+    suspects,
 )
 from schemas.message import PROTOCOL, Message, Record, tag_of
 
-CONVERSATIONS = (config, directory, generate, health, kv, life, load, placement, refusal, supervise)
+CONVERSATIONS = (
+    config,
+    directory,
+    generate,
+    health,
+    kv,
+    life,
+    load,
+    placement,
+    refusal,
+    supervise,
+    suspects,
+)
 
 MESSAGES: dict[str, type[Message]] = {
     name: kind

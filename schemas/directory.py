@@ -19,6 +19,7 @@ class ModelCard(Record, frozen=True):
     `tokenizer` is a directory that gateways can read, or "" for the built-in byte tokenizer.
     `kv_publisher` is who publishes its KV events: `callboard`, which never blocks the engine,
     `vllm`, which may, or "" for nobody. `prefix_caching`: equal prefixes are computed once.
+    `resumes`: it takes `Generate.resumed`.
     """
 
     model: str
@@ -44,6 +45,7 @@ class ModelCard(Record, frozen=True):
     tasks: tuple[str, ...] = ("generate",)
     kv_publisher: str = ""
     prefix_caching: bool = True
+    resumes: bool = False
 
 
 class Entry(Record, frozen=True):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from actors.gateway.core import GatewayCore
 from actors.gateway.events import (
+    EngineDied,
     EngineEntry,
     EngineGone,
     LoadSeen,
@@ -31,10 +32,11 @@ from actors.gateway.streams import Streams
 from bus.actor import Actor
 from schemas.directory import Entry
 from schemas.generate import Step
-from schemas.life import Queue
+from schemas.life import Died, Queue
 from schemas.load import Load
 from schemas.message import Message
 from schemas.placement import RoutingState
+from schemas.suspects import ContentQuarantined
 
 TEXT_THREADS = 2
 """For loading tokenizers and for long prompts; the library lets go of the GIL."""
@@ -53,6 +55,8 @@ class GatewayActor(Actor):
     listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "engine": ("load",),
         "router": ("routing", "life"),
+        "gateway": ("suspects",),
+        "supervisor": ("life",),
     }
 
     def __init__(self) -> None:
@@ -75,6 +79,7 @@ class GatewayActor(Actor):
 
     def _start(self, options: Options) -> None:
         self.options = options
+        self.core = GatewayCore(options.migration_limit, options.migration_wait)
         keys = read_keys(options)
         sock = bind(options)
         template = options.chat_template
@@ -122,6 +127,12 @@ class GatewayActor(Actor):
             return
         if isinstance(message, Load):
             self.streams.handle(LoadSeen(sender, message))
+        elif isinstance(message, Died):
+            if message.actor.startswith("engine/"):
+                died = EngineDied(message.actor, message.incarnation, message.unexplained)
+                self.streams.handle(died)
+        elif isinstance(message, ContentQuarantined):
+            self.streams.quarantine(message)
         elif sender in self._heard:
             self._heard[sender] = self.rt.clock.now()
             if isinstance(message, RoutingState):
@@ -146,6 +157,7 @@ class GatewayActor(Actor):
                     list(card.served_names),
                     card.ranks,
                     card.block_size,
+                    card.resumes,
                 )
             )
             self._check_ready()

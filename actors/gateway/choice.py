@@ -21,6 +21,9 @@ class Sink(Protocol):
     def fail(self, code: Code, message: str, param: str | None) -> None:
         """The choice ends without a result. Nothing follows."""
 
+    def wait(self) -> None:
+        """It goes on later: keep the client's connection alive, if something is sent already."""
+
 
 class Place(msgspec.Struct, frozen=True, gc=False):
     """Where a choice runs, and why. `router` is None where none was asked.

@@ -21,7 +21,8 @@ class Submit(Record, frozen=True):
     """A new choice. `max_tokens` and `prompt_tokens` in tokens.
 
     `engine` and `rank` pin it, if given. `blocks` are the packed hashes of the prompt's blocks of
-    `block_size` tokens, for a router.
+    `block_size` tokens, for a router. `resumable`: what an engine began, another may continue.
+    `content` is the hash of all that an engine would compute, where anything is suspected.
     """
 
     choice: int
@@ -35,6 +36,8 @@ class Submit(Record, frozen=True):
     block_size: int = 0
     priority: int = 0
     session: str | None = None
+    resumable: bool = True
+    content: str = ""
 
 
 class Placed(Record, frozen=True):
@@ -47,16 +50,21 @@ class Placed(Record, frozen=True):
 
 
 class Refused(Record, frozen=True):
-    """The router or the engine said no, or died. Also ends a stream in its midst."""
+    """The router or the engine said no, or died. Also ends a stream in its midst.
+
+    `tokens` are those of the choice so far. `content` as in `Submit`, if an engine died.
+    """
 
     choice: int
     code: Code
     message: str
     param: str | None = None
+    tokens: int = 0
+    content: str = ""
 
 
 class Started(Record, frozen=True):
-    """The first output of a choice came: from now on it is bound to its engine."""
+    """The first output of a choice came from the engine where it runs now."""
 
     choice: int
 
@@ -80,8 +88,17 @@ class Due(Record, frozen=True):
     choice: int
 
 
+class WaitedLong(Record, frozen=True):
+    """The time of a `Wait` is over."""
+
+    choice: int
+    turn: int
+
+
 class EngineEntry(Record, frozen=True):
-    """The directory has this engine, as it is now. `block_size` in tokens."""
+    """The directory has this engine, as it is now. `block_size` in tokens. `resumes`: it can
+    continue what another engine began.
+    """
 
     engine: str
     incarnation: int
@@ -89,11 +106,32 @@ class EngineEntry(Record, frozen=True):
     names: list[str]
     ranks: int
     block_size: int = 0
+    resumes: bool = False
 
 
 class EngineGone(Record, frozen=True):
     engine: str
     incarnation: int
+
+
+class EngineDied(Record, frozen=True):
+    """The supervisor saw it end. `unexplained`: nobody outside killed it."""
+
+    engine: str
+    incarnation: int
+    unexplained: bool
+
+
+class Quarantined(Record, frozen=True):
+    """Another gateway found that this content kills engines."""
+
+    content: str
+
+
+class Released(Record, frozen=True):
+    """The time of a quarantine is over."""
+
+    content: str
 
 
 class RouterEntry(Record, frozen=True):
@@ -134,7 +172,7 @@ class AskPlacement(Record, frozen=True):
 class OpenStream(Record, frozen=True):
     """Send the choice's `Generate` to this life of this engine.
 
-    `chosen` is how, where no router did: see `core`.
+    `chosen` is how, where no router did: see `core`. `alone`: while nothing else runs there.
     """
 
     choice: int
@@ -142,6 +180,7 @@ class OpenStream(Record, frozen=True):
     incarnation: int
     rank: int
     chosen: str = ""
+    alone: bool = False
 
 
 class Cancel(Record, frozen=True):
@@ -155,6 +194,22 @@ class Pause(Record, frozen=True):
 
     choice: int
     delay: float
+
+
+class Wait(Record, frozen=True):
+    """`WaitedLong` after `delay` seconds. Its client waits in the midst of an answer, or before."""
+
+    choice: int
+    delay: float
+    turn: int
+
+
+class Quarantine(Record, frozen=True):
+    """This content killed an engine while it ran alone: tell the other gateways, and `Released`
+    after a while.
+    """
+
+    content: str
 
 
 class StartPlacement(Record, frozen=True):
@@ -188,12 +243,26 @@ Event = (
     | Finished
     | ClientGone
     | Due
+    | WaitedLong
     | EngineEntry
     | EngineGone
+    | EngineDied
+    | Quarantined
+    | Released
     | RouterEntry
     | RouterGone
     | RouterSilent
     | LoadSeen
     | RoutingSeen
 )
-Effect = AskPlacement | OpenStream | Cancel | Pause | StartPlacement | EndPlacement | Fail
+Effect = (
+    AskPlacement
+    | OpenStream
+    | Cancel
+    | Pause
+    | Wait
+    | Quarantine
+    | StartPlacement
+    | EndPlacement
+    | Fail
+)

@@ -32,6 +32,7 @@ class Engine(msgspec.Struct):
     names: list[str]
     ranks: list[Rank]
     block_size: int = 0
+    resumes: bool = False
 
 
 class Fleet(msgspec.Struct):
@@ -41,13 +42,24 @@ class Fleet(msgspec.Struct):
     turn: int = 0
 
     def candidates(
-        self, model: str, rank: int | None = None, only: str | None = None
+        self,
+        model: str,
+        rank: int | None = None,
+        only: str | None = None,
+        *,
+        begun: bool = False,
     ) -> list[Candidate]:
-        """Where `model` can run now: on this rank, and on the engine `only`, if they are given."""
+        """Where `model` can run now: on this rank, and on the engine `only`, if they are given.
+
+        `begun`: where what another engine began can be continued.
+        """
         return [
             (name, number)
             for name, engine in self.engines.items()
-            if engine.ready and model in engine.names and (only is None or name == only)
+            if engine.ready
+            and model in engine.names
+            and (only is None or name == only)
+            and (engine.resumes or not begun)
             for number in range(len(engine.ranks))
             if rank is None or number == rank
         ]
@@ -104,17 +116,36 @@ class Fleet(msgspec.Struct):
         if engine is None or engine.incarnation != event.incarnation:
             ranks = [Rank() for _ in range(event.ranks)]
             self.engines[event.engine] = Engine(
-                event.incarnation, event.ready, event.names, ranks, event.block_size
+                event.incarnation,
+                event.ready,
+                event.names,
+                ranks,
+                event.block_size,
+                event.resumes,
             )
             return
         engine.ready, engine.names = event.ready, event.names
-        engine.block_size = event.block_size
+        engine.block_size, engine.resumes = event.block_size, event.resumes
         engine.ranks += [Rank() for _ in range(event.ranks - len(engine.ranks))]
 
     def gone(self, event: EngineGone) -> None:
         engine = self.engines.get(event.engine)
         if engine is not None and engine.incarnation <= event.incarnation:
             del self.engines[event.engine]
+
+    def dead(self, name: str, incarnation: int) -> None:
+        """Its streams say that this life is over; the directory will."""
+        engine = self.engines.get(name)
+        if engine is not None and engine.incarnation == incarnation:
+            engine.ready = False
+
+    def resumes(self, name: str) -> bool:
+        engine = self.engines.get(name)
+        return engine is not None and engine.resumes
+
+    def without_resumption(self, model: str) -> list[str]:
+        """Engines of `model` that can only begin anew."""
+        return [name for name, e in self.engines.items() if model in e.names and not e.resumes]
 
     def load(self, event: LoadSeen) -> None:
         engine, load = self.engines.get(event.engine), event.load

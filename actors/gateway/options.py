@@ -21,6 +21,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `api_keys_env` names an environment variable, `api_key_file` a file; both hold one key a line.
     `max_inflight` counts choices: a request with `n=4` is four. `max_pending_bytes` may wait for
     one slow reader, which is then cut off. `reuse_port` lets several gateways share a port.
+    A choice whose engine ends goes on elsewhere: `migration_limit` times at most without a new
+    token in between (0: never), after waiting for an engine for at most `migration_wait` seconds.
     `chat_template` is a file whose template replaces the models' own.
     """
 
@@ -35,6 +37,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_inflight: Positive = 4096
     max_pending_bytes: Positive = 1 << 20
     chat_template: str | None = None
+    migration_limit: Annotated[int, Meta(ge=0)] = 3
+    migration_wait: Annotated[float, Meta(gt=0)] = 60.0
 
 
 def read_options(raw: dict[str, Any]) -> Options:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
 
 from actors.gateway.choice import Order, Place, Sink
-from actors.gateway.core import GatewayCore
+from actors.gateway.content import content_of
+from actors.gateway.core import OVER, GatewayCore
 from actors.gateway.events import (
     AskPlacement,
     Cancel,
@@ -23,27 +25,39 @@ from actors.gateway.events import (
     OpenStream,
     Pause,
     Placed,
+    Quarantine,
+    Quarantined,
     Refused,
+    Released,
     Started,
     StartPlacement,
     Submit,
+    Wait,
+    WaitedLong,
 )
 from actors.gateway.http.errors import ApiError
 from bus.envelope import trace_id
 from bus.runtime import Runtime
 from schemas import placement
-from schemas.generate import Generate, Step
+from schemas.generate import Delta, Generate, Step
 from schemas.message import Message
 from schemas.refusal import Code, Refusal
+from schemas.suspects import ContentQuarantined
 
 PLACEMENT_TIMEOUT = 30.0
 """Seconds that a choice may wait in a router's queue."""
+KEEP_ALIVE = 10.0
+"""Seconds after which the client of a choice that waits for an engine gets a sign of life."""
+QUARANTINE = 600.0
+"""Seconds for which what killed an engine is refused."""
 
 
 class Running(msgspec.Struct):
     """One choice. `open` is the correlation id of its ask or stream, 0 between two of them.
 
-    `tell` wants to know where it runs, `routed` is what a router said of that, and which one.
+    `started`: the engine where it runs has given something. `tokens` are all so far, of engines
+    before too. `tell` wants to know where it runs, `routed` is what a router said of that, and
+    which one.
     """
 
     generate: Generate
@@ -51,6 +65,8 @@ class Running(msgspec.Struct):
     trace: str | None = None
     open: int = 0
     started: bool = False
+    resumed: bool = False
+    tokens: array[int] = msgspec.field(default_factory=lambda: array("I"))
     tell: Callable[[Place], None] | None = None
     routed: tuple[str, placement.Placed] | None = None
 
@@ -100,6 +116,8 @@ class Streams:
                     order.block_size,
                     generate.priority,
                     order.session,
+                    generate.text is None,
+                    content_of(generate) if self._core.state.suspects.any else "",
                 )
             )
         return keys
@@ -129,11 +147,12 @@ class Streams:
                 choice.started = True
                 self.handle(Started(key))
             try:
-                cut = choice.sink.push(delta)
+                cut = choice.sink.push(_continued(delta) if choice.resumed else delta)
             except Exception as error:  # one bad choice must not take the step from the others
                 self._rt.log.exception("choice failed", request_id=choice.generate.request_id)
                 self._fail(key, "internal", f"the output was not understood: {error!r}")
                 continue
+            choice.tokens.extend(delta.token_ids)
             if delta.finish_reason is not None:
                 self._rt.finish(delta.stream)
                 self._end(key)
@@ -153,10 +172,16 @@ class Streams:
             elif isinstance(effect, AskPlacement):
                 self._ask(effect)
             elif isinstance(effect, Cancel):
-                if (choice := self._running.get(effect.choice)) and choice.open:
-                    rt.cancel(choice.open)
+                self._withdraw(effect.choice)
             elif isinstance(effect, Pause):
                 rt.clock.call_later(effect.delay, partial(self.handle, Due(effect.choice)))
+            elif isinstance(effect, Wait):
+                late = WaitedLong(effect.choice, effect.turn)
+                rt.clock.call_later(effect.delay, partial(self.handle, late))
+                rt.clock.call_later(KEEP_ALIVE, partial(self._keep_alive, effect))
+            elif isinstance(effect, Quarantine):
+                rt.publish("suspects", ContentQuarantined(effect.content, QUARANTINE))
+                self._release_later(effect.content, QUARANTINE)
             elif isinstance(effect, StartPlacement):
                 rt.tell(effect.router, placement.PlacementStarted(effect.request_id))
             elif isinstance(effect, EndPlacement):
@@ -165,6 +190,28 @@ class Streams:
                 # Not at once: the one who submits it does not know its key yet.
                 rt.clock.call_later(0, partial(self._deliver, effect))
 
+    def quarantine(self, told: ContentQuarantined) -> None:
+        """Another gateway found it."""
+        self.handle(Quarantined(told.content))
+        self._release_later(told.content, told.seconds)
+
+    def _release_later(self, content: str, seconds: float) -> None:
+        self._rt.clock.call_later(seconds, partial(self.handle, Released(content)))
+
+    def _withdraw(self, key: int) -> None:
+        choice = self._running.get(key)
+        if choice is not None and choice.open:
+            self._rt.cancel(choice.open)
+            self._by_stream.pop(choice.open, None)
+            choice.open = 0
+
+    def _keep_alive(self, wait: Wait) -> None:
+        choice = self._running.get(wait.choice)
+        if choice is None or not self._core.state.waits(wait.choice, wait.turn):
+            return
+        choice.sink.wait()
+        self._rt.clock.call_later(KEEP_ALIVE, partial(self._keep_alive, wait))
+
     def _open(self, effect: OpenStream) -> None:
         choice = self._running[effect.choice]
         generate = choice.generate
@@ -172,6 +219,10 @@ class Streams:
             choice.tell(_place(effect, choice.routed))
         if effect.rank != generate.rank:
             generate = msgspec.structs.replace(generate, rank=effect.rank)
+        choice.started = False
+        if choice.tokens or effect.alone:
+            choice.resumed = bool(choice.tokens)
+            generate = _resuming(generate, choice.tokens, alone=effect.alone)
         choice.open = self._rt.stream(
             effect.engine,
             generate,
@@ -212,7 +263,8 @@ class Streams:
             return
         self._by_stream.pop(choice.open, None)
         choice.open = 0
-        self.handle(Refused(key, code, message, param))
+        content = content_of(choice.generate) if code in OVER else ""
+        self.handle(Refused(key, code, message, param, len(choice.tokens), content))
 
     def _fail(self, key: int, code: Code, message: str) -> None:
         choice = self._running[key]
@@ -240,6 +292,23 @@ class Streams:
         choice = self._running.pop(key, None)
         if choice is not None:
             self._by_stream.pop(choice.open, None)
+
+
+def _resuming(generate: Generate, tokens: array[int], *, alone: bool) -> Generate:
+    """What comes after these output tokens. The prompt's logprobs were given with the first."""
+    sampling = generate.sampling
+    if tokens and sampling.prompt_logprobs is not None:
+        sampling = msgspec.structs.replace(sampling, prompt_logprobs=None)
+    return msgspec.structs.replace(
+        generate, sampling=sampling, resumed=tokens.tolist(), alone=alone
+    )
+
+
+def _continued(delta: Delta) -> Delta:
+    """What the client hears of its prompt is what the first engine said."""
+    if delta.prompt_tokens is None and delta.cached_tokens is None:
+        return delta
+    return msgspec.structs.replace(delta, prompt_tokens=None, cached_tokens=None)
 
 
 def _place(opened: OpenStream, routed: tuple[str, placement.Placed] | None) -> Place:

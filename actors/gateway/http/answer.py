@@ -15,6 +15,8 @@ from actors.gateway.http.pipe import Pipe
 from schemas.refusal import Code
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": waiting for an engine\n\n"
+"""A comment, which readers of server-sent events pass over."""
 encode = msgspec.json.Encoder().encode
 
 
@@ -139,6 +141,11 @@ class StreamAnswer(Answer):
             return
         self.pipe.write((b"data: ", error.body(), b"\n\n", DONE))
         self.pipe.end()
+
+    def keep_alive(self) -> None:
+        """Before the first line nothing is sent: another status can still be chosen."""
+        if self.pipe.started:
+            self.pipe.write((KEEP_ALIVE,))
 
     def complete(self) -> None:
         if self._include_usage:

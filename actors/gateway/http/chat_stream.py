@@ -90,6 +90,9 @@ class PlainChatChoice:
     def fail(self, code: Code, message: str, param: str | None) -> None:
         self._answer.choice_failed(code, message, param)
 
+    def wait(self) -> None:
+        self._answer.keep_alive()
+
 
 def greet(
     answer: StreamAnswer,
@@ -192,6 +195,9 @@ class ChatChoice:
 
     def fail(self, code: Code, message: str, param: str | None) -> None:
         self._answer.choice_failed(code, message, param)
+
+    def wait(self) -> None:
+        self._answer.keep_alive()
 
     def _pieces(self, text: str, ids: list[int], ended: bool) -> list[ChatDelta]:
         if self._parser is None:

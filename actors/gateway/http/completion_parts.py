@@ -83,6 +83,9 @@ class CompletionStream:
     def fail(self, code: Code, message: str, param: str | None) -> None:
         self._answer.choice_failed(code, message, param)
 
+    def wait(self) -> None:
+        self._answer.keep_alive()
+
     def _logprobs(self, rows: list[Row], ids: list[int], top: int) -> CompletionLogprobs:
         made = completion_logprobs(rows, ids, top, self._spelling, self._offset)
         if made.tokens:

@@ -40,3 +40,6 @@ class Collected:
 
     def fail(self, code: Code, message: str, param: str | None) -> None:
         self._answer.choice_failed(code, message, param)
+
+    def wait(self) -> None:
+        """One JSON body has no place for that."""
