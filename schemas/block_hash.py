@@ -12,11 +12,19 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from xxhash import xxh3_64_intdigest as xxh3
 
+prefix_hashes: Callable[[list[int], int, int], bytes] | None
+try:
+    from schemas._hashing import prefix_hashes
+except ImportError:
+    prefix_hashes = None  # installed without a compiler, or run from a checkout never built
+
+SHORTEST = 3
+"""Tokens of a block that the extension takes."""
 SEED = 1337
 MASK = 2**64 - 1
 
@@ -66,7 +74,10 @@ def prompt_hashes(
 
     Raises `OverflowError` for a token id below 0 or above 2**32 - 1.
     """
-    seed, packed = seed_of(lora, salt), array("I", tokens).tobytes()
+    seed = seed_of(lora, salt)
+    if prefix_hashes is not None and not images and block_size >= SHORTEST:
+        return prefix_hashes(tokens if isinstance(tokens, list) else list(tokens), block_size, seed)
+    packed = array("I", tokens).tobytes()
     width = 4 * block_size
     blocks = [
         token_hash(packed[start:end], seed, images.get(number, ()) if images else ())

@@ -23,6 +23,7 @@ from actors.kv_events.effects import (
     Tick,
 )
 from actors.kv_events.feed import FAR, LIFE_BITS, Feed, Verdict
+from actors.kv_events.quick import QuickTable
 from actors.kv_events.shelves import (
     cleared_batch,
     name_parts,
@@ -30,7 +31,7 @@ from actors.kv_events.shelves import (
     stored_batches,
 )
 from actors.kv_events.state import Life, Whole
-from actors.kv_events.table import Gone, Table
+from actors.kv_events.table import Gone
 from actors.kv_events.wire import Cleared, Event, Keep, UnreadableError, cut, decode, filtered
 from schemas.block_hash import prompt_hashes, unpack
 from schemas.kv import (
@@ -58,7 +59,7 @@ class KvEventCore:
         self.rank = rank
         self.sequence = incarnation << LIFE_BITS
         self.life = Life()
-        self.table = Table()
+        self.table = QuickTable()
         self.feeds = {name: Feed(name, replayable=can) for name, can in replayable.items()}
         self._unsaid = 0  # batches of sources that went into no public one yet
         self._effects: list[Effect] = []
@@ -86,6 +87,7 @@ class KvEventCore:
         return effects
 
     def snapshot(self) -> bytes:
+        self.table.settle()
         feeds = {name: feed.state for name, feed in self.feeds.items()}
         return msgspec.msgpack.encode(
             Whole(
@@ -139,7 +141,7 @@ class KvEventCore:
             sum(feed.refused for feed in feeds),
             state.nameless,
             self.complete,
-            {tier: len(state.names[tier]) for tier in TIERS if state.names[tier]},
+            self.table.named(),
         )
 
     @property
@@ -154,18 +156,17 @@ class KvEventCore:
         """A snapshot of this moment, made bit by bit while the state goes on."""
         common = (self.engine, self.life.incarnation, self.rank, self.sequence, False)
         if form == "blocks":
-            for changes in name_parts(self.table.state.names):
+            for changes in name_parts(self.table.packed_names()):
                 yield KvSnapshotPart(*common, changes)
             return
-        held, blocks = self.table.held(), dict(self.table.blocks)
+        held, blocks = self.table.everything()
         size = self.table.state.block_size
         for payload, _ in stored_batches(now, self.rank, size, blocks, held):
             yield KvSnapshotPart(*common, [], [payload])
 
     def match(self, ask: AskKvMatch) -> KvMatch:
         """Raises `ValueError` for blocks that are no whole number of hashes, or for bad tokens."""
-        state = self.table.state
-        size = state.block_size
+        size = self.table.state.block_size
         packed = ask.blocks
         if not packed and size:
             try:
@@ -176,8 +177,8 @@ class KvEventCore:
         found: dict[str, int] = {}
         at = 0
         for tier in TIERS:
-            start, here = at, state.names[tier]
-            while at < len(names) and names[at] in here:
+            start = at
+            while at < len(names) and self.table.has(tier, names[at]):
                 at += 1
             if at > start:
                 found[tier] = at - start
@@ -290,7 +291,7 @@ class KvEventCore:
         while (batch := feed.pop()) is not None:
             sequence, payload = batch
             try:
-                events = decode(payload)
+                self._take(feed, payload, now)
             except UnreadableError as error:
                 feed.refuse(sequence)
                 text = f"batch {sequence} of {feed.name}: {error}"
@@ -298,17 +299,20 @@ class KvEventCore:
                 if not replayed:
                     self._mend(feed, now)
                 return
-            self._take(feed, payload, events, now)
 
-    def _take(self, feed: Feed, payload: bytes, events: Sequence[Event], now: float) -> None:
-        self._unsaid += 1
-        for event in events:
-            if event.__class__ is Cleared or isinstance(event, Cleared):
+    def _take(self, feed: Feed, payload: bytes, now: float) -> None:
+        """Raises `UnreadableError`, and then nothing has changed."""
+        applied = self.table.take(feed.name, payload)
+        if applied is None:
+            events = decode(payload)
+            if any(isinstance(event, Cleared) for event in events):
+                self._unsaid += 1
                 self._take_cleared(feed, payload, events, now)
                 return
-        applied = self.table.apply(feed.name, events)
+            applied = self.table.apply(feed.name, events)
+        self._unsaid += 1
         public = filtered(payload, applied.keeps) if applied.keeps else payload
-        if public is not None and events:
+        if public is not None and applied.count:
             self._publish(public, applied.changes)
 
     def _take_cleared(
@@ -318,7 +322,7 @@ class KvEventCore:
         after = 1 + max(i for i, event in enumerate(events) if isinstance(event, Cleared))
         self.table.state.events += after
         feed.state.blind = False
-        others = self._others_hold(feed.name)
+        others = self.table.others_hold(feed.name)
         if others:
             self._clear(feed.name, now)
         else:
@@ -338,14 +342,6 @@ class KvEventCore:
             payload = filtered(payload, shifted) or payload
         self._publish(payload, applied.changes, cleared=True)
 
-    def _others_hold(self, source: str) -> bool:
-        return any(
-            copies
-            for shelf in self.table.state.shelves
-            for name, copies in shelf.copies.items()
-            if name != source
-        )
-
     def _clear(self, source: str, now: float) -> None:
         """All that this source holds is gone, and readers learn it.
 
@@ -359,11 +355,9 @@ class KvEventCore:
             self._publish_removed(now, gone, changes)
             return
         self._publish(cleared_batch(now, self.rank), [], cleared=True)
-        table = self.table
-        held = table.held()
-        for payload, stored in stored_batches(
-            now, self.rank, table.state.block_size, table.blocks, held
-        ):
+        held, blocks = self.table.everything()
+        size = self.table.state.block_size
+        for payload, stored in stored_batches(now, self.rank, size, blocks, held):
             self._publish(payload, stored)
 
     def _publish_removed(self, now: float, gone: list[Gone], changes: list[KvChange]) -> None:
@@ -453,7 +447,7 @@ class KvEventCore:
         if batch is None:
             return
         try:
-            self._take(feed, batch[1], decode(batch[1]), now)
+            self._take(feed, batch[1], now)
         except UnreadableError:
             feed.state.refused += 1  # the census contains what it would have said
 

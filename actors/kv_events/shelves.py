@@ -56,14 +56,14 @@ def cleared_batch(ts: float, rank: int) -> bytes:
     return encode_events(ts, rank, [AllBlocksCleared()])
 
 
-def name_parts(names: Mapping[Tier, Mapping[int, int]]) -> list[list[KvChange]]:
-    """All names, as the changes of bounded parts of a snapshot."""
+def name_parts(names: Mapping[Tier, bytes]) -> list[list[KvChange]]:
+    """All names, packed by tier, as the changes of bounded parts of a snapshot."""
     width = 8 * PART_NAMES
-    packed = [(tier, array("Q", names[tier]).tobytes()) for tier in TIERS]
     return [
-        [KvChange("stored", tier, blocks[start : start + width])]
-        for tier, blocks in packed
-        for start in range(0, len(blocks), width)
+        [KvChange("stored", tier, names[tier][start : start + width])]
+        for tier in TIERS
+        if tier in names
+        for start in range(0, len(names[tier]), width)
     ]
 
 

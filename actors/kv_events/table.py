@@ -99,10 +99,11 @@ class State(msgspec.Struct):
 
 
 class Applied(msgspec.Struct):
-    """What a list of events did. `keeps` is empty if all of them go on as they are."""
+    """What `count` events did. `keeps` is empty if all of them go on as they are."""
 
     keeps: list[Keep]
     changes: list[KvChange]
+    count: int
 
 
 class Gone(msgspec.Struct):
@@ -141,8 +142,8 @@ class Table:
                 gone = self._removed(source, event)
             if gone is not None:
                 self.state.duplicates += len(gone)
-                keeps.append(Keep(number, _others(len(event.block_hashes), gone)))
-        return Applied(keeps, self.take_changes())
+                keeps.append(Keep(number, others(len(event.block_hashes), gone)))
+        return Applied(keeps, self.take_changes(), len(events))
 
     def take_changes(self) -> list[KvChange]:
         """What has changed outside since the last call."""
@@ -468,6 +469,9 @@ class Table:
             event.kv_cache_spec_sliding_window,
             event.locality,
         )
+        return self._put_up(key, shelf)
+
+    def _put_up(self, key: Key, shelf: Shelf) -> Shelf:
         self._shelves[key] = shelf
         self.state.shelves.append(shelf)
         return shelf
@@ -477,7 +481,7 @@ def _held_elsewhere(shelf: Shelf, source: str, block_hash: BlockHash) -> bool:
     return any(block_hash in c for name, c in shelf.copies.items() if name != source)
 
 
-def _others(count: int, numbers: Iterable[int]) -> list[tuple[int, int]]:
+def others(count: int, numbers: Iterable[int]) -> list[tuple[int, int]]:
     """The ranges of 0 to `count` without these, ascending."""
     ranges, start = [], 0
     for number in numbers:

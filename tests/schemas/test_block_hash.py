@@ -34,6 +34,26 @@ def test_a_sequence_hash_names_the_whole_prefix():
     assert list(block_hash.unpack(packed)) == [9143094415614847814, stated]
 
 
+@pytest.mark.skipif(block_hash.prefix_hashes is None, reason="the extension was not built here")
+@pytest.mark.parametrize("size", [*range(1, 66), 128, 256, 257, 512])
+def test_the_extension_hashes_as_xxhash_does(size, monkeypatch):
+    tokens = [number * 2654435761 % 2**32 for number in range(3 * size + size // 2)]
+    found = [block_hash.prompt_hashes(tokens, size, salt=salt) for salt in (None, "a")]
+    found.append(block_hash.prompt_hashes(tuple(tokens), size))
+    monkeypatch.setattr(block_hash, "prefix_hashes", None)
+    pure = [block_hash.prompt_hashes(tokens, size, salt=salt) for salt in (None, "a")]
+    assert found == [*pure, pure[0]]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error"),
+    [([1, -1], OverflowError), ([2**32], OverflowError), (["1"], TypeError), ([1.0], TypeError)],
+)
+def test_what_is_no_token_is_refused(tokens, error):
+    with pytest.raises(error):
+        block_hash.prompt_hashes(tokens, 16)
+
+
 @pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 31, 32])
 def test_only_full_blocks_have_one(length):
     assert len(block_hash.prompt_hashes([7] * length, 16)) == 8 * (length // 16)

@@ -25,6 +25,7 @@ from actors.kv_events.effects import (
     Started,
     Tick,
 )
+from schemas.block_hash import unpack
 from tests.actors.kv_events.model import LIFE, BusReader, Cache, VllmReader
 
 
@@ -168,10 +169,11 @@ def check(link: Link) -> None:
     core, table = link.core, link.core.table.state
     held, names = link.engine.held(), link.engine.names()
     unknown = {("GPU", h) for h in table.unknown.get(ENGINE, ())}
-    nameless = {h for h, block in table.blocks.items() if block.name is None}
+    blocks = core.table.everything()[1]
+    nameless = {h for h, block in blocks.items() if block.name is None}
     assert link.vllm.held() <= held
     assert link.bus.held() <= names
-    assert link.bus.held() == set(table.names["device"])
+    assert link.bus.held() == set(unpack(core.table.packed_names()["device"]))
     if core.complete:
         event("complete")
         assert link.vllm.held() == held

@@ -1,0 +1,200 @@
+"""The table as KvEventCore uses it: in C while that can be, else in Python. Pure.
+
+Most ranks only ever have one shelf: one source, the GPU, one group, integers for hashes, and no
+adapters, salts or images. As long as that is so, all is in the extension, which also reads the
+batches. At the first that is not so the state moves to `Table`, until all is cleared.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+
+from actors.kv_events.table import Applied, Block, Gone, Key, Shelf, State, Table, others
+from actors.kv_events.wire import MAX_PAYLOAD, Event, Keep, decode
+from schemas.block_hash import SEED, pack, unpack
+from schemas.kv import TIERS, KvChange, Tier
+from schemas.kv_events import BlockHash
+
+try:
+    from actors.kv_events._native import NativeShelf
+except ImportError:
+    NATIVE: type[NativeShelf] | None = None  # installed without a compiler, or never built
+else:
+    NATIVE = NativeShelf
+
+MAX_SIZE = 4096
+"""Tokens of a block that the extension takes."""
+_further = struct.Struct("=III").iter_unpack  # number of the event, its blocks, number of the block
+
+
+class QuickTable(Table):
+    """`native` None: all in Python."""
+
+    def __init__(self, native: type[NativeShelf] | None = NATIVE) -> None:
+        self._native = native
+        self._quick: NativeShelf | None = None
+        self._owner = ""
+        super().__init__()
+        self._begin()
+
+    @property
+    def implementation(self) -> str:
+        """Where the blocks are now."""
+        return "python" if self._quick is None else "native"
+
+    def restore(self, state: State) -> None:
+        self._quick = None
+        super().restore(state)
+
+    def take(self, source: str, payload: bytes) -> Applied | None:
+        """A whole batch; None, with nothing changed, if its events are for `apply`."""
+        quick = self._quick
+        if quick is None or self._owner not in ("", source) or len(payload) > MAX_PAYLOAD:
+            return None
+        outcome = quick.apply(payload)
+        if outcome is None:
+            return None
+        count, done, removed, stored, further = outcome
+        state = self.state
+        state.events += done
+        self._owner = source
+        if not state.measured and quick.block_size:
+            state.block_size, state.measured = quick.block_size, True
+        keeps = self._keeps(further) if further else []
+        if done < count:
+            return self._hand_over(source, payload, done, keeps, removed, stored)
+        changes = []
+        if removed:
+            changes.append(KvChange("removed", "device", removed))
+        if stored:
+            changes.append(KvChange("stored", "device", stored))
+        return Applied(keeps, changes, count)
+
+    def apply(self, source: str, events: Sequence[Event]) -> Applied:
+        if events:
+            self.settle()
+        return super().apply(source, events)
+
+    def clear(self, source: str) -> list[Gone]:
+        gone = []
+        quick = self._quick
+        if quick is not None and quick.blocks and self._owner == source:
+            gone.append(Gone(self._own_shelf(quick), [row[0] for row in quick.dump()]))
+            self._delta = {"device": dict.fromkeys(unpack(quick.names()), False)}
+            self._quick = None
+        gone += super().clear(source)
+        if self._quick is None or not self._quick.blocks:
+            self._begin()
+        return gone
+
+    def reconcile(
+        self,
+        source: str,
+        counts: Mapping[BlockHash, int],
+        groups: Mapping[int, Mapping[BlockHash, int]],
+    ) -> list[Gone]:
+        self.settle()
+        return super().reconcile(source, counts, groups)
+
+    def settle(self) -> None:
+        """From now on all is in Python."""
+        quick, self._quick = self._quick, None
+        if quick is None or not quick.blocks:
+            return
+        copies = self._own_shelf(quick).copies.setdefault(self._owner, {})
+        names = self.state.names["device"]
+        for block_hash, parent, tokens, name, count in quick.dump():
+            self.blocks[block_hash] = _plain(parent, tokens, name)
+            copies[block_hash] = count
+            names[name] = names.get(name, 0) + 1
+
+    # --- what others ask ---
+
+    def everything(self) -> tuple[list[tuple[Shelf, list[BlockHash]]], dict[BlockHash, Block]]:
+        """What lies on each shelf, and what it is; both do not change any more."""
+        quick = self._quick
+        if quick is None or not quick.blocks:
+            return self.held(), dict(self.blocks)
+        blocks: dict[BlockHash, Block] = {
+            row[0]: _plain(row[1], row[2], row[3]) for row in quick.dump()
+        }
+        return [(self._own_shelf(quick), list(blocks))], blocks
+
+    def others_hold(self, source: str) -> bool:
+        """Another source has blocks."""
+        if self._quick is not None:
+            return self._quick.blocks > 0 and self._owner != source
+        return any(
+            copies
+            for shelf in self.state.shelves
+            for name, copies in shelf.copies.items()
+            if name != source
+        )
+
+    def named(self) -> dict[str, int]:
+        """How many names there are, in tiers that have any."""
+        if self._quick is not None:
+            return {"device": self._quick.named} if self._quick.named else {}
+        names = self.state.names
+        return {tier: len(names[tier]) for tier in TIERS if names[tier]}
+
+    def packed_names(self) -> dict[Tier, bytes]:
+        if self._quick is not None:
+            return {"device": self._quick.names()}
+        return {tier: pack(names) for tier, names in self.state.names.items()}
+
+    def has(self, tier: Tier, name: int) -> bool:
+        if self._quick is not None:
+            return tier == "device" and self._quick.has(name)
+        return name in self.state.names[tier]
+
+    # --- inside ---
+
+    def _begin(self) -> None:
+        """With nothing in it; what is not, stays as it is."""
+        state = self.state
+        if self._native is None or state.blocks or any(state.unknown.values()) or state.outside:
+            return
+        size = state.block_size if state.measured else 0
+        if size <= MAX_SIZE:
+            self._quick = self._native(size)
+            self._owner = ""
+
+    def _own_shelf(self, quick: NativeShelf) -> Shelf:
+        assert quick.shelf is not None, "it has blocks"
+        medium, group, kind = quick.shelf
+        key: Key = (medium, group, None)
+        shelf = self._shelves.get(key)
+        return self._put_up(key, Shelf(key, "device", {}, kind)) if shelf is None else shelf
+
+    def _keeps(self, further: bytes) -> list[Keep]:
+        rows = list(_further(further))
+        self.state.duplicates += len(rows)
+        return [
+            Keep(number, others(blocks, [row[2] for row in group]))
+            for (number, blocks), group in groupby(rows, itemgetter(0, 1))
+        ]
+
+    def _hand_over(
+        self,
+        source: str,
+        payload: bytes,
+        done: int,
+        keeps: list[Keep],
+        removed: bytes,
+        stored: bytes,
+    ) -> Applied:
+        """The events from number `done` on are not for the extension: a parent is not known."""
+        self.settle()
+        delta = dict.fromkeys(unpack(removed), False)
+        self._delta = {"device": delta | dict.fromkeys(unpack(stored), True)}
+        rest = super().apply(source, decode(payload)[done:])
+        keeps += [Keep(keep.event + done, keep.ranges) for keep in rest.keeps]
+        return Applied(keeps, rest.changes, done + rest.count)
+
+
+def _plain(parent: int | None, tokens: bytes, name: int) -> Block:
+    return Block(parent, tokens, name, SEED, None, None, None, 1)

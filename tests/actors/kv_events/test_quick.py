@@ -1,0 +1,149 @@
+"""The extension says the same as Python does, and reads nothing that is not there."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from actors.kv_events.quick import NATIVE, QuickTable
+from tests.actors.kv_events.pair import SIZE, Maker, Pair
+
+ROOT = Path(__file__).parents[3]
+encode = msgspec.msgpack.encode
+
+needs_native = pytest.mark.skipif(NATIVE is None, reason="the extension was not built here")
+
+
+def stored(hashes: list[int], parent: int | None = None, **more: object) -> dict[str, object]:
+    ids = list(range(SIZE * len(hashes)))
+    made = {"type": "BlockStored", "block_hashes": hashes, "parent_block_hash": parent}
+    return made | {"token_ids": ids, "block_size": SIZE, "medium": "GPU"} | more
+
+
+def removed(hashes: list[int]) -> dict[str, object]:
+    return {"type": "BlockRemoved", "block_hashes": hashes, "medium": "GPU"}
+
+
+def batch(*events: dict[str, object]) -> bytes:
+    return encode([0.5, events, 0])
+
+
+@needs_native
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_random_batches_do_the_same_in_both(seed, steps):
+    pair = Pair(NATIVE)
+    maker = Maker(random.Random(seed), pair.pure)
+    for _ in range(steps):
+        event(pair.take(maker.payload()))
+    pair.settle()
+
+
+@needs_native
+def test_plain_batches_stay_native():
+    pair = Pair(NATIVE)
+    for start in range(0, 6000, 20):  # it grows many times over
+        chain = list(range(start, start + 20))
+        assert pair.take(batch(stored(chain, start - 1 if start else None))) == "native"
+        if start >= 2000:
+            gone = batch(removed(list(range(start - 2000, start - 1980))))
+            assert pair.take(gone) == "native"
+    pair.compare()
+    assert pair.take(batch({"type": "AllBlocksCleared"})) == "native"
+    assert pair.take(batch(stored([1, 2]))) == "native"
+    pair.settle()
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        stored([7], lora_name="adapter"),
+        stored([7], extra_keys=[["salt"]]),
+        stored([7], medium="CPU"),
+        stored([7], 4711),  # a parent of which nothing is known
+        {"type": "BlockRemoved", "block_hashes": [1], "medium": "CPU"},
+    ],
+)
+def test_what_is_not_plain_moves_all_to_python_until_a_clear(foreign):
+    pair = Pair(NATIVE)
+    assert pair.take(batch(stored([1, 2]), stored([2]))) == "native"
+    assert pair.take(batch(stored([3], 2), removed([2]), foreign, stored([4], 3))) == "python"
+    pair.compare()
+    assert pair.take(batch({"type": "AllBlocksCleared"})) == "native"
+    assert pair.take(batch(stored([5]))) == "native"
+    pair.settle()
+
+
+@needs_native
+def test_another_source_moves_all_to_python():
+    pair = Pair(NATIVE)
+    assert pair.take(batch(stored([1, 2]))) == "native"
+    assert pair.take(batch(stored([1])), "other") == "python"
+    pair.settle()
+
+
+@needs_native
+def test_a_payload_cut_anywhere_is_left_alone():
+    whole = batch(stored([1, 2**40, 3], session_id="a"), removed([1]))
+    for end in range(len(whole)):
+        assert NATIVE(0).apply(whole[:end]) is None
+    assert NATIVE(0).apply(whole) is not None
+
+
+def test_without_the_extension_all_is_in_python():
+    table = QuickTable(None)
+    assert table.take("engine", batch(stored([1]))) is None
+    assert table.implementation == "python"
+
+
+def sanitizer() -> str | None:
+    """The library that a program must load first to run sanitized code."""
+    if shutil.which("gcc") is None:
+        return None
+    done = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False
+    )
+    path = done.stdout.strip()
+    return path if Path(path).is_absolute() else None
+
+
+def test_random_batches_under_the_sanitizers(tmp_path):
+    library = sanitizer()
+    if library is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("needs gcc with libasan, and Python's headers")
+    include = f"-I{sysconfig.get_path('include')}"
+    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+    warn = ("-std=c11", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror")
+    built = []
+    for source in ("actors/kv_events/_native", "schemas/_hashing"):
+        built.append(str(tmp_path / f"{Path(source).name}.abi3.so"))
+        files = (str(ROOT / f"{source}.c"), "-o", built[-1])
+        command = ["gcc", *sanitize, *warn, include, "-shared", "-fPIC", *files]
+        subprocess.run(command, check=True)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("fuzz.py")), *built],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONMALLOC": "malloc",  # else freed memory is not given back where it is watched
+            "LD_PRELOAD": library,
+            "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("equal after")
