@@ -25,8 +25,11 @@ from launch.rundir import RunDir
 from launch.supervisor.processes import LAST_WORDS, OUTSIDE
 from launch.vllm_logs import route_vllm_logs
 
+SUPERVISOR_PID = "CALLBOARD_SUPERVISOR_PID"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 DRAIN = 30.0
+ORPHAN_DRAIN, ORPHAN_END = 1.0, 4
+"""Seconds without a supervisor: for what runs, and for all. Nothing can go on elsewhere then."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,12 +76,26 @@ async def live(identity: Identity, run_dir: RunDir) -> tuple[str, int]:
         on_stopped=stopped.set,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, runtime.drain, DRAIN)
+        loop.add_signal_handler(number, _end, runtime)
     runtime.start()
     await stopped.wait()
     if not runtime.failed:
         return "", 0
     return runtime.detail, OUTSIDE if runtime.ended_outside else 1
+
+
+def _end(runtime: Runtime) -> None:
+    """Drain; quickly where the signal says that the supervisor died."""
+    if not _orphaned():
+        runtime.drain(DRAIN)
+        return
+    signal.alarm(ORPHAN_END)  # by the kernel: an engine that is loading cannot be interrupted
+    runtime.drain(ORPHAN_DRAIN)
+
+
+def _orphaned() -> bool:
+    parent = os.environ.get(SUPERVISOR_PID)
+    return parent is not None and os.getppid() != int(parent)
 
 
 def config_options(run_dir: RunDir) -> dict[str, Any]:
@@ -89,10 +106,9 @@ def config_options(run_dir: RunDir) -> dict[str, Any]:
 
 def end_with_parent() -> None:
     """SIGTERM when the supervisor dies, however it dies: no actor outlives its topology."""
-    parent = os.environ.get("CALLBOARD_SUPERVISOR_PID")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if parent is not None and os.getppid() != int(parent):
+    if _orphaned():
         sys.exit("the supervisor died while this actor was being started")
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.marks import sweep
 from launch.scratch import Scratch
 
 SOCKET_PATH_LIMIT = 107
@@ -121,8 +122,8 @@ def check_name(name: str) -> str:
 def claim(name: str) -> RunDir:
     """Make the directory of topology `name` for this process.
 
-    What a dead topology of that name left behind is removed. Raises `AlreadyRunning` while a
-    live one has it, `RunDirError` where the directory cannot be private or is too deep.
+    What a dead topology of that name left behind is ended and removed. Raises `AlreadyRunning`
+    while a live one has it, `RunDirError` where the directory cannot be private or is too deep.
     """
     base = base_directory()
     run_dir = RunDir(base / check_name(name))
@@ -132,6 +133,7 @@ def claim(name: str) -> RunDir:
     with _locked(base):
         if (pid := _live_pid(run_dir)) is not None:
             raise AlreadyRunning(name, pid)
+        sweep(run_dir.path)
         run_dir.scratch.clear()
         shutil.rmtree(run_dir.path, ignore_errors=True)
         try:

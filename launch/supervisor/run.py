@@ -17,6 +17,7 @@ from bus.clock import LoopClock
 from bus.runtime import Identity, Runtime
 from bus.zmq_transport import ZmqTransport
 from launch.addresses import SUPERVISOR, ipc_addresses
+from launch.marks import mark
 from launch.rundir import RunDir
 from launch.supervisor.actor import SupervisorActor
 from launch.supervisor.core import SupervisorCore
@@ -96,7 +97,11 @@ async def _supervise(
         list(plan.actors),
         run_dir,
         log_level=plan.log_level,
-        environment={**plan.environment, PROGRESS: str(run_dir.scratch.shared())},
+        environment={
+            **plan.environment,
+            **mark(run_dir.path),
+            PROGRESS: str(run_dir.scratch.shared()),
+        },
         on_change=on_change,
         on_finish=on_finish,
     )
