@@ -106,25 +106,41 @@ class Stream(msgspec.Struct):
 
 
 class State(msgspec.Struct):
+    """`held` are the requests of streams that wait, in order; `alone` is the one that runs so."""
+
     phase: Phase = "loading"
     names: list[str] = []
     ranks: int = 1
     last_key: int = 0
     streams: dict[int, Stream] = {}
+    held: dict[int, Generate] = {}
+    alone: int = 0
+
+
+HELD = 4096
+"""Requests that may wait for one that is to run alone, or runs so."""
 
 
 class EngineCore:
-    """Every stream that was asked for ends: in a delta with a finish reason, or in a refusal."""
+    """Every stream that was asked for ends: in a delta with a finish reason, or in a refusal.
+
+    A request that is to run alone waits until nothing else runs, and those that come later wait
+    until it has ended: the order in which they were asked for is kept.
+    """
 
     def __init__(self) -> None:
         self.state = State()
         self._keys: dict[tuple[str, int], int] = {}
 
     def handle(self, event: Event) -> list[Effect]:
+        effects = self._handle(event)
+        return effects + self._admit() if self.state.held else effects
+
+    def _handle(self, event: Event) -> list[Effect]:
         if isinstance(event, Stepped):
             return self._stepped(event.deltas)
         if isinstance(event, Asked):
-            return [self._asked(event)]
+            return self._asked(event)
         if isinstance(event, Withdrawn):
             return self._abort([self._keys.get((event.peer, event.stream), 0)])
         if isinstance(event, PeerLost):
@@ -152,15 +168,35 @@ class EngineCore:
         self.state = msgspec.msgpack.decode(data, type=State)
         self._keys = {(s.peer, s.stream): key for key, s in self.state.streams.items()}
 
-    def _asked(self, event: Asked) -> Effect:
+    def _asked(self, event: Asked) -> list[Effect]:
         state, request = self.state, event.request
         code, text = self._objection(request)
         if code is not None:
-            return Refuse(event.peer, event.stream, code, text)
-        state.last_key += 1
-        state.streams[state.last_key] = Stream(event.peer, event.stream)
-        self._keys[event.peer, event.stream] = state.last_key
-        return Submit(state.last_key, event.stream, request)
+            return [Refuse(event.peer, event.stream, code, text)]
+        waits = bool(state.held or state.alone or (request.alone and state.streams))
+        state.last_key = key = state.last_key + 1
+        state.streams[key] = Stream(event.peer, event.stream)
+        self._keys[event.peer, event.stream] = key
+        if waits:
+            state.held[key] = request
+            return []
+        return [self._submit(key, request)]
+
+    def _submit(self, key: int, request: Generate) -> Submit:
+        if request.alone:
+            self.state.alone = key
+        return Submit(key, self.state.streams[key].stream, request)
+
+    def _admit(self) -> list[Effect]:
+        """Let those that wait run, in order, as far as they may."""
+        state, effects = self.state, list[Effect]()
+        while state.held and not state.alone:
+            key, request = next(iter(state.held.items()))
+            if request.alone and len(state.streams) > len(state.held):
+                break
+            del state.held[key]
+            effects.append(self._submit(key, request))
+        return effects
 
     def _objection(self, request: Generate) -> tuple[Code | None, str]:
         state = self.state
@@ -174,6 +210,8 @@ class EngineCore:
             return "not_found", f"model {request.model!r} is not served here"
         if request.rank is not None and not 0 <= request.rank < state.ranks:
             return "invalid", f"rank {request.rank}: this engine has ranks 0 to {state.ranks - 1}"
+        if len(state.held) >= HELD:
+            return "overloaded", f"{HELD} requests wait for one that runs alone; try again later"
         return None, ""
 
     def _stepped(self, deltas: Sequence[tuple[int, Delta]]) -> list[Effect]:
@@ -193,7 +231,9 @@ class EngineCore:
         return [Send(peer, Step(sent), ended) for peer, (sent, ended) in messages.items()]
 
     def _abort(self, keys: list[int]) -> list[Effect]:
-        known = [key for key in keys if self._forget(key) is not None]
+        # The backend has never seen those that still wait.
+        held = self.state.held.keys() & set(keys)
+        known = [key for key in keys if self._forget(key) is not None and key not in held]
         return [Abort(known)] if known else []
 
     def _refuse(self, keys: list[int], code: Code, text: str) -> list[Effect]:
@@ -204,4 +244,7 @@ class EngineCore:
         stream = self.state.streams.pop(key, None)
         if stream is not None:
             del self._keys[stream.peer, stream.stream]
+            self.state.held.pop(key, None)
+            if key == self.state.alone:
+                self.state.alone = 0
         return stream

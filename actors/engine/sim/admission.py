@@ -32,7 +32,28 @@ def check(request: Generate, options: SimOptions, vocabulary: Vocabulary) -> int
         )
     _check_sampling(request.sampling, vocabulary.size)
     most = request.sampling.max_tokens
-    return context if most is None else min(context, len(prompt) + most)
+    limit = context if most is None else min(context, len(prompt) + most)
+    if request.resumed:
+        _check_resumed(request, limit, vocabulary)
+    return limit
+
+
+def _check_resumed(request: Generate, limit: int, vocabulary: Vocabulary) -> None:
+    said = request.resumed
+    _check_ids("resumed contains", said, vocabulary.size)
+    if len(request.token_ids) + len(said) >= limit:
+        raise InvalidRequest(
+            f"resumed has {len(said)} tokens and the answer {limit - len(request.token_ids)} at "
+            "most: it was over"
+        )
+    ends = set(request.sampling.stop_token_ids)
+    if not request.sampling.ignore_eos:
+        ends.update(vocabulary.eos_token_ids)
+    if not ends.isdisjoint(said):
+        raise InvalidRequest(
+            f"resumed has token {next(t for t in said if t in ends)}, which ends the answer: "
+            "there is nothing to go on with"
+        )
 
 
 def _check_sampling(sampling: Sampling, vocab_size: int) -> None:

@@ -90,6 +90,7 @@ class SimBackend:
             eos_token_ids=words.eos_token_ids,
             max_logprobs=MAX_LOGPROBS,
             kv_publisher="callboard" if self._events else "",
+            resumes=True,
             prefix_caching=options.enable_prefix_caching,
         )
 

@@ -134,7 +134,7 @@ class Rank:
             self._paging.publish(request, count - 1)
         if count == len(request.tokens) and request.end is None:
             request.foresee()
-        first = count == request.num_prompt + 1
+        first = count == request.first
         over, finish_reason, stop_reason = False, None, None
         if request.end is not None and request.end[0] == count:
             over, (_, finish_reason, stop_reason) = True, request.end

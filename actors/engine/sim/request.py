@@ -8,7 +8,9 @@ from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
 
-from actors.engine.sim.answers import Answer
+from msgspec.structs import replace
+
+from actors.engine.sim.answers import CHUNK, Answer
 from schemas.generate import FinishReason, Generate
 
 
@@ -36,6 +38,7 @@ class SimRequest:
     `num_computed` counts the tokens whose KV exists or is being computed by a step in flight,
     while that is a prefill. A decoding request has computed all of `expected` but one; it needs
     no thought by the scheduler while `expected` is below `easy`, which is 0 during a prefill.
+    `first` is the token count with the first new token, after any that an earlier engine gave.
     `end` is the token count at which the answer is over, and why, once that is made up.
     `watch` is the token count below which a token is just one more; see `Rank`.
     """
@@ -53,6 +56,7 @@ class SimRequest:
         "end",
         "expected",
         "findable",
+        "first",
         "hashes",
         "key",
         "limit",
@@ -86,17 +90,21 @@ class SimRequest:
         self.priority = request.priority
         self.arrival = 0
         self.sampling = request.sampling
+        if request.resumed:  # the logprobs of the prompt came with the first of these
+            self.sampling = replace(request.sampling, prompt_logprobs=None)
         self.lora = request.lora
         self.salt = request.salt
         self.answer = answer
-        self.tokens = list(request.token_ids)
-        self.num_prompt = self.num_tokens = len(self.tokens)
+        self.tokens = request.token_ids + request.resumed
+        self.num_prompt = len(request.token_ids)
+        self.num_tokens = len(self.tokens)
+        self.first = self.num_tokens + 1
         self.expected = self.num_tokens
         self.num_computed = 0
         self.easy = 0
         self.limit = limit
         self.end: tuple[int, FinishReason, int | None] | None = None
-        self.watch = self.num_tokens + 1
+        self.watch = self.first
         self.foresee()
         self.status = Status.WAITING
         self.preemptions = 0
@@ -135,7 +143,9 @@ class SimRequest:
     def foresee(self) -> None:
         """Make up the next chunk of the answer, and see whether it ends there."""
         start = len(self.tokens)
-        self.tokens += self.answer.chunk(start - self.num_prompt)
+        said = start - self.num_prompt
+        into = said % CHUNK  # a resumed answer may begin within a chunk
+        self.tokens += self.answer.chunk(said - into)[into:]
         if len(self.tokens) >= self.limit:
             self.end = (self.limit, "length", None)
         stops = self.answer.stops

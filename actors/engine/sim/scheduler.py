@@ -163,7 +163,7 @@ class Scheduler:
             cached = len(prefix) * request.block_size
             upto = min(request.num_tokens, cached + budget)
             if not request.preemptions:
-                request.cached_tokens = cached
+                request.cached_tokens = min(cached, request.num_prompt)
             if not self._paging.admit(request, prefix, upto, alone=not self.running):
                 break
             self.waiting.pop()

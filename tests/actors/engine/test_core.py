@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.engine.core import (
+    HELD,
     Abort,
     Asked,
     Draining,
@@ -31,14 +32,22 @@ from schemas.generate import Delta, FinishReason, Generate, Sampling, Step
 PEER = "gateway/0#1"
 
 
-def generate(model: str = "m", rank: int | None = None) -> Generate:
-    return Generate("r", model, Sampling(), [1], rank=rank)
+def generate(model: str = "m", rank: int | None = None, *, alone: bool = False) -> Generate:
+    return Generate("r", model, Sampling(), [1], rank=rank, alone=alone)
 
 
 def serving(ranks: int = 2) -> EngineCore:
     core = EngineCore()
     assert core.handle(Loaded(["m", "alias"], ranks)) == []
     return core
+
+
+def ended(key: int, stream: int) -> Stepped:
+    return Stepped([(key, Delta(stream, [10], "stop"))])
+
+
+def submitted(effects: list[Effect]) -> list[int]:
+    return [effect.stream for effect in effects if isinstance(effect, Submit)]
 
 
 def submit(core: EngineCore, stream: int, peer: str = PEER) -> int:
@@ -138,6 +147,63 @@ def test_the_death_of_the_engine_refuses_everything_and_ends_the_life():
     assert core.state.phase == "dead"
 
 
+def test_one_that_is_to_run_alone_waits_for_the_others_and_they_for_it():
+    core = serving()
+    first, second = submit(core, 1), submit(core, 2)
+    assert core.handle(Asked(PEER, 3, generate(alone=True))) == []
+    assert core.handle(Asked(PEER, 4, generate())) == []
+    assert core.handle(Asked(PEER, 5, generate())) == []
+    assert submitted(core.handle(ended(first, 1))) == []
+    assert submitted(core.handle(ended(second, 2))) == [3]
+    assert core.handle(Asked(PEER, 6, generate())) == []
+    assert submitted(core.handle(ended(second + 1, 3))) == [4, 5, 6]
+    assert (core.state.held, core.state.alone) == ({}, 0)
+
+
+def test_several_that_are_to_run_alone_do_so_one_by_one():
+    core = serving()
+    assert submitted(core.handle(Asked(PEER, 1, generate(alone=True)))) == [1]
+    for stream in (2, 3):
+        assert core.handle(Asked(PEER, stream, generate(alone=True))) == []
+    assert submitted(core.handle(Rejected(1, "no"))) == [2]
+    assert core.handle(Withdrawn(PEER, 2)) == [Abort([2]), Submit(3, 3, generate(alone=True))]
+
+
+def test_one_that_waits_may_leave_and_the_backend_never_hears_of_it():
+    core = serving()
+    first = submit(core, 1)
+    other = "gateway/1#1"
+    core.handle(Asked(other, 2, generate(alone=True)))
+    core.handle(Asked(PEER, 3, generate()))
+    core.handle(Asked(PEER, 4, generate()))
+    assert core.handle(Withdrawn(PEER, 3)) == []
+    assert submitted(core.handle(PeerLost(other))) == [4]
+    assert core.handle(PeerLost(PEER)) == [Abort([first, first + 3])]
+    assert core.state.streams == {}
+
+
+def test_those_that_wait_end_with_the_engine_and_outlast_the_beginning_of_a_drain():
+    core = serving()
+    first = submit(core, 1)
+    core.handle(Asked(PEER, 2, generate(alone=True)))
+    core.handle(Draining())
+    assert submitted(core.handle(ended(first, 1))) == [2]
+    core = serving()
+    submit(core, 1)
+    core.handle(Asked(PEER, 2, generate(alone=True)))
+    died = core.handle(EngineDied("gone"))
+    assert [effect.stream for effect in died if isinstance(effect, Refuse)] == [1, 2]
+
+
+def test_no_more_wait_than_the_limit():
+    core = serving()
+    core.handle(Asked(PEER, 0, generate(alone=True)))
+    for stream in range(1, HELD + 1):
+        assert core.handle(Asked(PEER, stream, generate())) == []
+    assert refusal(core, generate()).code == "overloaded"
+    assert len(submitted(core.handle(ended(1, 0)))) == HELD
+
+
 def test_restore_refuses_what_is_no_snapshot():
     with pytest.raises(msgspec.ValidationError):
         EngineCore().restore(msgspec.msgpack.encode({"phase": "asleep"}))
@@ -155,6 +221,8 @@ class Machine(RuleBasedStateMachine):
         self.core = EngineCore()
         self.next_stream = 0
         self.open: dict[tuple[str, int], int] = {}  # stream -> key; 0 until it is submitted
+        self.newest = 0  # stream that was submitted last: they keep their order
+        self.alone = 0
         self.ends: dict[tuple[str, int], int] = {}
         self.at_the_engine: set[int] = set()
         self.dead = False
@@ -172,7 +240,14 @@ class Machine(RuleBasedStateMachine):
     def carry_out(self, effect: Effect) -> None:
         if isinstance(effect, Submit):
             assert effect.key not in self.at_the_engine
+            assert effect.stream > self.newest
+            assert self.alone not in self.at_the_engine
+            if effect.request.alone:
+                assert not self.at_the_engine
+                self.alone = effect.key
+            self.newest = effect.stream
             self.at_the_engine.add(effect.key)
+            self.open[next(own for own in self.open if own[1] == effect.stream)] = effect.key
         elif isinstance(effect, Abort):
             assert effect.keys
             self.at_the_engine.difference_update(effect.keys)
@@ -201,13 +276,13 @@ class Machine(RuleBasedStateMachine):
         peer=peers,
         model=st.sampled_from(["m", "m", "m", "x"]),
         rank=st.sampled_from([None, None, 0, 1, 2]),
+        alone=st.sampled_from([False, False, False, True]),
     )
-    def ask(self, peer: str, model: str, rank: int | None) -> None:
+    def ask(self, peer: str, model: str, rank: int | None, alone: bool) -> None:
         self.next_stream += 1
         self.open[peer, self.next_stream] = 0
-        (effect,) = self.handle(Asked(peer, self.next_stream, generate(model, rank)))
-        if isinstance(effect, Submit):
-            self.open[peer, self.next_stream] = effect.key
+        request = generate(model, rank, alone=alone)
+        assert len(self.handle(Asked(peer, self.next_stream, request))) < 2
 
     @precondition(lambda self: self.at_the_engine)
     @rule(data=st.data())
@@ -255,8 +330,12 @@ class Machine(RuleBasedStateMachine):
         assert all(count == 1 for count in self.ends.values())
 
     @invariant()
-    def what_is_open_runs_and_what_runs_is_open(self) -> None:
-        assert set(self.open.values()) == self.at_the_engine == set(self.core.state.streams)
+    def what_is_open_runs_or_waits_for_one_that_runs(self) -> None:
+        state = self.core.state
+        assert {key for key in self.open.values() if key} == self.at_the_engine
+        assert set(state.streams) == self.at_the_engine | set(state.held)
+        assert len(self.open) == len(state.streams)
+        assert self.at_the_engine or not state.held
 
 
 TestMachine = Machine.TestCase
