@@ -24,7 +24,10 @@ MODEL = "m"
 
 
 class CountingBackend:
-    """An engine whose tokens are 0, 1, 2 …, one for every request in every step."""
+    """An engine whose tokens are 0, 1, 2 …, one for every request in every step.
+
+    What another began it continues.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -48,10 +51,11 @@ class CountingBackend:
             ranks=1,
             role="aggregated",
             tokenizer="",
+            resumes=True,
         )
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
-        self._running[key] = (stream, 0, request.sampling.max_tokens or 1)
+        self._running[key] = (stream, len(request.resumed), request.sampling.max_tokens or 1)
         if not self._ticking:
             self._ticking = True
             self._clock.call_later(STEP, self._step)
