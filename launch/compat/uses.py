@@ -27,6 +27,7 @@ BLOCK_POOL = "vllm.v1.core.block_pool"
 SCHEDULER = "vllm.v1.core.sched.scheduler"
 HASHES = "vllm.v1.core.kv_cache_utils"
 STATS = "vllm.v1.metrics.stats"
+STRUCTURED = "vllm.v1.structured_output"
 
 USES = (
     # setup.py
@@ -140,4 +141,43 @@ USES = (
     Use(HASHES, "get_block_hash", call=("key",)),
     Use(HASHES, "get_group_id", call=("key",)),
     Use(HASHES, "maybe_convert_block_hash", call=("hash_bytes",)),
+    # resuming.py, plugin/resume.py
+    Use(SAMPLING, "SamplingParams", members=("extra_args", "max_tokens", "sampling_type", "seed")),
+    Use(SAMPLING, "SamplingType", members=("RANDOM_SEED",)),
+    Use("vllm.config", "ModelConfig", members=("use_fp64_gumbel",)),
+    Use("vllm.config", "VllmConfig", members=("use_v2_model_runner", "parallel_config")),
+    Use("vllm.config", "ParallelConfig", members=(
+        "distributed_executor_backend", "data_parallel_backend",
+    )),
+    Use("vllm.v1.engine.core", "EngineCore", method="preprocess_add_request", call=("request",)),
+    Use("vllm.v1.engine.core", "EngineCore", members=("vllm_config",)),
+    Use("vllm.v1.request", "Request", members=(
+        "append_output_token_ids", "prefill_stats", "num_prompt_tokens", "num_computed_tokens",
+        "all_token_ids", "prompt_token_ids", "sampling_params", "structured_output_request",
+    )),
+    Use(STATS, "PrefillStats", method="set", call=(
+        "num_prompt_tokens", "num_local_cached_tokens", "num_external_cached_tokens",
+    )),
+    Use("vllm.v1.core.sched.output", "NewRequestData", method="from_request", call=("request",)),
+    Use(STRUCTURED, "StructuredOutputManager", method="_create_grammar", call=("request",)),
+    Use(STRUCTURED, "StructuredOutputManager", members=("reasoner_cls", "enable_in_reasoning")),
+    Use(f"{STRUCTURED}.request", "StructuredOutputRequest", members=(
+        "_grammar", "reasoning_ended",
+    )),
+    Use(f"{STRUCTURED}.backend_types", "StructuredOutputGrammar", method="accept_tokens",
+        call=("request_id", "tokens")),
+    Use("vllm.v1.worker.gpu_input_batch", "CachedRequestState", members=(
+        "__post_init__", "output_token_ids", "generator", "sampling_params",
+    )),
+    Use("vllm.v1.engine.output_processor", "RequestState", method="from_new_request",
+        call=("request",)),
+    Use("vllm.v1.engine.output_processor", "RequestState", members=(
+        "detokenizer", "sent_tokens_offset",
+    )),
+    Use("vllm.v1.engine.detokenizer", "BaseIncrementalDetokenizer", members=(
+        "token_ids", "output_text", "decode_next", "stop_buffer_length",
+        "_last_output_text_offset",
+    )),
+    Use("vllm.v1.sample.ops.topk_topp_sampler", "TopKTopPSampler", method="forward_native",
+        call=("logits", "generators", "k", "p")),
 )  # fmt: skip

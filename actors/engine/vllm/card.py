@@ -9,6 +9,7 @@ from vllm.transformers_utils.repo_utils import try_get_local_file
 
 from actors.engine.vllm.options import OwnOptions
 from actors.engine.vllm.plugin import kv_events
+from actors.engine.vllm.resuming import obstacle
 from actors.engine.vllm.setup import Engine
 from schemas.directory import ModelCard, Role
 
@@ -37,10 +38,11 @@ def make_card(engine: Engine, own: OwnOptions, arguments: dict[str, Any]) -> Mod
         reasoning_parser=arguments.get("reasoning_parser") or None,
         text_mode=own.use_vllm_tokenizer,
         vocab_size=model.get_vocab_size(),
-        eos_token_ids=_eos_token_ids(engine),
+        eos_token_ids=eos_token_ids(engine),
         max_logprobs=model.max_logprobs,
         default_sampling=engine.default_sampling,
         kv_publisher=_kv_publisher(config.kv_events_config),
+        resumes=obstacle(config) is None,
         prefix_caching=bool(config.cache_config.enable_prefix_caching),
     )
 
@@ -75,7 +77,7 @@ def _role(transfer: Any) -> Role:
     return "aggregated" if transfer is None else ROLES.get(transfer.kv_role, "aggregated")
 
 
-def _eos_token_ids(engine: Engine) -> list[int]:
+def eos_token_ids(engine: Engine) -> list[int]:
     """All tokens that end an answer: the tokenizer's first, then the generation_config's."""
     tokenizer = engine.llm.tokenizer
     found = [] if tokenizer is None else [tokenizer.eos_token_id]

@@ -10,11 +10,13 @@ from actors.engine.vllm.options import InvalidOption
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    import torch
     from vllm.distributed.kv_events import EventPublisher
     from vllm.v1.core.block_pool import BlockPool
     from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.structured_output import StructuredOutputManager
 
 FIRST, LAST = (0, 26), (0, 33)
 """Oldest and newest release (major, minor) that this code is written for and checked against."""
@@ -109,3 +111,42 @@ def key_reader() -> Callable[[bytes], tuple[int, int | bytes]]:
     from vllm.v1.core.kv_cache_utils import get_block_hash, get_group_id, maybe_convert_block_hash
 
     return lambda key: (get_group_id(key), maybe_convert_block_hash(get_block_hash(key)))
+
+
+def accept_token(manager: StructuredOutputManager, request: Any, grammar: Any, token: int) -> bool:
+    """Let the constraint of a request go one output token on; False if it forbids the token.
+
+    Raises ValueError where a release does not tell in one go whether the model still reasons.
+    """
+    accept = getattr(manager, "accept_tokens", None)  # from 0.30 on
+    if accept is not None:
+        return bool(accept(request, [token]))
+    ended = manager.enable_in_reasoning or request.structured_output_request.reasoning_ended
+    if manager.reasoner_cls is not None and not ended:
+        raise ValueError("this release of vLLM resumes no constrained answer that reasons first")
+    return bool(grammar.accept_tokens(request.request_id, [token]))
+
+
+def prime_detokenizer(detokenizer: Any, tokens: Sequence[int]) -> None:
+    """Let it have read these output tokens, and have given out all text that it would have."""
+    if not hasattr(detokenizer, "decode_next"):  # the engine does no text
+        detokenizer.token_ids.extend(tokens)
+        return
+    for token in tokens:
+        detokenizer.token_ids.append(token)
+        detokenizer.output_text += detokenizer.decode_next(token)
+    # The end is held back while it may be the beginning of a stop string.
+    given = len(detokenizer.output_text) - detokenizer.stop_buffer_length
+    detokenizer._last_output_text_offset = max(0, given)  # noqa: SLF001
+
+
+def skip_draws(generator: torch.Generator, count: int, vocab_size: int) -> None:
+    """Advance a request's generator as `count` sampled tokens do, in model runner V1."""
+    import torch
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    # How much a token takes differs between devices and releases: let the sampler take it.
+    sampler = TopKTopPSampler()
+    logits = torch.zeros((1, vocab_size), device=generator.device)
+    for _ in range(count):
+        sampler(logits, {0: generator}, None, None)

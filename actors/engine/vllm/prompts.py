@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from vllm.inputs import TextPrompt, tokens_input
+from vllm.sampling_params import SamplingParams
 
 from actors.engine.backend import InvalidRequest
+from actors.engine.vllm.card import eos_token_ids
 from actors.engine.vllm.intake import Submission
 from actors.engine.vllm.params import ParamsMaker
+from actors.engine.vllm.resuming import Resuming
 from actors.engine.vllm.setup import Engine
 from schemas.generate import Generate
 
@@ -23,6 +27,9 @@ class RequestMaker:
         # Some tokenizers know ids beyond the text vocabulary, which vLLM accepts.
         self._highest = max(model.get_vocab_size() - 1, getattr(tokenizer, "max_token_id", 0))
         self._text = text
+        self._resuming = Resuming(
+            config, highest=self._highest, eos_token_ids=eos_token_ids(engine)
+        )
         self._params = ParamsMaker(
             context_length=self._context,
             defaults=engine.default_sampling,
@@ -43,14 +50,23 @@ class RequestMaker:
             # Clients choose request ids, and may choose one twice; vLLM aborts by id.
             request_id=f"{request.request_id}.{key}",
             prompt=self._prompt(request),
-            params=self._params.make(
-                request.sampling, None if request.text is not None else len(request.token_ids)
-            ),
+            params=self._sampling(request),
             priority=request.priority,
             rank=request.rank,
             reasoning_ended=request.reasoning_ended,
             tokenization=_tokenization(request),
         )
+
+    def _sampling(self, request: Generate) -> SamplingParams:
+        self._resuming.check(request)
+        sampling = request.sampling
+        if request.resumed:  # the logprobs of the prompt came with the first of these
+            sampling = msgspec.structs.replace(sampling, prompt_logprobs=None)
+        length = None if request.text is not None else len(request.token_ids)
+        params = self._params.make(sampling, length)
+        if request.resumed:
+            self._resuming.put(params, request)
+        return params
 
     def _prompt(self, request: Generate) -> Any:
         if request.text is not None:
