@@ -80,7 +80,7 @@ def _of_follower(rank: str, engine: Engine, follower: Follower, now: float) -> I
         )
     if follower.behind_since is not None and now - follower.behind_since > PATIENCE:
         yield f"{source} does not keep up with {rank}"
-    if not beat.complete and now - engine.since > PATIENCE:
+    if not beat.complete and now - max(follower.since, engine.since) > PATIENCE:
         yield f"{source} does not know all that {rank} has cached"
     if follower.orphans_grow:
         yield f"{source} gets more and more blocks of {rank} whose parents it does not know"

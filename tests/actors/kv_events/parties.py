@@ -136,7 +136,7 @@ class Subscriber:
     """SUB and replay client in a thread of its own, as a router beside vLLM has them."""
 
     def __init__(self, ports: Ports, *, start: int | None = None) -> None:
-        self._ports = ports
+        self.ports = ports
         self.got: list[tuple[int, bytes]] = []
         self.topics: set[bytes] = set()
         self._start = start
@@ -152,11 +152,11 @@ class Subscriber:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         sub = context.socket(zmq.SUB)
         sub.linger = 0
-        sub.connect(f"tcp://127.0.0.1:{self._ports.public}")
+        sub.connect(f"tcp://127.0.0.1:{self.ports.public}")
         sub.subscribe("")
         replay = context.socket(zmq.DEALER)
         replay.linger = 0
-        replay.connect(f"tcp://127.0.0.1:{self._ports.replay}")
+        replay.connect(f"tcp://127.0.0.1:{self.ports.replay}")
         last = None if self._start is None else self._start - 1
         if self._start is not None:
             last = self._replay(replay, self._start)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.actors.engine.kv_reader import KvReader
 from tests.actors.kv_events.model import VllmReader
 from tests.actors.kv_events.parties import Ports, Subscriber
 from tests.launch.cli.running import GUARD, callboard, free_port, kv_event_port, serving
 
 pytestmark = pytest.mark.timeout(180)
 SIZE = 16
+SMALL = ("--num-gpu-blocks-override", "80", "--max-model-len", "800")
 
 
 def wait_for(true: Callable[[], bool]) -> None:
@@ -36,12 +41,12 @@ def pid_of(actor: str) -> int:
 
 
 @contextmanager
-def served() -> Iterator[tuple[httpx.Client, Subscriber]]:
+def served(*flags: str) -> Iterator[tuple[httpx.Client, Subscriber]]:
     port, events = free_port(), kv_event_port()
     ports = Ports()
     ports.public, ports.replay = int(events), int(events) + 500
     words = ("--port", port, "--kv-event-port", events, "--kv-index", "--engine", "sim")
-    with serving("serve", "demo", *words, "--sim-speed", "0"):
+    with serving("serve", "demo", *words, "--sim-speed", "0", *flags):
         subscriber = Subscriber(ports, start=0)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=GUARD) as client:
@@ -94,3 +99,53 @@ def test_events_outlive_the_actor_and_no_engine(run_directory: Path) -> None:
         complete(client, "e" * 160)
         wait_for(lambda: len(told(subscriber).held()) >= blocks("e" * 160))
         assert len(told(subscriber).held()) < 2 * blocks("e" * 160)
+
+
+@contextmanager
+def loaded(client: httpx.Client) -> Iterator[list[int]]:
+    """Four clients with prompts that share beginnings; the status codes that they got."""
+    over, codes = threading.Event(), list[int]()
+
+    def load(seed: int) -> None:
+        draw = Random(seed)
+        with httpx.Client(base_url=client.base_url, timeout=GUARD) as own:
+            while not over.is_set():
+                prompt = draw.choice("abcdefgh") * draw.randrange(1, 300) + str(draw.random())
+                body = {"model": "demo", "prompt": prompt, "max_tokens": draw.randrange(1, 40)}
+                codes.append(own.post("/v1/completions", json=body).status_code)
+
+    threads = [threading.Thread(target=load, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield codes
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def census(events: int) -> set[Any]:
+    """What the engine holds, as its block pool has it."""
+    with KvReader() as reader:
+        found = reader.census(f"tcp://127.0.0.1:{events + 2500}")
+    assert found is not None
+    return set(found[1])
+
+
+def test_actor_and_engine_killed_under_load(run_directory: Path) -> None:
+    """The cache is too small. When it is quiet again a reader holds what the engine does."""
+    with served(*SMALL) as (client, subscriber):
+        with loaded(client) as codes:
+            for victim in ("kv-events/0.0", "engine/0", "kv-events/0.0"):
+                so_far = codes.count(200)
+                wait_for(lambda so_far=so_far: codes.count(200) > so_far + 50)
+                before = pid_of(victim)
+                os.kill(before, signal.SIGKILL)
+                wait_for(lambda victim=victim, before=before: pid_of(victim) not in {0, before})
+            so_far = codes.count(200)
+            wait_for(lambda: codes.count(200) > so_far + 50)
+        wait_for(lambda: {b for _, b in told(subscriber).held()} == census(subscriber.ports.public))
+        assert told(subscriber).clears >= 3
+        numbers = [sequence for sequence, _ in subscriber.got]
+        assert numbers == sorted(set(numbers))

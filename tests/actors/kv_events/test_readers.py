@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,7 +29,8 @@ from tests.actors.kv_events.parties import Publisher, Subscriber, theatre, until
 from tests.actors.kv_events.test_actor import ENGINE_LIFE, agree, play, read_all
 from tests.bus.parties import Stranger
 
-PAGE = (Path(__file__).parents[3] / "docs/kv-events.md").read_text()
+PATH = Path(__file__).parents[3] / "docs/kv-events.md"
+PAGE = PATH.read_text()
 
 
 def page() -> dict[str, Any]:
@@ -179,6 +183,71 @@ def test_a_stalled_subscriber_costs_only_itself(monkeypatch):
                 publisher.close()
 
     asyncio.run(scene())
+
+
+SCRIPT = """
+import re, sys
+names = {}
+for block in re.findall(r"^```python\\n(.*?)^```", open(sys.argv[1]).read(), re.M | re.S):
+    exec(block, names)
+for sequence, payload in names["read"](*sys.argv[2:]):
+    print(sequence, payload.hex(), flush=True)
+"""
+
+
+def reader_process(*endpoints: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", SCRIPT, str(PATH), *endpoints]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_stopped_reader_catches_up_and_costs_nobody_else(monkeypatch):
+    """The reader of the page, in a process that is stopped under load and goes on."""
+    monkeypatch.setattr("bus.zmq_transport.HIGH_WATER", 50)
+
+    async def scene() -> None:
+        async with theatre() as (stage, actor):
+            publisher = Publisher(*stage.ports.to, first=ENGINE_LIFE << 22)
+            cache, random = Cache(ENGINE_LIFE, ours=True), Random(4)
+            at = [f"tcp://127.0.0.1:{port}" for port in (stage.ports.public, stage.ports.replay)]
+            process = reader_process(*at)
+            lines: list[str] = []
+            assert process.stdout is not None
+            hearing = threading.Thread(target=lines.extend, args=(process.stdout,))
+            hearing.start()
+            other = Subscriber(stage.ports, start=0)
+            try:
+                await stage.engine(ENGINE_LIFE, actor)
+                while len(lines) < 5:  # its connection counts from when it is made
+                    play(cache, publisher, random, 1)
+                    await asyncio.sleep(0.01)
+                process.send_signal(signal.SIGSTOP)
+                bulk = BlockRemoved([2**63 + n for n in range(5_000)], "NVME")
+                for _ in range(400):
+                    publisher.publish(cache.publish([bulk])[1])
+                    play(cache, publisher, random, 2)
+                    await asyncio.sleep(0.002)
+                await agree(actor, publisher, other, cache)
+                assert len(lines) < len(other.got) - 300, "it was to be stopped"
+                process.send_signal(signal.SIGCONT)
+                while not lines[-1].startswith(f"{actor.core.sequence} "):
+                    play(cache, publisher, random, 1)  # what comes shows it the gap
+                    await asyncio.sleep(0.1)
+            finally:
+                process.kill()
+                process.wait()
+                hearing.join()
+                process.stdout.close()
+                other.close()
+                publisher.close()
+            heard = [line.split() for line in lines]
+            first = int(heard[0][0])
+            assert [int(number) for number, _ in heard] == list(range(first, first + len(heard)))
+            payloads = dict(other.got)
+            known = [(n, p) for n, p in heard if int(n) in payloads]
+            assert len(known) > 400
+            assert all(bytes.fromhex(p) == payloads[int(n)] for n, p in known)
+
+    asyncio.run(asyncio.wait_for(scene(), 60.0))
 
 
 async def ask(stranger: Stranger, kind: Kind, message: Message) -> list[Message]:
