@@ -133,18 +133,27 @@ def census(events: int) -> set[Any]:
     return set(found[1])
 
 
+def answered(codes: list[int], more: int) -> None:
+    """So many more requests were served."""
+    so_far = codes.count(200)
+    wait_for(lambda: codes.count(200) > so_far + more)
+
+
+def kill(actor: str) -> None:
+    """Its next life is ready."""
+    before = pid_of(actor)
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: pid_of(actor) not in {0, before})
+
+
 def test_actor_and_engine_killed_under_load(run_directory: Path) -> None:
     """The cache is too small. When it is quiet again a reader holds what the engine does."""
     with served(*SMALL) as (client, subscriber):
         with loaded(client) as codes:
             for victim in ("kv-events/0.0", "engine/0", "kv-events/0.0"):
-                so_far = codes.count(200)
-                wait_for(lambda so_far=so_far: codes.count(200) > so_far + 50)
-                before = pid_of(victim)
-                os.kill(before, signal.SIGKILL)
-                wait_for(lambda victim=victim, before=before: pid_of(victim) not in {0, before})
-            so_far = codes.count(200)
-            wait_for(lambda: codes.count(200) > so_far + 50)
+                answered(codes, 50)
+                kill(victim)
+            answered(codes, 50)
         wait_for(lambda: {b for _, b in told(subscriber).held()} == census(subscriber.ports.public))
         assert told(subscriber).clears >= 3
         numbers = [sequence for sequence, _ in subscriber.got]
