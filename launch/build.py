@@ -15,6 +15,7 @@ import msgspec
 from launch.flags.table import FlagTable, nearest
 from launch.flags.values import BadValue, from_document
 from launch.rundir import RunDirError, check_name
+from launch.supervision import Group, Limits, Supervision
 from launch.topology import Backend, Engine, Gateway, Health, KvEvents, Log, Router, Topology
 
 KV_EVENT_PORT = "DYN_VLLM_KV_EVENT_PORT"
@@ -51,12 +52,12 @@ def build(
     table_of: Callable[[Backend], FlagTable],
     environ: Mapping[str, str],
 ) -> Topology:
-    """The topology in `raw`: name, gateway, router, kv_events, health, log, and engine, a list.
+    """The topology in `raw`: the sections of a topology file, as `callboard up --help` shows them.
 
     Raises `InvalidTopology`.
     """
     findings: list[str] = []
-    known = ("name", "gateway", "router", "kv_events", "health", "engine", "log")
+    known = ("name", "gateway", "router", "kv_events", "health", "supervision", "engine", "log")
     findings += [
         f"{source.place('', key)}: unknown{_meant(key, known)}" for key in raw if key not in known
     ]
@@ -72,6 +73,7 @@ def build(
     if kv_events is not None and "port" not in raw.get("kv_events", {}):
         kv_events = _with_port(kv_events, environ, findings)
     health = _health(raw.get("health", {}), source, findings)
+    supervision = _supervision(raw.get("supervision", {}), source, findings)
     engines = _engines(raw.get("engine"), source, table_of, findings)
     if findings or gateway is None or log is None or router is None or kv_events is None:
         raise InvalidTopology(findings)
@@ -81,6 +83,7 @@ def build(
         router=router,
         kv_events=kv_events,
         health=health or Health(),
+        supervision=supervision,
         log=log,
         engines=engines,
     )
@@ -103,15 +106,51 @@ def _health(raw: Any, source: Source, findings: list[str]) -> Health | None:
     health = _section(Health, "health", raw, source, findings)
     if health is None or not health.limits:
         return health
-    from actors.monitor.options import Limits
+    from actors.monitor.options import Limits as HealthLimits
 
-    known = Limits.__struct_fields__
+    known = HealthLimits.__struct_fields__
     findings += [
         f"{source.place('health.limits', key)}: unknown{_meant(key, known)}"
         for key in health.limits
         if key not in known
     ]
     return health
+
+
+def _supervision(raw: Any, source: Source, findings: list[str]) -> Supervision:
+    """Limits, and `group`, a list of tables."""
+    tables = raw.get("group", []) if isinstance(raw, Mapping) else []
+    if not isinstance(tables, list):
+        place = source.place("supervision", "group")
+        findings.append(f"{place}: write [[supervision.group]] tables")
+        tables = []
+    limits = raw
+    if isinstance(raw, Mapping):
+        limits = {key: value for key, value in raw.items() if key != "group"}
+    found = _section(Limits, "supervision", limits, source, findings)
+    groups = [
+        _section(Group, f"supervision.group[{number}]", table, source, findings)
+        for number, table in enumerate(tables)
+    ]
+    for number, group in enumerate(groups):
+        place = source.place(f"supervision.group[{number}]", "actors")
+        findings += _strangers(group.actors if group is not None else [], place)
+    return Supervision(
+        limits=found or Limits(), groups=[group for group in groups if group is not None]
+    )
+
+
+def _strangers(actors: list[str], place: str) -> list[str]:
+    """What is to be said of those that no kind of actor has in its name."""
+    if not actors:
+        return []
+    from launch.kinds import KINDS
+
+    return [
+        f"{place}: no actor is named {actor!r}{_meant(actor, KINDS)}"
+        for actor in actors
+        if actor.partition("/")[0] not in KINDS
+    ]
 
 
 def _router(raw: Any, source: Source, findings: list[str]) -> Router | None:
@@ -254,6 +293,8 @@ def _rule(hint: Any) -> str:
         hint = next(part for part in get_args(hint) if part is not type(None))
     if hint is bool:
         return "write true or false"
+    if hint == list[str]:
+        return "write a list of actors or kinds"
     if get_origin(hint) is list:
         return 'write a list of { name = "…", endpoint = "tcp://HOST:PORT", rank = N }'
     if get_origin(hint) is dict:
@@ -261,15 +302,20 @@ def _rule(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"choose one of {', '.join(get_args(hint))}"
     if get_origin(hint) is Annotated:
-        base, meta = get_args(hint)
-        if meta.min_length is not None:
-            return "write text that is not empty"
-        if base is float:
-            return "write a number above 0" if meta.gt is not None else "write a number from 0"
-        if meta.le is not None:
-            return f"write a whole number from {meta.ge} to {meta.le}"
-        return f"write a whole number of at least {meta.ge}"
+        return _bounds(*get_args(hint))
     return "write text"
+
+
+def _bounds(base: Any, meta: Any) -> str:
+    if meta.min_length is not None:
+        return "write text that is not empty"
+    if base is float:
+        if meta.gt is not None:
+            return "write a number above 0"
+        return "write a number from 0" + ("" if meta.le is None else f" to {meta.le}")
+    if meta.le is not None:
+        return f"write a whole number from {meta.ge} to {meta.le}"
+    return f"write a whole number of at least {meta.ge}"
 
 
 def _meant(word: str, known: Any) -> str:

@@ -15,6 +15,7 @@ _CLASSES = {
     "monitor": ("actors.monitor.actor", "MonitorActor"),
     "router": ("actors.router.actor", "RouterActor"),
 }
+KINDS = tuple(_CLASSES)
 
 
 def make_actor(actor: str) -> Actor:

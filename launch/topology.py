@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from launch.supervision import Supervision
+
 API_KEYS_ENV = "CALLBOARD_API_KEY"
 """Environment variable with API keys, one a line, for `serve` and for gateways."""
 
@@ -111,6 +113,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     router: Router = Router()
     kv_events: KvEvents = KvEvents()
     health: Health = Health()
+    supervision: Supervision = Supervision()
     engines: list[Engine]
     log: Log = Log()
 

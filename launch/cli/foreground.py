@@ -29,6 +29,7 @@ def run_in_foreground(
         actors=actors_of(topology, api_keys=bool(keys)),
         environment=environment,
         log_level=topology.log.level,
+        supervision=topology.supervision,
     )
     run_dir = _claim(plan)
     served = False

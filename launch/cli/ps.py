@@ -11,8 +11,8 @@ from launch.rundir import Running, running
 EPILOG = """
 INCARN. is the end of the incarnation, a number that is new in every life of an
 actor; --json has all of it. QUEUED is what waits in the actor's queues, DROPPED
-what they had to drop; `callboard describe ACTOR` shows each queue. Below the table
-stands what ails an actor, also one that is ready.
+what they had to drop; `callboard describe ACTOR` shows each queue. Below the
+table stands what ails an actor, also one that is ready.
 
 Exit code 1: no topology is running.
 """

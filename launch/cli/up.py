@@ -35,6 +35,13 @@ A topology file, all but the engines' models optional:
   port = 8080                # /live, /ready, /health; without it only messages
   limits = { stopped = 2 }   # seconds until something is called hung
 
+  [supervision]
+  restarts = 5               # unexpected ends within window = 60 seconds
+
+  [[supervision.group]]
+  actors = ["router"]        # kinds or ids; strategy = "rest-for-one", "all"
+  required = false           # without it the rest goes on
+
   [log]
   level = "info"             # format = "auto"
 

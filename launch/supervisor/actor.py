@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from bus.actor import Actor, Incoming
 from bus.identity import kind_of
 from launch.flags.cache import cache_directory
 from launch.rundir import RunDir
+from launch.supervision import Supervision
 from launch.supervisor.core import (
     Announce,
     Begin,
@@ -70,10 +72,11 @@ class SupervisorActor(Actor):
         *,
         log_level: str,
         environment: Mapping[str, str],
+        supervision: Supervision,
         on_change: Callable[[SupervisorCore], None],
         on_finish: Callable[[str], None],
     ) -> None:
-        self.core = SupervisorCore()
+        self.core = SupervisorCore(supervision=supervision)
         self._name = name
         self._actors = actors
         self._run_dir = run_dir
@@ -104,7 +107,7 @@ class SupervisorActor(Actor):
                 names = ", ".join(self.core.state.processes)
                 text = f"no actor {message.actor!r} here; there are {names}"
                 incoming.refuse("not_found", text, "actor")
-            elif known.phase != "running" or self.core.state.stopping:
+            elif known.phase not in ("running", "exited") or self.core.state.stopping:
                 text = f"{message.actor} is {known.phase} now; try again when it runs"
                 incoming.refuse("not_ready", text, "actor")
             else:
@@ -196,7 +199,7 @@ class SupervisorActor(Actor):
         self.rt.log.info("ended", target=effect.actor, cause=cause)
         now, now_ms = self._now(), self._now_ms()
         whose = (effect.actor, effect.incarnation)
-        self._handle(Exited(*whose, cause, now, now_ms, unexplained))
+        self._handle(Exited(*whose, cause, now, now_ms, unexplained, random.random()))
 
     def _drain(self, effect: Drain) -> None:
         """By message where the actor is on the bus, by SIGTERM where it is not yet."""

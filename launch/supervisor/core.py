@@ -6,15 +6,11 @@ from typing import Literal
 
 import msgspec
 
+from launch.supervision import Supervision
 from schemas.life import State as LifeState
 
 Phase = Literal["waiting", "running", "stopping", "exited"]
 
-RESTARTS = 5
-"""Unexpected ends of one actor within `WINDOW`; one more and the whole gives up."""
-WINDOW = 60.0
-FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
-"""Seconds before a restart: doubled with every restart within the window."""
 STOP_ORDER = ("gateway", "router", "engine", "kv-events", "monitor")
 """Kinds are drained in this order: what feeds others goes before what it feeds. Config is last."""
 LIFE: tuple[LifeState, ...] = ("starting", "ready", "draining", "stopped", "failed")
@@ -51,6 +47,7 @@ class Exited(msgspec.Struct, frozen=True):
     now: float
     now_ms: int
     unexplained: bool = False
+    random: float = 0.0  # from 0 to 1, for the delay before the next life
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -161,13 +158,15 @@ class State(msgspec.Struct):
 
 
 class SupervisorCore:
-    """One-for-one restarts with back-off and a limit; an actor that never got ready is not retried.
+    """Restarts with back-off and a limit; an actor that never got ready is not retried.
 
-    Giving up on one actor stops the whole topology, with the reason: whoever started it can act.
+    Giving up on a required actor stops the whole topology, with the reason: whoever started it can
+    act.
     """
 
-    def __init__(self, drain_timeout: float = 30.0) -> None:
+    def __init__(self, drain_timeout: float = 30.0, supervision: Supervision | None = None) -> None:
         self.state = State(drain_timeout=drain_timeout)
+        self._supervision = supervision or Supervision()
 
     def handle(self, event: Event) -> list[Effect]:
         if isinstance(event, Begin):
@@ -249,20 +248,39 @@ class SupervisorCore:
         if wanted and process.restart_asked:
             process.restart_asked = False
             process.restarts += 1
-            process.phase, process.start_at = "waiting", event.now
+            process.phase, process.start_at = "waiting", max(event.now, process.start_at)
             return effects + self._start_due(event.now, event.now_ms)
         process.detail = reason
         if not process.was_ready:
             process.phase = "exited"
             return effects + self._shut_down(event.now, f"{process.actor} did not start: {reason}")
-        process.ends = [t for t in process.ends if t > event.now - WINDOW] + [event.now]
-        if len(process.ends) > RESTARTS:
-            process.phase = "exited"
-            text = f"{process.actor} ended {len(process.ends)} times within {WINDOW:g} s: {reason}"
-            return effects + self._shut_down(event.now, text)
-        delay = min(FIRST_DELAY * 2 ** (len(process.ends) - 1), LONGEST_DELAY)
+        limits = self._supervision.limits
+        process.ends = [t for t in process.ends if t > event.now - limits.window] + [event.now]
+        if len(process.ends) > limits.restarts:
+            return effects + self._give_up(process, reason, event.now)
         process.restarts += 1
-        process.phase, process.start_at = "waiting", event.now + delay
+        process.phase = "waiting"
+        process.start_at = event.now + limits.delay(len(process.ends), event.random)
+        return effects + self._with_companions(process, event.now)
+
+    def _give_up(self, process: Process, reason: str, now: float) -> list[Effect]:
+        """A crash loop. Without a required actor the whole ends; another one is left as it is."""
+        process.phase, process.state = "exited", "failed"
+        times = "once" if len(process.ends) == 1 else f"{len(process.ends)} times"
+        window = self._supervision.limits.window
+        process.detail = f"crash loop: ended {times} within {window:g} s: {reason}"
+        if not self._supervision.required(process.actor):
+            return []
+        return self._shut_down(now, f"{process.actor}: {process.detail}")
+
+    def _with_companions(self, process: Process, now: float) -> list[Effect]:
+        """Those that its strategy restarts with it drain, and start when it does."""
+        effects: list[Effect] = []
+        for actor in self._supervision.companions(process.actor, list(self.state.processes)):
+            other = self.state.processes[actor]
+            if other.phase == "running":
+                other.restart_asked, other.start_at = True, process.start_at
+                effects.append(self._stop(other, now))
         return effects
 
     def _hung(self, event: Hung) -> list[Effect]:
@@ -277,7 +295,12 @@ class SupervisorCore:
 
     def _restart(self, actor: str, now: float) -> list[Effect]:
         process = self.state.processes.get(actor)
-        if process is None or process.phase != "running" or self.state.stopping:
+        if process is None or self.state.stopping:
+            return []
+        if process.phase == "exited":  # given up, and now somebody has mended what ailed it
+            process.phase, process.start_at, process.ends = "waiting", now, []
+            process.restarts += 1
+        if process.phase != "running":
             return []
         process.restart_asked = True
         return [self._stop(process, now)]

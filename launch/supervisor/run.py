@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from bus.zmq_transport import ZmqTransport
 from launch.addresses import SUPERVISOR, ipc_addresses
 from launch.marks import mark
 from launch.rundir import RunDir
+from launch.supervision import Supervision
 from launch.supervisor.actor import SupervisorActor
 from launch.supervisor.core import SupervisorCore
 from launch.supervisor.processes import become_subreaper
@@ -45,6 +46,7 @@ class Plan:
     environment: Mapping[str, str]
     """For the actors' processes: secrets travel here, never in arguments."""
     log_level: str = "info"
+    supervision: Supervision = field(default_factory=Supervision)
 
 
 def run_topology(
@@ -102,6 +104,7 @@ async def _supervise(
             **mark(run_dir.path),
             PROGRESS: str(run_dir.scratch.shared()),
         },
+        supervision=plan.supervision,
         on_change=on_change,
         on_finish=on_finish,
     )

@@ -12,6 +12,7 @@ from launch.flags.sim import sim_table
 from launch.flags.table import Document, Flag, FlagTable
 from launch.flags.values import BadValue, size
 from launch.rundir import RunDirError, check_name
+from launch.supervision import Group, Limits, Supervision
 from launch.topology import API_KEYS_ENV, Gateway, Topology
 
 VLLM = FlagTable(
@@ -287,4 +288,35 @@ def test_what_is_wrong_with_health() -> None:
     ]
     assert findings(engine=engine, health={"limits": {"stopped": -1}}) == [
         "f: health.limits = {'stopped': -1}: write a table of numbers above 0"
+    ]
+
+
+def test_supervision() -> None:
+    engine = [{"model": "m"}]
+    members = ["kv-events", "engine/0"]
+    group = {"actors": members, "strategy": "rest-for-one", "required": False}
+    given = {"restarts": 1, "first-delay": 2, "group": [group]}
+    supervision = made(engine=engine, supervision=given).supervision
+    assert supervision == Supervision(
+        limits=Limits(restarts=1, first_delay=2.0),
+        groups=[Group(actors=members, strategy="rest-for-one", required=False)],
+    )
+    assert made(engine=engine).supervision == Supervision()
+
+
+def test_what_is_wrong_with_supervision() -> None:
+    engine = [{"model": "m"}]
+    groups = [{"actors": ["engines"], "strategy": "none"}, {"actors": ["engines"]}, {"actors": "x"}]
+    assert findings(engine=engine, supervision={"jitter": 2, "restart": 1, "group": groups}) == [
+        "f: supervision.jitter = 2: write a number from 0 to 1",
+        "f: supervision.restart: unknown; did you mean restarts?",
+        "f: supervision.group[0].strategy = 'none': choose one of one-for-one, rest-for-one, all",
+        "f: supervision.group[2].actors = 'x': write a list of actors or kinds",
+        "f: supervision.group[1].actors: no actor is named 'engines'; did you mean engine?",
+    ]
+    assert findings(engine=engine, supervision={"group": {}}) == [
+        "f: supervision.group: write [[supervision.group]] tables"
+    ]
+    assert findings(engine=engine, supervision=3) == [
+        "f: supervision = 3: write a [supervision] table"
     ]

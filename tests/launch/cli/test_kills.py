@@ -132,3 +132,37 @@ def test_an_actor_that_is_stopped_is_found_and_mended(run_directory) -> None:
         assert "hung: " in logs
         assert served.interrupt()[0] == 0
         assert not records.exists()
+
+
+CRASH_LOOP = """
+[gateway]
+port = {port}
+
+[supervision]
+restarts = 0
+
+[[supervision.group]]
+actors = ["router"]
+required = false
+
+[[engine]]
+backend = "sim"
+model = "demo"
+sim_speed = 0
+"""
+
+
+def test_only_what_is_required_ends_the_topology(run_directory, tmp_path) -> None:
+    port = free_port()
+    file = tmp_path / "t.toml"
+    file.write_text(CRASH_LOOP.format(port=port))
+    with serving("up", str(file)) as served:
+        os.kill(actors()["router/0"]["pid"], signal.SIGKILL)
+        until(lambda: actors()["router/0"]["state"] == "failed", "it was not given up")
+        assert actors()["router/0"]["detail"].startswith("crash loop: ended once")
+        until(lambda: answers(port), "no answer without a router")
+        os.kill(actors()["engine/0"]["pid"], signal.SIGKILL)
+        _, err = served.process.communicate(timeout=GUARD)
+        assert served.process.returncode == 1
+        assert "engine/0: crash loop: ended once within 60 s: killed by SIGKILL" in err
+    assert list(run_directory.iterdir()) == []

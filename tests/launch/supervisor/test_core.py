@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from launch.supervision import Group, Limits, Strategy, Supervision
 from launch.supervisor.core import (
-    FIRST_DELAY,
     GRACE,
-    LONGEST_DELAY,
     OVERDUE,
-    RESTARTS,
     STOP_ORDER,
-    WINDOW,
     Announce,
     Begin,
     Drain,
@@ -38,13 +37,22 @@ from schemas.life import State
 
 ACTORS = ["config/0", "kv-events/0.0", "engine/0", "engine/1", "router/0", "gateway/0"]
 MS = 1_000_000
+LIMITS = Limits()
+RESTARTS, WINDOW = LIMITS.restarts, LIMITS.window
+FIRST_DELAY, LONGEST_DELAY = LIMITS.first_delay, LIMITS.longest_delay
 
 
 class Stand:
     """A supervisor's core with processes that do as a test says. Seconds and pids count up."""
 
-    def __init__(self, actors: list[str] = ACTORS, drain_timeout: float = 30.0) -> None:
-        self.core = SupervisorCore(drain_timeout)
+    def __init__(
+        self,
+        actors: list[str] = ACTORS,
+        drain_timeout: float = 30.0,
+        supervision: Supervision | None = None,
+    ) -> None:
+        self._supervision = supervision
+        self.core = SupervisorCore(drain_timeout, supervision)
         self.now = 0.0
         self.running: dict[str, int] = {}  # actor -> incarnation
         self.lives: dict[str, list[int]] = {actor: [] for actor in actors}
@@ -53,7 +61,7 @@ class Stand:
         self.handle(Begin(self.now, MS, actors))
 
     def handle(self, event: Event) -> list[Effect]:
-        twin = SupervisorCore()
+        twin = SupervisorCore(supervision=self._supervision)
         twin.restore(self.core.snapshot())
         effects = self.core.handle(event)
         assert twin.handle(event) == effects
@@ -144,8 +152,65 @@ def test_too_many_ends_within_the_window_end_the_topology_with_the_reason():
     effects = stand.exit("engine/0", "exit code 3")
     assert drained(effects) == ["gateway/0"]
     assert stand.core.state.reason == (
-        f"engine/0 ended {RESTARTS + 1} times within {WINDOW:g} s: exit code 3"
+        f"engine/0: crash loop: ended {RESTARTS + 1} times within {WINDOW:g} s: exit code 3"
     )
+
+
+def test_a_crash_loop_of_what_is_not_required_ends_only_that_actor():
+    actors = ["config/0", "monitor/0", "engine/0"]
+    stand = Stand(actors)
+    stand.all_ready()
+    for _ in range(RESTARTS):
+        stand.exit("monitor/0")
+        stand.wait(LONGEST_DELAY / 2)
+    stand.exit("monitor/0", "exit code 3")
+    process = stand.core.state.processes["monitor/0"]
+    assert (process.phase, process.state) == ("exited", "failed")
+    assert process.detail.startswith("crash loop: ended 6 times within 60 s: exit code 3")
+    assert not stand.core.state.stopping
+    assert stand.wait(1000) == []
+    # Who has mended it may ask for it again.
+    stand.handle(RestartAsked("monitor/0", stand.now))
+    (spawn,) = stand.wait(0)
+    assert isinstance(spawn, Spawn)
+    stand.exit("monitor/0")
+    assert len(stand.wait(LONGEST_DELAY)) == 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "ended", "drains"),
+    [
+        ("one-for-one", "engine/0", []),
+        ("rest-for-one", "kv-events/0.0", ["engine/0"]),
+        ("rest-for-one", "engine/0", []),
+        ("all", "engine/0", ["kv-events/0.0"]),
+        ("all", "engine/1", []),
+    ],
+)
+def test_the_strategy_says_who_else_gets_a_new_life(
+    strategy: Strategy, ended: str, drains: list[str]
+):
+    group = Group(actors=["kv-events", "engine/0"], strategy=strategy)
+    stand = Stand(supervision=Supervision(groups=[group]))
+    stand.all_ready()
+    assert drained(stand.exit(ended)) == drains
+    for actor in drains:  # they wait for the one that they depend on
+        assert [type(effect) for effect in stand.exit(actor)] == [Announce]
+    started = [e.actor for e in stand.wait(FIRST_DELAY) if isinstance(e, Spawn)]
+    assert sorted(started) == sorted([ended, *drains])
+    assert all(stand.core.state.processes[actor].ends == [] for actor in drains)
+
+
+def test_a_random_part_less_of_the_delay():
+    limits = Limits(first_delay=1.0, longest_delay=8.0, jitter=0.5)
+    assert [limits.delay(ends, 0.0) for ends in (1, 2, 3, 4, 5, 5000)] == [1, 2, 4, 8, 8, 8]
+    assert limits.delay(3, 1.0) == 2.0
+    stand = Stand(["engine/0"], supervision=Supervision(limits=limits))
+    stand.all_ready()
+    life = stand.running.pop("engine/0")
+    stand.handle(Exited("engine/0", life, "x", stand.now, MS, random=1.0))
+    assert stand.wait(0.49) == []
+    assert len(stand.wait(0.02)) == 1
 
 
 def test_ends_that_are_far_apart_never_end_the_topology():
@@ -310,9 +375,17 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.stand: Stand
 
-    @initialize(actors=st.lists(st.sampled_from(ACTORS), unique=True, min_size=1))
-    def begin(self, actors: list[str]) -> None:
-        self.stand = Stand(actors)
+    @initialize(
+        actors=st.lists(st.sampled_from(ACTORS), unique=True, min_size=1),
+        members=st.lists(st.sampled_from([*ACTORS, "engine"]), unique=True),
+        strategy=st.sampled_from(get_args(Strategy)),
+        required=st.booleans(),
+    )
+    def begin(
+        self, actors: list[str], members: list[str], strategy: Strategy, required: bool
+    ) -> None:
+        group = Group(actors=members, strategy=strategy, required=required)
+        self.stand = Stand(actors, supervision=Supervision(groups=[group]))
 
     @property
     def finished(self) -> list[Effect]:
