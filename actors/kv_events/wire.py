@@ -109,10 +109,14 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 def decode(payload: bytes | memoryview) -> Sequence[Event]:
     """The events of a batch; integers are unsigned. Raises `UnreadableError`."""
+    return _decode(payload).events
+
+
+def _decode(payload: bytes | memoryview) -> _Batch | _SignedBatch | _ArrayBatch:
     if len(payload) > MAX_PAYLOAD:
         raise UnreadableError(f"a batch of {len(payload)} bytes; at most {MAX_PAYLOAD}")
     try:
-        return _read(payload).events
+        return _read(payload)
     except _UNREADABLE as error:
         why = error  # of the form of today, unless it is one of the others
     for read in (_read_signed, _read_arrays):
@@ -122,7 +126,7 @@ def decode(payload: bytes | memoryview) -> Sequence[Event]:
             continue
         for event in batch.events:
             _make_unsigned(event)
-        return batch.events
+        return batch
     raise UnreadableError(str(why))
 
 
@@ -144,7 +148,7 @@ class Keep(msgspec.Struct, frozen=True):
 
 def filtered(payload: bytes | memoryview, keeps: Iterable[Keep]) -> bytes | None:
     """The batch with less in it, all else as it was, fields unknown to us too; None if empty."""
-    batch = _read_any(payload)
+    batch = _whole(payload)
     events = batch[1]
     kept: list[Any] = []
     done = 0
@@ -158,9 +162,18 @@ def filtered(payload: bytes | memoryview, keeps: Iterable[Keep]) -> bytes | None
 
 def cut(payload: bytes | memoryview, start: int, end: int) -> tuple[bytes, int]:
     """Events `start` to before `end` as a batch of their own, and how many these are."""
-    batch = _read_any(payload)
+    batch = _whole(payload)
     batch[1] = batch[1][start:end]
     return _encode(batch), len(batch[1])
+
+
+def _whole(payload: bytes | memoryview) -> Any:
+    """All that is in a batch; of one whose fields unknown to us are damaged, those that we know."""
+    try:
+        return _read_any(payload)
+    except _UNREADABLE:
+        batch = _decode(payload)
+        return [batch.ts, [msgspec.to_builtins(e, builtin_types=(bytes,)) for e in batch.events]]
 
 
 # Positions in array events, after the type.
