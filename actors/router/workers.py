@@ -24,7 +24,8 @@ class Rank(msgspec.Struct):
 
     As reported: requests `waiting` and `running`, blocks `used` of `total`. As placed: `requests`,
     the prompt `blocks` of them, `prefill_tokens` to be computed for those that have not begun
-    (`unstarted`, with `unstarted_blocks`). `last` numbers the last placement here.
+    (`unstarted`, with `unstarted_blocks`). `ended` and `ended_blocks` are of requests that the last
+    report may have and that have ended since. `last` numbers the last placement here.
     """
 
     reported_at: float | None = None
@@ -37,20 +38,23 @@ class Rank(msgspec.Struct):
     prefill_tokens: int = 0
     unstarted: int = 0
     unstarted_blocks: int = 0
+    ended: int = 0
+    ended_blocks: int = 0
     last: int = 0
 
     def active_requests(self) -> int:
         """As reported, and what we placed; the report knows all that have begun."""
         if self.reported_at is None:
             return self.requests
-        reported = self.waiting + self.running
+        reported = max(self.waiting + self.running - self.ended, 0)
         return min(max(self.requests, reported), reported + self.unstarted)
 
     def active_blocks(self) -> int:
         """As `active_requests`: reports know output and shared prefixes, we what is on its way."""
         if self.reported_at is None:
             return self.blocks
-        return min(max(self.blocks, self.used), self.used + self.unstarted_blocks)
+        used = max(self.used - self.ended_blocks, 0)
+        return min(max(self.blocks, used), used + self.unstarted_blocks)
 
 
 class Engine(msgspec.Struct):
@@ -131,7 +135,7 @@ class Workers(msgspec.Struct):
         rank = engine.ranks[load.rank]
         rank.waiting, rank.running = load.waiting, load.running
         rank.used, rank.total = load.blocks_used, load.blocks_total
-        rank.reported_at = now
+        rank.reported_at, rank.ended, rank.ended_blocks = now, 0, 0
 
     def placed(self, request_id: str, request: Request) -> None:
         """A second placement of a request replaces the first."""
@@ -166,6 +170,9 @@ class Workers(msgspec.Struct):
         if rank := self._rank(request):
             rank.requests -= 1
             rank.blocks -= request.blocks
+            if rank.reported_at is not None and request.at < rank.reported_at:
+                rank.ended += 1
+                rank.ended_blocks += request.blocks
             if not request.started:
                 self._computed(rank, request)
         return True

@@ -55,6 +55,21 @@ def test_reports_know_shared_prefixes_and_ends_that_nobody_told():
     assert (rank(router).active_requests(), rank(router).active_blocks()) == (1, 9)
 
 
+def test_what_ended_since_the_report_counts_no_more():
+    router = loaded()
+    for n in range(3):
+        router.handle(events.Started(f"r{n}", 1.0))
+    router.handle(load("engine/0", running=3, used=24, now=1.0))
+    router.handle(events.Ended("r0", 1.01))
+    assert (rank(router).active_requests(), rank(router).active_blocks()) == (2, 17)
+    place(router, asked(7, 100, now=1.02))
+    router.handle(events.Started("r7", 1.03))
+    router.handle(events.Ended("r7", 1.04))  # the report never had it
+    assert (rank(router).active_requests(), rank(router).active_blocks()) == (2, 17)
+    router.handle(load("engine/0", running=2, used=16, now=1.05))
+    assert (rank(router).active_requests(), rank(router).active_blocks()) == (2, 16)
+
+
 def test_what_is_on_its_way_counts_though_no_report_has_it():
     router = core()
     router.handle(seen("engine/0"))
