@@ -69,7 +69,28 @@ failed:
     return NULL;
 }
 
+/* chain_hashes(parent or None, token hashes): sequence hashes, as a list. */
+static PyObject *chain_hashes(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *parent, *blocks;
+    if (!PyArg_ParseTuple(args, "OO!", &parent, &PyList_Type, &blocks))
+        return NULL;
+    int root = Py_IsNone(parent);
+    uint64_t hash = root ? 0 : PyLong_AsUnsignedLongLong(parent);
+    Py_ssize_t count = PyList_Size(blocks);
+    PyObject *hashes = PyErr_Occurred() ? NULL : PyList_New(count);
+    for (Py_ssize_t i = 0; hashes && i < count; i++) {
+        uint64_t own = PyLong_AsUnsignedLongLong(PyList_GetItem(blocks, i));
+        hash = root && i == 0 ? own : sequence_hash(hash, own);
+        PyObject *number = PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(hash);
+        if (number == NULL || PyList_SetItem(hashes, i, number) < 0) /* takes the reference */
+            Py_CLEAR(hashes);
+    }
+    return hashes;
+}
+
 static PyMethodDef functions[] = {
+    {"chain_hashes", chain_hashes, METH_VARARGS, NULL},
     {"prefix_hashes", prefix_hashes, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -18,10 +18,11 @@ from itertools import pairwise
 from xxhash import xxh3_64_intdigest as xxh3
 
 prefix_hashes: Callable[[list[int], int, int], bytes] | None
+chain_hashes: Callable[[int | None, list[int]], list[int]] | None
 try:
-    from schemas._hashing import prefix_hashes
-except ImportError:
-    prefix_hashes = None  # installed without a compiler, or run from a checkout never built
+    from schemas._hashing import chain_hashes, prefix_hashes
+except ImportError:  # installed without a compiler, or run from a checkout that was never built
+    prefix_hashes = chain_hashes = None
 
 SHORTEST = 3
 """Tokens of a block that the extension takes."""
@@ -55,6 +56,8 @@ def sequence_hash(parent: int | None, block: int) -> int:
 
 def sequence_hashes(parent: int | None, blocks: Iterable[int]) -> list[int]:
     """Of blocks with these token hashes, in a row, the first one after `parent`."""
+    if chain_hashes is not None:
+        return chain_hashes(parent, blocks if isinstance(blocks, list) else list(blocks))
     hashes = []
     for block in blocks:
         parent = block if parent is None else xxh3(_PAIR(parent, block), SEED)

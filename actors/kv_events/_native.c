@@ -6,203 +6,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "_batch.h"
+#include "_blocks.h"
 
-#define NONE UINT32_MAX
-#define FIRST_BITS 10
-#define MAX_BITS 30
-
-/* `copies` is 0 in a free one; then `parent` is the next free one. `root`: it has no parent. */
-typedef struct {
-    uint64_t hash, parent, name;
-    uint32_t copies, root;
-} Block;
-
-/* How many blocks have this name. `change`: its place among the changes of this batch, plus 1. */
-typedef struct {
-    uint64_t name;
-    uint32_t blocks, change;
-} Name;
-
-typedef struct {
-    uint64_t name;
-    uint32_t stored;
-} Change;
-
-/* A further copy came, or went while others remain. */
-typedef struct {
-    uint32_t event, blocks, number;
-} Further;
-
-typedef struct {
-    PyObject_HEAD
-    Block *blocks;
-    uint32_t *tokens; /* of each block, `size` */
-    size_t room, used, free, held;
-    uint32_t *cells; /* open addressing: number of the block plus 1 */
-    Name *names;     /* open addressing; unused ones have neither blocks nor a change */
-    uint32_t cell_bits, name_bits;
-    size_t named;
-    size_t size; /* tokens of a block; 0 while not known */
-    Shelf shelf;
-    Batch batch;
-    Change *changes;
-    Further *further;
-    size_t scratch, changed, furthers;
-} Table;
-
-/* ---- open addressing ------------------------------------------------------------------------ */
-
-static size_t home(uint64_t hash, uint32_t bits)
-{
-    return (size_t)(hash * P64_1 >> (64 - bits));
-}
-
-static size_t cell_of(const Table *table, uint64_t hash)
-{
-    size_t mask = ((size_t)1 << table->cell_bits) - 1, at = home(hash, table->cell_bits);
-    while (table->cells[at] && table->blocks[table->cells[at] - 1].hash != hash)
-        at = (at + 1) & mask;
-    return at;
-}
-
-static Block *find(const Table *table, uint64_t hash)
-{
-    if (table->cells == NULL)
-        return NULL;
-    uint32_t number = table->cells[cell_of(table, hash)];
-    return number ? &table->blocks[number - 1] : NULL;
-}
-
-static int in_use(const Name *name)
-{
-    return name->blocks || name->change;
-}
-
-static Name *name_of(const Table *table, uint64_t name)
-{
-    size_t mask = ((size_t)1 << table->name_bits) - 1, at = home(name, table->name_bits);
-    while (in_use(&table->names[at]) && table->names[at].name != name)
-        at = (at + 1) & mask;
-    return &table->names[at];
-}
-
-/* Whether what has its home at `from` may move from `at` to the hole. */
-static int may_move(size_t from, size_t hole, size_t at)
-{
-    return hole <= at ? from <= hole || from > at : from <= hole && from > at;
-}
-
-static void erase_cell(Table *table, size_t hole)
-{
-    size_t mask = ((size_t)1 << table->cell_bits) - 1;
-    for (size_t at = (hole + 1) & mask; table->cells[at]; at = (at + 1) & mask)
-        if (may_move(home(table->blocks[table->cells[at] - 1].hash, table->cell_bits), hole, at)) {
-            table->cells[hole] = table->cells[at];
-            hole = at;
-        }
-    table->cells[hole] = 0;
-}
-
-static void erase_name(Table *table, Name *name)
-{
-    size_t mask = ((size_t)1 << table->name_bits) - 1, hole = (size_t)(name - table->names);
-    for (size_t at = (hole + 1) & mask; in_use(&table->names[at]); at = (at + 1) & mask)
-        if (may_move(home(table->names[at].name, table->name_bits), hole, at)) {
-            table->names[hole] = table->names[at];
-            hole = at;
-        }
-    table->names[hole] = (Name){0, 0, 0};
-    table->named--;
-}
-
-/* ---- room, made before anything changes ----------------------------------------------------- */
-
-static uint32_t bits_for(size_t count)
-{
-    uint32_t bits = FIRST_BITS;
-    while (bits < MAX_BITS && ((size_t)1 << bits) * 2 < count * 3)
-        bits++;
-    return bits;
-}
-
-static int reserve_cells(Table *table, size_t count)
-{
-    uint32_t bits = bits_for(count);
-    if (table->cells && bits <= table->cell_bits)
-        return 0;
-    uint32_t *cells = PyMem_Calloc((size_t)1 << bits, sizeof *cells), *old = table->cells;
-    if (cells == NULL)
-        return -1;
-    table->cells = cells;
-    table->cell_bits = bits;
-    for (size_t i = 0; i < table->used; i++)
-        if (table->blocks[i].copies)
-            cells[cell_of(table, table->blocks[i].hash)] = (uint32_t)i + 1;
-    PyMem_Free(old);
-    return 0;
-}
-
-static int reserve_names(Table *table, size_t count)
-{
-    uint32_t bits = bits_for(count), before = table->name_bits;
-    if (table->names && bits <= before)
-        return 0;
-    Name *names = PyMem_Calloc((size_t)1 << bits, sizeof *names), *old = table->names;
-    if (names == NULL)
-        return -1;
-    table->names = names;
-    table->name_bits = bits;
-    for (size_t i = 0; old && i < (size_t)1 << before; i++)
-        if (in_use(&old[i]))
-            *name_of(table, old[i].name) = old[i];
-    PyMem_Free(old);
-    return 0;
-}
-
-static int reserve_blocks(Table *table, size_t count)
-{
-    if (table->room >= count)
-        return 0;
-    size_t room = table->room ? table->room : 1024;
-    while (room < count)
-        room *= 2;
-    Block *blocks = PyMem_Realloc(table->blocks, room * sizeof *blocks);
-    if (blocks == NULL)
-        return -1;
-    table->blocks = blocks;
-    uint32_t *tokens = PyMem_Realloc(table->tokens, room * table->size * sizeof *tokens);
-    if (tokens == NULL)
-        return -1;
-    table->tokens = tokens;
-    table->room = room;
-    return 0;
-}
-
-/* For a batch that names so many blocks. */
-static int reserve(Table *table, size_t stored, size_t all)
-{
-    if (table->held + stored > (size_t)1 << (MAX_BITS - 1))
-        return -1;
-    if (all > table->scratch) {
-        Change *changes = PyMem_Realloc(table->changes, all * sizeof *changes);
-        if (changes == NULL)
-            return -1;
-        table->changes = changes;
-        Further *further = PyMem_Realloc(table->further, all * sizeof *further);
-        if (further == NULL)
-            return -1;
-        table->further = further;
-        table->scratch = all;
-    }
-    if (stored == 0)
-        return 0;
-    if (reserve_blocks(table, table->held + stored) < 0)
-        return -1;
-    if (reserve_names(table, table->named + stored) < 0)
-        return -1;
-    return reserve_cells(table, table->held + stored);
-}
+#define AHEAD 8 /* hashes */
 
 /* ---- events --------------------------------------------------------------------------------- */
 
@@ -245,14 +51,47 @@ static void drop_block(Table *table, Block *block)
     table->held--;
 }
 
+/* Hashes of an event, with an eye on those that come next: their cells are far apart in memory. */
+typedef struct {
+    Reader now, ahead;
+    uint32_t left;
+} Hashes;
+
+static void look_ahead(const Table *table, Hashes *hashes)
+{
+    uint64_t hash = 0;
+    if (hashes->left == 0 || table->cells == NULL)
+        return;
+    hashes->left--;
+    read_unsigned(&hashes->ahead, &hash);
+    __builtin_prefetch(&table->cells[home(hash, table->cell_bits)]);
+}
+
+static Hashes hashes_of(const Table *table, const Event *event)
+{
+    Hashes hashes = {event->hashes, event->hashes, event->blocks};
+    for (int i = 0; i < AHEAD; i++)
+        look_ahead(table, &hashes);
+    return hashes;
+}
+
+static uint64_t next_hash(const Table *table, Hashes *hashes)
+{
+    uint64_t hash = 0;
+    look_ahead(table, hashes);
+    read_unsigned(&hashes->now, &hash);
+    return hash;
+}
+
 /* False if its parent is not known: then it has changed nothing. */
 static int store(Table *table, const Event *event, uint32_t number, uint32_t *tokens)
 {
-    Reader hashes = event->hashes, ids = event->tokens;
-    uint64_t hash = 0, parent = event->parent, name = 0;
+    Hashes hashes = hashes_of(table, event);
+    Reader ids = event->tokens;
+    uint64_t parent = event->parent, name = 0;
     int root = event->root;
     for (uint32_t i = 0; i < event->blocks; i++) {
-        read_unsigned(&hashes, &hash);
+        uint64_t hash = next_hash(table, &hashes);
         for (size_t t = 0; t < table->size; t++) {
             uint64_t id = 0;
             read_unsigned(&ids, &id);
@@ -282,11 +121,9 @@ static int store(Table *table, const Event *event, uint32_t number, uint32_t *to
 
 static void take_away(Table *table, const Event *event, uint32_t number)
 {
-    Reader hashes = event->hashes;
+    Hashes hashes = hashes_of(table, event);
     for (uint32_t i = 0; i < event->blocks; i++) {
-        uint64_t hash = 0;
-        read_unsigned(&hashes, &hash);
-        Block *block = find(table, hash);
+        Block *block = find(table, next_hash(table, &hashes));
         if (block == NULL)
             continue; /* nobody is known to hold it: let the reader know too */
         if (--block->copies == 0) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,17 +10,18 @@ import msgspec
 
 from actors.kv_events.core import KvEventCore
 from actors.kv_events.effects import BatchCame, Publish
+from actors.kv_events.quick import NATIVE, QuickTable
+from actors.kv_events.wire import decode
 from actors.router.index.index import FASTEST, Index
+from actors.router.index.pure import PureTable
 from actors.router.index.table import Found, Table
 from bench.indexes import measure
 from bench.indexes.work import HOLDERS, PART, WORKERS, Batch, Change, Prompt, restored
-from schemas.block_hash import pack, sequence_hashes, token_hash
+from schemas.block_hash import pack, sequence_hashes
 from schemas.kv import KvChange, KvChanged, KvSnapshotPart
-from schemas.kv_events import BlockHash, BlockRemoved, BlockStored, EventBatch
 
 encode = msgspec.msgpack.encode
 changed = msgspec.msgpack.Decoder(KvChanged).decode
-batch_of = msgspec.msgpack.Decoder(EventBatch).decode
 snapshot = msgspec.msgpack.Decoder(KvSnapshotPart).decode
 
 
@@ -30,20 +30,26 @@ class Callboard:
     mixed = "bus"
     restores = True
 
-    def __init__(self, table: type[Table] = FASTEST) -> None:
-        self.table = table
+    def __init__(self, *, pure: bool = False) -> None:
+        """`pure`: without the extensions of index and table."""
+        self.table: type[Table] = PureTable if pure else FASTEST
+        self.native = None if pure else NATIVE
         self.begin()
 
     def begin(self) -> None:
         self.index = Index(table=self.table)
         self.slots = [self.index.open(f"engine/{n}", 1, 0) for n in range(WORKERS)]
-        # Of each worker by the engine's hash, as a KvEventActor has them.
-        self.names: list[dict[BlockHash, int]] = [{} for _ in range(WORKERS)]
+        # Of each worker, by the engine's hash: all that decoded events need. Beside it the table
+        # that a KvEventActor has, for what comes from the wire.
+        self.names: list[dict[int, int]] = [{} for _ in range(WORKERS)]
+        self.blocks = [QuickTable(self.native) for _ in range(WORKERS)]
         self.cores = [KvEventCore(f"engine/{n}", 0, 1, {"engine": False}) for n in range(WORKERS)]
+        for core in self.cores:
+            core.table = QuickTable(self.native)
 
     def prepare(self, way: str, batches: Sequence[Batch]) -> tuple[Callable[[Any], object], Any]:
         if way == "decoded":
-            return self._decoded, [(b.worker, change) for b in batches for change in b.changes]
+            return self._decoded, [(batch.worker, batch.changes) for batch in batches]
         if way == "wire":
             return self._wire, [(batch.worker, batch.wire) for batch in batches]
         if way == "actors":
@@ -72,38 +78,44 @@ class Callboard:
             for worker, some in restored(blocks, PART)
         ]
 
-    def _decoded(self, item: tuple[int, Change]) -> None:
-        worker, change = item
-        if change.stored:
-            self._stored(worker, change.parent, change.engine, change.blocks)
-        else:
-            self._removed(worker, change.engine)
+    def _decoded(self, item: tuple[int, list[Change]]) -> None:
+        """One batch. Events of a kind that follow each other go into the index together."""
+        worker, events = item
+        names, slot = self.names[worker], self.slots[worker]
+        stored = False
+        run: list[int] = []
+        for event in events:
+            if event.stored is not stored and run:
+                self._put(slot, run, stored=stored)
+                run = []
+            stored = event.stored
+            if stored:
+                parent = event.parent
+                made = sequence_hashes(None if parent is None else names[parent], event.blocks)
+                names.update(zip(event.engine, made, strict=True))
+                run += made
+            else:
+                run += map(names.pop, event.engine)
+        self._put(slot, run, stored=stored)
+
+    def _put(self, slot: int, run: list[int], *, stored: bool) -> None:
+        put = self.index.stored if stored else self.index.removed
+        put(slot, "device", pack(run))
 
     def _wire(self, item: tuple[int, bytes]) -> None:
+        """With the KvEventActor's own table: copies are counted, tiers told, changes net."""
         worker, body = item
-        for event in batch_of(body).events:
-            if isinstance(event, BlockStored):
-                packed = array("I", event.token_ids).tobytes()
-                width = 4 * event.block_size
-                starts = range(0, len(packed), width)
-                blocks = [token_hash(packed[start : start + width]) for start in starts]
-                self._stored(worker, event.parent_block_hash, event.block_hashes, blocks)
-            elif isinstance(event, BlockRemoved):
-                self._removed(worker, event.block_hashes)
+        applied = self.blocks[worker].take("engine", body)
+        if applied is None:  # without the extension, or for events that it does not take
+            applied = self.blocks[worker].apply("engine", decode(body))
+        self._take(self.slots[worker], applied.changes)
 
-    def _stored(
-        self, worker: int, parent: BlockHash | None, engine: list[Any], blocks: list[int]
-    ) -> None:
-        """The token hashes of the blocks are known; their sequence hashes are made here."""
-        names = self.names[worker]
-        made = sequence_hashes(None if parent is None else names[parent], blocks)
-        for one, name in zip(engine, made, strict=True):
-            names[one] = name
-        self.index.stored(self.slots[worker], "device", pack(made))
-
-    def _removed(self, worker: int, engine: list[Any]) -> None:
-        pop = self.names[worker].pop
-        self.index.removed(self.slots[worker], "device", pack([pop(one) for one in engine]))
+    def _take(self, slot: int, changes: list[KvChange]) -> None:
+        for change in changes:
+            if change.kind == "stored":
+                self.index.stored(slot, change.tier, change.blocks)
+            else:
+                self.index.removed(slot, change.tier, change.blocks)
 
     def _actors(self, item: tuple[int, BatchCame]) -> None:
         """All that both actors do, without the socket between them."""
@@ -114,12 +126,7 @@ class Callboard:
 
     def _bus(self, body: bytes) -> None:
         message = changed(body)
-        slot = self.slots[int(message.engine[7:])]
-        for change in message.changes:
-            if change.kind == "stored":
-                self.index.stored(slot, change.tier, change.blocks)
-            else:
-                self.index.removed(slot, change.tier, change.blocks)
+        self._take(self.slots[int(message.engine[7:])], message.changes)
 
     def _message(self, number: int, batch: Batch) -> bytes:
         changes = [

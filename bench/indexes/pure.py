@@ -1,10 +1,11 @@
-"""Callboard's index without its extension, as where there is no compiler."""
+"""Callboard's index without its extensions, as where there is no compiler."""
 
 from __future__ import annotations
 
-from actors.router.index.pure import PureTable
 from bench.indexes import measure
 from bench.indexes.callboard import Callboard
+from schemas import block_hash
 
 if __name__ == "__main__":
-    measure.main(lambda: Callboard(PureTable))
+    block_hash.chain_hashes = None
+    measure.main(lambda: Callboard(pure=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.router.index.pure import PureTable
 from bench.indexes.callboard import Callboard
 from bench.indexes.masks import Masks
 from bench.indexes.measure import restore
@@ -37,7 +36,7 @@ def test_all_indexes_find_in_every_way_what_the_work_holds():
         counts = [next((n for n, b in enumerate(blocks) if b not in h), len(blocks)) for h in held]
         expected.append({worker: count for worker, count in enumerate(counts) if count})
     assert any(expected)
-    for index in (Callboard(), Callboard(PureTable), Masks()):
+    for index in (Callboard(), Callboard(pure=True), Masks()):
         for way in index.ways:
             index.begin()
             apply, items = index.prepare(way, work.batches)

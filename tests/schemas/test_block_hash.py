@@ -40,7 +40,12 @@ def test_the_extension_hashes_as_xxhash_does(size, monkeypatch):
     tokens = [number * 2654435761 % 2**32 for number in range(3 * size + size // 2)]
     found = [block_hash.prompt_hashes(tokens, size, salt=salt) for salt in (None, "a")]
     found.append(block_hash.prompt_hashes(tuple(tokens), size))
+    blocks = [block_hash.token_hash(number.to_bytes(8)) for number in range(size)]
+    chains = [block_hash.sequence_hashes(parent, blocks) for parent in (None, 0, 2**64 - 1)]
     monkeypatch.setattr(block_hash, "prefix_hashes", None)
+    monkeypatch.setattr(block_hash, "chain_hashes", None)
+    pure_chains = [block_hash.sequence_hashes(parent, blocks) for parent in (None, 0, 2**64 - 1)]
+    assert chains == pure_chains
     pure = [block_hash.prompt_hashes(tokens, size, salt=salt) for salt in (None, "a")]
     assert found == [*pure, pure[0]]
 
