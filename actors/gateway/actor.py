@@ -174,12 +174,16 @@ class GatewayActor(Actor):
             self.streams.handle(EngineGone(actor, incarnation))
 
     def on_drain(self, timeout: float) -> None:
+        """Where others listen on this port they get new connections at once.
+
+        A gateway that is alone goes on listening: who comes is told to try again.
+        """
         self._draining = True
-        if self._started:
+        if self._started and self.options.reuse_port:
             self.server.close_listener()
 
     def pending(self) -> int:
-        return len(self.streams) if self._started else 0
+        return len(self.streams) + self.streams.arriving if self._started else 0
 
     def queues(self) -> list[Queue]:
         if not self._started:

@@ -66,6 +66,12 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 class Service(Protocol):
     """What the HTTP side needs of the actor."""
 
+    def admit(self) -> None:
+        """One more request is about to be read. Raises ApiError where there is no room for it."""
+
+    def arrived(self) -> None:
+        """One that was admitted has been read, or could not be."""
+
     def submit(self, orders: list[Order]) -> list[int]:
         """Start these choices; returns their keys. Raises ApiError when there is no room."""
 

@@ -92,14 +92,11 @@ class HttpServer:
         logging.getLogger("uvicorn.access").propagate = False
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         self._server = _Server(config)
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def address(self) -> str:
+        host, port = sock.getsockname()[:2]
+        scheme = "https" if config.is_ssl else "http"
+        self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         """Where it listens, as a URL."""
-        host, port = self._sock.getsockname()[:2]
-        scheme = "https" if self._server.config.is_ssl else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def connections(self) -> int:

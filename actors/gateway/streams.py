@@ -89,15 +89,27 @@ class Streams:
         self._running: dict[int, Running] = {}
         self._by_stream: dict[int, int] = {}
         self.refused = 0
+        self.arriving = 0
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def submit(self, orders: list[Order]) -> list[int]:
-        """Start choices; returns their keys. Raises ApiError when too many run."""
-        if len(self._running) + len(orders) > self._limit:
+    def admit(self) -> None:
+        """As `Service.admit`: nothing is read, rendered or tokenized for what will be refused."""
+        self._check_room(self.arriving + 1)
+        self.arriving += 1
+
+    def arrived(self) -> None:
+        self.arriving -= 1
+
+    def _check_room(self, more: int) -> None:
+        if len(self._running) + more > self._limit:
             self.refused += 1
             raise ApiError(503, f"{self._limit} choices are being served already: try again later.")
+
+    def submit(self, orders: list[Order]) -> list[int]:
+        """Start choices; returns their keys. Raises ApiError when too many run."""
+        self._check_room(len(orders))
         keys = [next(self._keys) for _ in orders]
         for key, order in zip(keys, orders, strict=True):
             generate = order.generate

@@ -30,9 +30,12 @@ class Context(msgspec.Struct, frozen=True):
     max_pending_bytes: int
 
     def admit(self) -> None:
-        """Raises ApiError while the gateway stops."""
+        """As `Service.admit`. Raises ApiError also while the gateway stops."""
         if self.draining():
-            raise ApiError(503, "The gateway is stopping: try again, another will answer.")
+            raise ApiError(
+                503, "The gateway is stopping: try again, another will answer.", last=True
+            )
+        self.service.admit()
 
     def model(self, name: str | None) -> Model:
         """Raises ApiError where no engine offers it."""

@@ -106,9 +106,7 @@ class Endpoint(Generic[R]):
         )
         keys: list[int] = []
         try:
-            request, body = await self._reader.read(scope, receive)
-            call = await self._call(scope, request, body, pipe, request_id)
-            answer, orders = await self.answer(call)
+            answer, orders = await self._arrive(scope, receive, pipe, request_id)
             keys = answer.keys = service.submit(orders)
             await ended(receive)
         except ApiError as error:
@@ -131,11 +129,22 @@ class Endpoint(Generic[R]):
                 service.cancel(keys)
                 pipe.abort()
 
+    async def _arrive(
+        self, scope: Scope, receive: Receive, pipe: Pipe, request_id: str
+    ) -> tuple[Answer, list[Order]]:
+        """Read it and make its choices. Raises ApiError, also where there is no room for it."""
+        self.context.admit()
+        try:
+            request, body = await self._reader.read(scope, receive)
+            call = await self._call(scope, request, body, pipe, request_id)
+            return await self.answer(call)
+        finally:
+            self.context.service.arrived()
+
     async def _call(
         self, scope: Scope, request: R, body: bytes, pipe: Pipe, request_id: str
     ) -> Call[R]:
         context = self.context
-        context.admit()
         model = context.model(request.model)
         text = await text_or_none(model) if model.card.text_mode else await text_of(model)
         wanted = wishes(scope)

@@ -58,12 +58,18 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class ApiError(Exception):
-    """Ends a request with this status; the message goes to the client as it is."""
+    """Ends a request with this status; the message goes to the client as it is.
 
-    def __init__(self, status: int, message: str, *, param: str | None = None) -> None:
+    `last`: the connection ends with it.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, last: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.param = param
+        self.last = last
 
     @classmethod
     def of_refusal(cls, code: Code, message: str, param: str | None) -> ApiError:
@@ -76,7 +82,8 @@ class ApiError(Exception):
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         if self.status == 503:
-            return [(b"retry-after", str(RETRY_AFTER).encode())]
+            closing = [(b"connection", b"close")] if self.last else []
+            return [(b"retry-after", str(RETRY_AFTER).encode()), *closing]
         if self.status == 401:
             return [(b"www-authenticate", b"Bearer")]
         return []

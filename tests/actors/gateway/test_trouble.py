@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import re
+import socket
+import tracemalloc
 
+import msgspec
 import pytest
 
+from actors.gateway import streams
 from schemas.generate import Delta
 from schemas.refusal import Refusal
 from tests.actors.gateway.test_bad_requests import check_error
-from tests.actors.gateway.world import World, events, says
+from tests.actors.gateway.world import CARD, World, events, says
 
 
 def run(coroutine):
@@ -124,6 +130,66 @@ def test_a_death_before_the_first_token_goes_to_another_engine():
     run(go())
 
 
+RESUMING = msgspec.structs.replace(CARD, resumes=True)
+
+
+def resuming(text, dies_at=None):
+    """An engine that goes on after what another one said, and may die itself."""
+
+    def script(stream, request):
+        tokens = [*text.encode(), 257]
+        for at in range(len(request.resumed), len(tokens)):
+            if at == dies_at:
+                yield Refusal("died", "the engine is gone")
+            reason = "stop" if at + 1 == len(tokens) else None
+            cached = 3 + len(request.resumed)
+            yield Delta(stream, [tokens[at]], reason, None, None, None, 9, cached)
+
+    return script
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_goes_on_with_another_engine_as_if_nothing_had_been(stream):
+    async def go():
+        text = "Hello, world! STOP it"
+        fields = {"stream": stream, "stop": "! S", "seed": 7}
+        if stream:
+            fields["stream_options"] = {"include_usage": True}
+        async with World(resuming(text)) as world:
+            undisturbed = await world.chat(**fields)
+        scripts = [resuming(text, dies_at=5), resuming(text)]
+        async with World(*scripts, card=RESUMING) as world:
+            disturbed = await world.chat(**fields)
+            first, second = world.bus.requests
+            assert world.idle()
+        assert second.resumed == list(b"Hello")
+        assert (first.request_id, first.sampling) == (second.request_id, second.sampling)
+        assert without_ids(disturbed) == without_ids(undisturbed)
+
+    run(go())
+
+
+def without_ids(response):
+    return re.sub(r'"(id|created)":("[^"]*"|\d+),', "", response.text)
+
+
+def test_a_client_whose_answer_pauses_hears_that_it_is_not_forgotten(monkeypatch):
+    async def go():
+        monkeypatch.setattr(streams, "KEEP_ALIVE", 0.01)
+        async with World(resuming("Hello", dies_at=2), card=RESUMING) as world:
+            asked = asyncio.create_task(world.chat(stream=True))
+            await world.until(lambda: world.actor.core.state.waiting != {})
+            await asyncio.sleep(0.05)  # a guard: some of them
+            world.bus.scripts["engine/0"] = resuming("Hello")
+            world.enter("engine/0", card=RESUMING)
+            text = (await asked).text
+        assert text.count(": waiting for an engine\n\n") >= 2
+        lines = [json.loads(line[6:]) for line in text.split("\n\n") if line.startswith("data: {")]
+        assert "".join(c["choices"][0]["delta"]["content"] for c in lines) == "Hello"
+
+    run(go())
+
+
 def test_a_death_in_the_midst_is_an_event_of_the_stream():
     async def go():
         async with World(dies_after(2)) as world:
@@ -230,6 +296,109 @@ def test_draining():
             assert world.actor.pending() == 0
 
     run(go())
+
+
+def test_a_gateway_that_drains_tells_new_connections_to_try_again():
+    async def go():
+        async with World(silent) as world:
+            waiting = asyncio.create_task(world.chat())
+            await world.until(lambda: len(world.bus.requests) == 1)
+            world.actor.on_drain(5.0)
+            refused = await world.chat()
+            check_error(refused, 503)
+            assert refused.headers["retry-after"] == "1"
+            assert refused.headers["connection"] == "close"
+            assert (await world.client.get("/ready")).status_code == 503
+            assert (await world.client.get("/live")).status_code == 200
+            world.actor.on_batch("engine/0", step(next(iter(world.bus.open))))
+            assert (await waiting).status_code == 200
+
+    run(go())
+
+
+def test_where_several_share_a_port_one_that_drains_leaves_it():
+    async def go():
+        async with World(silent, options={"reuse_port": True}) as world:
+            assert listens(world.port)
+            world.actor.on_drain(5.0)
+            await world.until(lambda: not listens(world.port))
+            assert world.actor.facts()["address"] == world.url
+
+    run(go())
+
+
+def test_a_request_that_is_being_read_is_waited_for():
+    async def go():
+        async with World(says("Hello!")) as world:
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+            whole = request_bytes()
+            writer.write(whole[:-10])
+            await world.until(lambda: world.actor.pending() == 1)
+            world.actor.on_drain(5.0)
+            writer.write(whole[-10:])
+            assert b" 200 " in await reader.readline()
+            writer.transport.abort()
+            await world.until(lambda: world.actor.pending() == 0)
+
+    run(go())
+
+
+def test_a_full_gateway_refuses_before_it_reads():
+    async def go():
+        async with World(silent, options={"max_inflight": 2}) as world:
+            first = asyncio.create_task(world.chat())
+            await world.until(lambda: len(world.bus.requests) == 1)
+            _, writer = await asyncio.open_connection("127.0.0.1", world.port)
+            writer.write(request_bytes()[:-10])  # the second place, though its body is incomplete
+            await world.until(lambda: world.actor.pending() == 2)
+            refused = await world.chat()
+            check_error(refused, 503)
+            assert refused.headers["retry-after"] == "1"
+            assert world.actor.queues()[0].dropped == 1
+            writer.close()
+            await writer.wait_closed()
+            await world.until(lambda: world.actor.pending() == 1)
+            world.actor.on_batch("engine/0", step(next(iter(world.bus.open))))
+            assert (await first).status_code == 200
+
+    run(go())
+
+
+def test_memory_is_flat_under_overload():
+    async def go():
+        answered = {200: 0, 503: 0}
+
+        async def ask(world):
+            answered[(await world.chat(max_tokens=40, padding="x" * 50_000)).status_code] += 1
+
+        async def wave(world):
+            await asyncio.gather(*(ask(world) for _ in range(80)))
+
+        async with World(says("y" * 40), options={"max_inflight": 8}) as world:
+            for _ in range(2):
+                await wave(world)
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(5):
+                await wave(world)
+            gc.collect()
+            grown = tracemalloc.get_traced_memory()[0] - before
+            tracemalloc.stop()
+            assert world.idle()
+        assert min(answered.values()) > 0
+        assert sum(answered.values()) == 7 * 80
+        # What 400 bodies weigh is 20 MB.
+        assert grown < 2_000_000
+
+    run(go())
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def step(stream):
