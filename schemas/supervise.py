@@ -36,6 +36,15 @@ class Restart(Message, frozen=True):
     actor: str
 
 
+class RestartKind(Message, frozen=True):
+    """Ask to the supervisor: restart all actors of this kind, one after another.
+
+    Each is ready before the next one drains. Answered by `Accepted`, when it has begun.
+    """
+
+    kind: str
+
+
 class Shutdown(Message, frozen=True):
     """Ask to the supervisor: drain and stop the whole topology. Answered by `Accepted`."""
 

@@ -26,6 +26,7 @@ from launch.supervisor.core import (
     Kill,
     Ready,
     RestartAsked,
+    RollAsked,
     Seen,
     ShutdownAsked,
     Spawn,
@@ -46,6 +47,7 @@ from schemas.supervise import (
     Process,
     Processes,
     Restart,
+    RestartKind,
     Shutdown,
 )
 
@@ -58,7 +60,7 @@ class SupervisorActor(Actor):
     """Starts, watches, restarts and ends the actors of one topology on this machine."""
 
     kind: ClassVar[str] = "supervisor"
-    accepts: ClassVar[tuple[type[Message], ...]] = (ListProcesses, Restart, Shutdown)
+    accepts: ClassVar[tuple[type[Message], ...]] = (ListProcesses, Restart, RestartKind, Shutdown)
     listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **dict.fromkeys(("config", "engine", "gateway", "kv-events", "router"), ("life",)),
         "monitor": ("life", "health"),
@@ -101,6 +103,8 @@ class SupervisorActor(Actor):
         elif isinstance(message, Shutdown):
             incoming.answer(Accepted("every actor drains and stops"))
             self.shut_down()
+        elif isinstance(message, RestartKind):
+            self._restart_kind(incoming, message.kind)
         elif isinstance(message, Restart):
             known = self.core.state.processes.get(message.actor)
             if known is None:
@@ -125,6 +129,19 @@ class SupervisorActor(Actor):
 
     def on_entry(self, entry: Entry) -> None:
         self._seen(entry.actor, entry.incarnation, entry.state, None)
+
+    def _restart_kind(self, incoming: Incoming, kind: str) -> None:
+        actors = [p.actor for p in self.core.state.processes.values() if p.kind == kind]
+        rolling = self.core.state.rolling
+        if not actors:
+            kinds = dict.fromkeys(p.kind for p in self.core.state.processes.values())
+            incoming.refuse("not_found", f"no {kind!r} here; there are {', '.join(kinds)}", "kind")
+        elif rolling or self.core.state.stopping:
+            what = f"{', '.join(rolling)} are being restarted" if rolling else "everything stops"
+            incoming.refuse("not_ready", f"{what}; try again later", "kind")
+        else:
+            self._handle(RollAsked(actors, self._now()))
+            incoming.answer(Accepted(f"{', '.join(actors)}: one after another"))
 
     # --- for run_topology ---
 

@@ -73,6 +73,13 @@ class RestartAsked(msgspec.Struct, frozen=True):
     now: float
 
 
+class RollAsked(msgspec.Struct, frozen=True):
+    """Restart these, one after another."""
+
+    actors: list[str]
+    now: float
+
+
 class ShutdownAsked(msgspec.Struct, frozen=True):
     now: float
 
@@ -121,7 +128,7 @@ class Finish(msgspec.Struct, frozen=True):
     reason: str
 
 
-Event = Begin | Spawned | Exited | Seen | Hung | RestartAsked | ShutdownAsked | Tick
+Event = Begin | Spawned | Exited | Seen | Hung | RestartAsked | RollAsked | ShutdownAsked | Tick
 Effect = Spawn | Drain | Kill | Announce | Ready | Finish
 
 
@@ -154,6 +161,10 @@ class State(msgspec.Struct):
     stopping: bool = False
     said_ready: bool = False
     reason: str = ""
+    rolling: list[str] = []
+    """Who is still to be restarted, one after another; the first one may be at it."""
+    rolled: int = 0
+    """The life of the first one that was asked to end; 0 while it is not."""
     finished: bool = False
 
 
@@ -185,6 +196,10 @@ class SupervisorCore:
             return self._hung(event)
         if isinstance(event, RestartAsked):
             return self._restart(event.actor, event.now)
+        if isinstance(event, RollAsked):
+            if not self.state.rolling:
+                self.state.rolling, self.state.rolled = event.actors, 0
+            return self._roll(event.now)
         if isinstance(event, ShutdownAsked):
             return self._shut_down(event.now, "")
         return self._tick(event)
@@ -305,6 +320,21 @@ class SupervisorCore:
         process.restart_asked = True
         return [self._stop(process, now)]
 
+    def _roll(self, now: float) -> list[Effect]:
+        """The next one is restarted when the one before is ready again, or was given up."""
+        state = self.state
+        while state.rolling and not state.stopping:
+            process = state.processes.get(state.rolling[0])
+            ready = process is not None and (process.phase, process.state) == ("running", "ready")
+            if process is not None and ready and not state.rolled:
+                state.rolled = process.incarnation
+                return self._restart(process.actor, now)
+            renewed = process is not None and ready and process.incarnation > state.rolled
+            if process is not None and process.phase != "exited" and not renewed:
+                return []
+            state.rolling, state.rolled = state.rolling[1:], 0
+        return []
+
     def _stop(self, process: Process, now: float) -> Drain:
         timeout = self.state.drain_timeout
         process.phase, process.kill_at = "stopping", now + timeout + GRACE
@@ -334,7 +364,7 @@ class SupervisorCore:
         return [self._stop(p, now) for p in alive if p.phase == "running"]
 
     def _tick(self, event: Tick) -> list[Effect]:
-        effects = self._start_due(event.now, event.now_ms)
+        effects = self._start_due(event.now, event.now_ms) + self._roll(event.now)
         for process in self.state.processes.values():
             if process.kill_at is not None and process.kill_at <= event.now and process.pid:
                 process.kill_at = None

@@ -26,6 +26,7 @@ from launch.supervisor.core import (
     Kill,
     Ready,
     RestartAsked,
+    RollAsked,
     Seen,
     ShutdownAsked,
     Spawn,
@@ -324,6 +325,38 @@ def test_who_hangs_while_it_drains_is_not_waited_for():
     assert isinstance(stand.exit("engine/0", "killed by SIGKILL")[-1], Finish)
 
 
+def test_a_rolling_restart_takes_one_after_another():
+    stand = Stand()
+    stand.all_ready()
+    lives = dict(stand.running)
+    assert drained(stand.handle(RollAsked(["engine/0", "engine/1"], stand.now))) == ["engine/0"]
+    assert drained(stand.handle(RollAsked(["router/0"], stand.now))) == []  # one at a time
+    stand.exit("engine/0", "exit code 0")
+    assert drained(stand.wait(1)) == []
+    stand.say("engine/0", "ready")
+    assert drained(stand.wait(1)) == ["engine/1"]
+    stand.running.pop("engine/1")  # killed while it drained
+    life = lives["engine/1"]
+    stand.handle(Exited("engine/1", life, "killed by SIGKILL", stand.now, MS * 2))
+    stand.say("engine/1", "ready")
+    stand.wait(1)
+    assert stand.core.state.rolling == []
+    restarted = [actor for actor, life in stand.running.items() if life > lives[actor]]
+    assert sorted(restarted) == ["engine/0", "engine/1"]
+
+
+def test_a_rolling_restart_passes_who_was_given_up_and_ends_with_the_topology():
+    group = Group(actors=["engine"], required=False)
+    supervision = Supervision(limits=Limits(restarts=0), groups=[group])
+    stand = Stand(supervision=supervision)
+    stand.all_ready()
+    stand.exit("engine/0")
+    assert drained(stand.handle(RollAsked(["engine/0", "engine/1"], stand.now))) == ["engine/1"]
+    stand.handle(ShutdownAsked(stand.now))
+    stand.exit("engine/1", "exit code 0")
+    assert not any(isinstance(e, Spawn) for e in stand.wait(1))
+
+
 def test_a_shutdown_during_a_restart_starts_nothing():
     stand = Stand(["engine/0"])
     stand.all_ready()
@@ -416,6 +449,10 @@ class Machine(RuleBasedStateMachine):
     @rule(actor=st.sampled_from(ACTORS))
     def restart(self, actor: str) -> None:
         self.stand.handle(RestartAsked(actor, self.stand.now))
+
+    @rule(actors=st.lists(st.sampled_from(ACTORS), unique=True))
+    def roll(self, actors: list[str]) -> None:
+        self.stand.handle(RollAsked(actors, self.stand.now))
 
     @rule(wanted=st.integers(0, 9))
     def shut_down(self, wanted: int) -> None:
