@@ -38,6 +38,7 @@ COLUMNS = {
     "p50": "mixed p50 µs",
     "p99": "p99 µs",
     "served_p99": "call p99 µs",
+    "alone_p99": "CPU p99 µs",
 }
 SNAPSHOT = {
     "way": "index",
@@ -54,10 +55,12 @@ hashes in a dict, and makes the sequence hashes. wire: the same from vLLM's msgp
 Callboard with the table of its KvEventActor, which also counts copies, Dynamo with its own hash \
 function and JSON between. actors: wire with all that KvEventActor and router do beside: the order \
 of batches, messages and their encoding, without the socket. bus: the router's share of that, \
-KvChanged messages into the index. mixed: \
+KvChanged messages into the index.mixed: \
 10,000 events/s and 2,000 look-ups/s on one thread; a look-up's time runs from when it was due, \
-and beside it that of the call alone. RadixTree hands every call to a thread of its own. masks: a \
-dict of bit masks by sequence hash; no tiers, lives or sweep."""
+and beside it that of the call alone, and the first again by a clock of which only the index's \
+own processor time takes any, so that others on the machine do not count. RadixTree hands every \
+call to a thread of its own. masks: a dict of bit masks by sequence hash; no tiers, lives or \
+sweep."""
 
 
 def main() -> None:
@@ -182,6 +185,9 @@ def _verdicts(rows: list[dict[str, Any]], snapshots: list[dict[str, Any]]) -> li
         verdicts.append(verdict | {"peer": peer["decoded"], "ratio": ratio, "met": "-"})
     verdict = {"goal": "mixed p99 < 1,000 µs", "own": own["p99"], "peer": peer.get("p99")}
     verdicts.append(verdict | {"met": _met(own["p99"] < 1000)})
+    verdict = {"goal": "the same by CPU time", "own": own["alone_p99"]}
+    verdict |= {"peer": peer.get("alone_p99")}
+    verdicts.append(verdict | {"met": _met(own["alone_p99"] < 1000)})
     if "callboard" in restored:
         seconds, beside = restored["callboard"]["restore"], restored.get("dynamo", {})
         verdict = {"goal": "restore < 5 s", "own": seconds, "peer": beside.get("restore")}

@@ -33,7 +33,7 @@ typedef struct {
     Block *blocks;
     uint32_t *tokens; /* of each block, `size` */
     size_t room, used, free, held;
-    uint32_t *cells; /* open addressing: number of the block plus 1 */
+    uint64_t *cells; /* open addressing: number of the block plus 1, above it `mark_of` its hash */
     Name *names;     /* open addressing; unused ones have neither blocks nor a change */
     uint32_t cell_bits, name_bits;
     size_t named;
@@ -52,10 +52,23 @@ static size_t home(uint64_t hash, uint32_t bits)
     return (size_t)(hash * P64_1 >> (64 - bits));
 }
 
+/* Of a hash that is spread over all bits those that a cell has room for; they say its home too. */
+static uint64_t mark_of(uint64_t hash)
+{
+    return (hash * P64_1) >> 32 << 32;
+}
+
+static Block *block_in(const Table *table, uint64_t cell)
+{
+    return &table->blocks[(uint32_t)cell - 1];
+}
+
 static size_t cell_of(const Table *table, uint64_t hash)
 {
     size_t mask = ((size_t)1 << table->cell_bits) - 1, at = home(hash, table->cell_bits);
-    while (table->cells[at] && table->blocks[table->cells[at] - 1].hash != hash)
+    uint64_t mark = mark_of(hash), cell;
+    while ((cell = table->cells[at])
+           && (cell >> 32 != mark >> 32 || block_in(table, cell)->hash != hash))
         at = (at + 1) & mask;
     return at;
 }
@@ -64,8 +77,8 @@ static Block *find(const Table *table, uint64_t hash)
 {
     if (table->cells == NULL)
         return NULL;
-    uint32_t number = table->cells[cell_of(table, hash)];
-    return number ? &table->blocks[number - 1] : NULL;
+    uint64_t cell = table->cells[cell_of(table, hash)];
+    return cell ? block_in(table, cell) : NULL;
 }
 
 static int in_use(const Name *name)
@@ -91,7 +104,7 @@ static void erase_cell(Table *table, size_t hole)
 {
     size_t mask = ((size_t)1 << table->cell_bits) - 1;
     for (size_t at = (hole + 1) & mask; table->cells[at]; at = (at + 1) & mask)
-        if (may_move(home(table->blocks[table->cells[at] - 1].hash, table->cell_bits), hole, at)) {
+        if (may_move((size_t)(table->cells[at] >> (64 - table->cell_bits)), hole, at)) {
             table->cells[hole] = table->cells[at];
             hole = at;
         }
@@ -125,14 +138,14 @@ static int reserve_cells(Table *table, size_t count)
     uint32_t bits = bits_for(count);
     if (table->cells && bits <= table->cell_bits)
         return 0;
-    uint32_t *cells = PyMem_Calloc((size_t)1 << bits, sizeof *cells), *old = table->cells;
+    uint64_t *cells = PyMem_Calloc((size_t)1 << bits, sizeof *cells), *old = table->cells;
     if (cells == NULL)
         return -1;
     table->cells = cells;
     table->cell_bits = bits;
     for (size_t i = 0; i < table->used; i++)
         if (table->blocks[i].copies)
-            cells[cell_of(table, table->blocks[i].hash)] = (uint32_t)i + 1;
+            cells[cell_of(table, table->blocks[i].hash)] = mark_of(table->blocks[i].hash) | (i + 1);
     PyMem_Free(old);
     return 0;
 }

@@ -28,7 +28,7 @@ static void add_block(Table *table, Block made, const uint32_t *tokens)
         table->free = (size_t)table->blocks[number].parent;
     table->blocks[number] = made;
     memcpy(table->tokens + number * table->size, tokens, table->size * sizeof *tokens);
-    table->cells[cell_of(table, made.hash)] = (uint32_t)number + 1;
+    table->cells[cell_of(table, made.hash)] = mark_of(made.hash) | (number + 1);
     table->held++;
     Name *name = name_of(table, made.name);
     if (!in_use(name)) {
