@@ -55,7 +55,7 @@ hashes in a dict, and makes the sequence hashes. wire: the same from vLLM's msgp
 Callboard with the table of its KvEventActor, which also counts copies, Dynamo with its own hash \
 function and JSON between. actors: wire with all that KvEventActor and router do beside: the order \
 of batches, messages and their encoding, without the socket. bus: the router's share of that, \
-KvChanged messages into the index.mixed: \
+KvChanged messages into the index. mixed: \
 10,000 events/s and 2,000 look-ups/s on one thread; a look-up's time runs from when it was due, \
 and beside it that of the call alone, and the first again by a clock of which only the index's \
 own processor time takes any, so that others on the machine do not count. RadixTree hands every \

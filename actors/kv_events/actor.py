@@ -162,6 +162,7 @@ class KvEventActor(Actor):
             "sequence": str(core.sequence),
             "complete": "yes" if beat.complete else "no",
             "blocks": blocks or "none",
+            "table": core.table.implementation,
             "block size": str(beat.block_size),
             "batches": str(beat.batches),
             "events": str(beat.events),
