@@ -8,7 +8,8 @@ need. The shell keeps the tokens of each choice: whoever continues it gets them 
 
 **Migration.** When the engine of a choice dies or breaks off, the choice goes elsewhere, from the
 tokens so far. `migration_limit` bounds how often that happens without a new token in between.
-Where no engine is there it waits for one, for `migration_wait` seconds.
+Where no engine is there it waits for one, for `migration_wait` seconds, and so does a new choice of
+a model that was served before.
 """
 
 from __future__ import annotations
@@ -154,6 +155,8 @@ class GatewayCore:
             state.routing[event.router] = event.routing
         elif isinstance(event, EngineEntry):
             state.fleet.entry(event)
+            if event.ready:
+                state.served |= dict.fromkeys(event.names)
         elif isinstance(event, EngineGone):
             state.fleet.gone(event)
         elif isinstance(event, RouterEntry) and event.ready:
@@ -232,7 +235,8 @@ class GatewayCore:
         wrong = self.state.fleet.wrong_pin(request.model, request.engine, request.rank)
         if wrong is not None and choice.attempts == 1 and not choice.moves:
             return self._fail(key, choice, wrong)
-        if choice.moves:
+        pinned = request.engine is not None or request.rank is not None
+        if choice.moves or (request.model in self.state.served and not pinned):
             return self._hold(key, choice)
         where = request.engine or f"no engine of {request.model!r}"
         text = f"{where} is {'not ready' if request.engine else 'ready'}"
@@ -375,7 +379,7 @@ class GatewayCore:
             return []  # an engine has it in its queue
         self.state.counters["migration_failed_deadline"] += 1
         cancel: list[Effect] = [Cancel(event.choice)] if choice.phase == "placing" else []
-        text = f"no engine could take it for {self._patience:g} s after its engine had ended"
+        text = f"no engine could take it for {self._patience:g} s"
         return cancel + self._fail(event.choice, choice, Refusal("not_ready", text))
 
     def _died(self, event: EngineDied) -> list[Effect]:

@@ -22,7 +22,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `max_inflight` counts choices: a request with `n=4` is four. `max_pending_bytes` may wait for
     one slow reader, which is then cut off. `reuse_port` lets several gateways share a port.
     A choice whose engine ends goes on elsewhere: `migration_limit` times at most without a new
-    token in between (0: never), after waiting for an engine for at most `migration_wait` seconds.
+    token in between (0: never). Where no engine is ready, choices wait for one for `migration_wait`
+    seconds at most.
     `chat_template` is a file whose template replaces the models' own.
     """
 

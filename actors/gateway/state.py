@@ -61,7 +61,8 @@ class Choice(msgspec.Struct):
 class State(msgspec.Struct):
     """`silent` routers are not asked for so many more placements. `turn` spreads gateways over
     routers. `routing` is what routers said last. `waiting` choices wait for an engine, or for
-    their turn to run alone, which the choice `alone` has now (0: none).
+    their turn to run alone, which the choice `alone` has now (0: none). Models of `served` names
+    had an engine that was ready.
     """
 
     fleet: Fleet
@@ -74,6 +75,7 @@ class State(msgspec.Struct):
     suspects: Suspects = msgspec.field(default_factory=Suspects)
     waiting: dict[int, None] = {}
     alone: int = 0
+    served: dict[str, None] = {}
 
     def waits(self, key: int, turn: int) -> bool:
         """Whether a choice still waits as it did when its `Wait` said so."""

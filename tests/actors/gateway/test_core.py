@@ -33,6 +33,7 @@ from actors.gateway.events import (
     Started,
     StartPlacement,
     Submit,
+    Wait,
 )
 from schemas.load import Load
 from schemas.placement import Place, RoutingState
@@ -272,9 +273,13 @@ def test_a_cut_choice_is_cancelled_at_the_engine():
 
 def test_no_engine_then_one_comes_back():
     core = core_with(engine(0), EngineGone("engine/0", 1))
+    assert core.handle(submit(1)) == [Wait(1, 60.0, 1)]
+    assert core.handle(engine(0, life=2)) == [OpenStream(1, "engine/0", 2, 0, "only")]
+
+
+def test_an_engine_that_never_was_ready_is_not_waited_for_long():
+    core = core_with(engine(0, ready=False))
     assert isinstance(core.handle(submit(1))[0], Pause)
-    core.handle(engine(0, life=2))
-    assert core.handle(Due(1)) == [OpenStream(1, "engine/0", 2, 0, "only")]
 
 
 def test_the_death_of_an_earlier_life_does_not_touch_the_present_one():

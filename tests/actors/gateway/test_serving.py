@@ -35,7 +35,7 @@ def test_models():
 
 def test_models_come_and_go_with_their_engines():
     async def go():
-        async with World(says("x")) as world:
+        async with World(says("x"), options={"migration_wait": 0.05}) as world:
             other = msgspec.structs.replace(CARD, served_names=["other/model"])
             world.bus.scripts["engine/7"] = says("other")
             world.enter("engine/7", card=other)

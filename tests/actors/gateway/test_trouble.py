@@ -192,7 +192,7 @@ def test_a_client_whose_answer_pauses_hears_that_it_is_not_forgotten(monkeypatch
 
 def test_a_death_in_the_midst_is_an_event_of_the_stream():
     async def go():
-        async with World(dies_after(2)) as world:
+        async with World(dies_after(2), options={"migration_wait": 0.05}) as world:
             response = await world.chat(stream=True)
             assert response.status_code == 200
             *_, last = events(response)
