@@ -11,10 +11,13 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from launch.marks import sweep
 from launch.scratch import Scratch
@@ -64,8 +67,26 @@ class RunDir:
 
     @property
     def config_file(self) -> Path:
-        """What ConfigActor starts with: `document`, and `actors`, the options of each by its id."""
+        """What ConfigActor starts with: `document`, `actors` (options by id) and `version`."""
         return self.path / "config.json"
+
+    def write_config(self, document: Mapping[str, Any], actors: Mapping[str, Any]) -> int:
+        """The next version of the configuration, whole at every time. Returns its number."""
+        version: int = self.read_config().get("version", 0) + 1
+        content = {"document": document, "actors": actors, "version": version}
+        new = self.config_file.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_bytes(msgspec.json.encode(content))
+        new.replace(self.config_file)
+        return version
+
+    def read_config(self) -> dict[str, Any]:
+        """Empty where there is none."""
+        try:
+            config: dict[str, Any] = msgspec.json.decode(self.config_file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        return config
 
     @property
     def scratch(self) -> Scratch:

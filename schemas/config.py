@@ -19,3 +19,14 @@ class Config(Message, frozen=True):
     version: int
     document: dict[str, Any]
     options: dict[str, Any]
+
+
+class SetConfig(Message, frozen=True):
+    """Ask to ConfigActor, of the supervisor: a greater version. What runs keeps its options.
+
+    Answered by `Config`, without options.
+    """
+
+    version: int
+    document: dict[str, Any]
+    actors: dict[str, dict[str, Any]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from schemas.life import State
 from schemas.message import Message, Record
 
@@ -43,6 +45,16 @@ class RestartKind(Message, frozen=True):
     """
 
     kind: str
+
+
+class Resize(Message, frozen=True):
+    """Ask to the supervisor: `actors`, options by id, are the topology from now on.
+
+    New ones start, those left out drain and end, others go on as they are. Answered by `Accepted`.
+    """
+
+    document: dict[str, Any]
+    actors: dict[str, dict[str, Any]]
 
 
 class Shutdown(Message, frozen=True):

@@ -18,7 +18,7 @@ from actors.config.core import (
     Tick,
 )
 from bus.actor import Actor, Incoming
-from schemas.config import Config, GetConfig
+from schemas.config import Config, GetConfig, SetConfig
 from schemas.directory import (
     Deregister,
     ListEntries,
@@ -50,6 +50,7 @@ class ConfigActor(Actor):
         Deregister,
         ListEntries,
         GetConfig,
+        SetConfig,
     )
 
     def on_start(self, options: dict[str, Any]) -> None:
@@ -78,6 +79,8 @@ class ConfigActor(Actor):
             incoming.answer(self.core.whole())
         elif isinstance(message, GetConfig):
             self._config(incoming, message.actor)
+        elif isinstance(message, SetConfig):
+            self._set(incoming, message)
 
     def on_gone(self, actor: str, incarnation: int, reason: str) -> None:
         """The supervisor saw a death: no need to wait for the lease."""
@@ -92,6 +95,16 @@ class ConfigActor(Actor):
             return
         options = self.options.actors.get(actor, {})
         incoming.answer(Config(self.options.version, self.options.document, options))
+
+    def _set(self, incoming: Incoming, new: SetConfig) -> None:
+        if new.version <= self.options.version:
+            text = f"version {new.version}: the present one is {self.options.version}"
+            incoming.refuse("invalid", text, "version")
+            return
+        own = {"document": new.document, "actors": new.actors, "version": new.version}
+        self.options = msgspec.structs.replace(self.options, **own)
+        self.rt.config_version = new.version
+        incoming.answer(Config(new.version, new.document, {}))
 
     def _tick(self) -> None:
         if self.rt.state == "stopped":

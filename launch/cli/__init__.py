@@ -18,6 +18,7 @@ COMMANDS = {
     "kv": ("ls | match", "show what KV blocks the ranks hold; look for a prompt"),
     "tune": ("router [K=V]", "show a router's settings, or change them as it runs"),
     "restart": ("ACTOR", "drain one actor, then start its next life"),
+    "scale": ("KIND=N …", "more or fewer engines, routers or gateways"),
     "down": ("", "drain and stop a topology"),
     "logs": ("[ACTOR]", "read the logs of a topology, merged in time order"),
     "completion": ("SHELL", "print a completion script for bash, zsh or fish"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bus.actor import Actor, Incoming
-from bus.identity import kind_of
+from bus.identity import CONFIG, kind_of
 from launch.flags.cache import cache_directory
 from launch.rundir import RunDir
 from launch.supervision import Supervision
@@ -25,6 +25,7 @@ from launch.supervisor.core import (
     Hung,
     Kill,
     Ready,
+    Resized,
     RestartAsked,
     RollAsked,
     Seen,
@@ -36,6 +37,7 @@ from launch.supervisor.core import (
 )
 from launch.supervisor.processes import ActorProcess, reap_adopted
 from schemas import life
+from schemas.config import SetConfig
 from schemas.directory import Entry
 from schemas.health import HealthReport, Verdict, VerdictChanged
 from schemas.life import Died, Heartbeat
@@ -46,6 +48,7 @@ from schemas.supervise import (
     ListProcesses,
     Process,
     Processes,
+    Resize,
     Restart,
     RestartKind,
     Shutdown,
@@ -60,7 +63,13 @@ class SupervisorActor(Actor):
     """Starts, watches, restarts and ends the actors of one topology on this machine."""
 
     kind: ClassVar[str] = "supervisor"
-    accepts: ClassVar[tuple[type[Message], ...]] = (ListProcesses, Restart, RestartKind, Shutdown)
+    accepts: ClassVar[tuple[type[Message], ...]] = (
+        ListProcesses,
+        Resize,
+        Restart,
+        RestartKind,
+        Shutdown,
+    )
     listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **dict.fromkeys(("config", "engine", "gateway", "kv-events", "router"), ("life",)),
         "monitor": ("life", "health"),
@@ -103,6 +112,8 @@ class SupervisorActor(Actor):
         elif isinstance(message, Shutdown):
             incoming.answer(Accepted("every actor drains and stops"))
             self.shut_down()
+        elif isinstance(message, Resize):
+            self._resize(incoming, message)
         elif isinstance(message, RestartKind):
             self._restart_kind(incoming, message.kind)
         elif isinstance(message, Restart):
@@ -142,6 +153,20 @@ class SupervisorActor(Actor):
         else:
             self._handle(RollAsked(actors, self._now()))
             incoming.answer(Accepted(f"{', '.join(actors)}: one after another"))
+
+    def _resize(self, incoming: Incoming, new: Resize) -> None:
+        """ConfigActor has the options before anybody asks it for them."""
+        if self.core.state.stopping:
+            incoming.refuse("not_ready", "everything stops")
+            return
+        version = self._run_dir.write_config(new.document, new.actors)
+
+        def told(_answer: Message) -> None:
+            # One that is down, or just came, has read the file by the time it is asked.
+            self._handle(Resized(self._now(), self._now_ms(), list(new.actors)))
+            incoming.answer(Accepted(f"version {version} of the configuration"))
+
+        self.rt.ask(CONFIG, SetConfig(version, new.document, new.actors), told, timeout=2.0)
 
     # --- for run_topology ---
 

@@ -80,6 +80,14 @@ class RollAsked(msgspec.Struct, frozen=True):
     now: float
 
 
+class Resized(msgspec.Struct, frozen=True):
+    """`actors` are all, in the order of their start: new ones start, those left out end."""
+
+    now: float
+    now_ms: int
+    actors: list[str]
+
+
 class ShutdownAsked(msgspec.Struct, frozen=True):
     now: float
 
@@ -128,7 +136,18 @@ class Finish(msgspec.Struct, frozen=True):
     reason: str
 
 
-Event = Begin | Spawned | Exited | Seen | Hung | RestartAsked | RollAsked | ShutdownAsked | Tick
+Event = (
+    Begin
+    | Spawned
+    | Exited
+    | Seen
+    | Hung
+    | RestartAsked
+    | RollAsked
+    | Resized
+    | ShutdownAsked
+    | Tick
+)
 Effect = Spawn | Drain | Kill | Announce | Ready | Finish
 
 
@@ -149,6 +168,8 @@ class Process(msgspec.Struct):
     kill_at: float | None = None
     restart_asked: bool = False
     hung: str = ""  # why it was killed
+    added: bool = False  # later: if it cannot start, the others go on
+    leaving: bool = False
 
     @property
     def kind(self) -> str:
@@ -157,6 +178,8 @@ class Process(msgspec.Struct):
 
 class State(msgspec.Struct):
     processes: dict[str, Process] = {}
+    left: dict[str, int] = {}
+    """The last life of those that are not of the topology any more: they may come again."""
     drain_timeout: float = 30.0
     stopping: bool = False
     said_ready: bool = False
@@ -196,6 +219,8 @@ class SupervisorCore:
             return self._hung(event)
         if isinstance(event, RestartAsked):
             return self._restart(event.actor, event.now)
+        if isinstance(event, Resized):
+            return self._resized(event)
         if isinstance(event, RollAsked):
             if not self.state.rolling:
                 self.state.rolling, self.state.rolled = event.actors, 0
@@ -260,12 +285,18 @@ class SupervisorCore:
         if self.state.stopping:
             process.phase = "exited"
             return effects + self._next_to_stop(event.now)
+        if process.leaving:
+            self._forget(process)
+            return effects + self._next_to_leave(event.now)
         if wanted and process.restart_asked:
             process.restart_asked = False
             process.restarts += 1
             process.phase, process.start_at = "waiting", max(event.now, process.start_at)
             return effects + self._start_due(event.now, event.now_ms)
         process.detail = reason
+        if not process.was_ready and process.added:
+            process.phase, process.state = "exited", "failed"
+            return effects
         if not process.was_ready:
             process.phase = "exited"
             return effects + self._shut_down(event.now, f"{process.actor} did not start: {reason}")
@@ -320,6 +351,31 @@ class SupervisorCore:
         process.restart_asked = True
         return [self._stop(process, now)]
 
+    def _resized(self, event: Resized) -> list[Effect]:
+        state = self.state
+        if state.stopping:
+            return []
+        for actor in event.actors:
+            if actor not in state.processes:
+                life = state.left.get(actor, 0)
+                state.processes[actor] = Process(actor, life, start_at=event.now, added=True)
+        for process in list(state.processes.values()):
+            if process.leaving and process.actor in event.actors and process.phase == "stopping":
+                process.restart_asked = True  # it was on its way out, and is wanted again
+            process.leaving = process.actor not in event.actors
+            if process.leaving and process.phase in ("waiting", "exited"):
+                self._forget(process)
+        return self._next_to_leave(event.now) + self._start_due(event.now, event.now_ms)
+
+    def _next_to_leave(self, now: float) -> list[Effect]:
+        """As in a shutdown: what feeds others goes before what it feeds."""
+        leaving = [p for p in self.state.processes.values() if p.leaving]
+        return [self._stop(p, now) for p in _first_kind(leaving) if p.phase == "running"]
+
+    def _forget(self, process: Process) -> None:
+        self.state.left[process.actor] = process.incarnation
+        del self.state.processes[process.actor]
+
     def _roll(self, now: float) -> list[Effect]:
         """The next one is restarted when the one before is ready again, or was given up."""
         state = self.state
@@ -357,11 +413,7 @@ class SupervisorCore:
                 return []
             self.state.finished = True
             return [Finish(self.state.reason)]
-        for kind in STOP_ORDER:
-            members = [p for p in alive if p.kind == kind]
-            if members:
-                return [self._stop(p, now) for p in members if p.phase == "running"]
-        return [self._stop(p, now) for p in alive if p.phase == "running"]
+        return [self._stop(p, now) for p in _first_kind(alive) if p.phase == "running"]
 
     def _tick(self, event: Tick) -> list[Effect]:
         effects = self._start_due(event.now, event.now_ms) + self._roll(event.now)
@@ -370,3 +422,10 @@ class SupervisorCore:
                 process.kill_at = None
                 effects.append(Kill(process.actor, process.pid, OVERDUE))
         return effects
+
+
+def _first_kind(processes: list[Process]) -> list[Process]:
+    """Those that are to stop before the others."""
+    kinds = (*STOP_ORDER, *(p.kind for p in processes))
+    members = ([p for p in processes if p.kind == kind] for kind in kinds)
+    return next((found for found in members if found), [])

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import uvloop
 
 from bus.clock import LoopClock
@@ -60,10 +59,7 @@ def run_topology(
 
     `run_dir` is claimed by the caller, who also releases it. SIGINT and SIGTERM drain.
     """
-    options = {"document": plan.document, "actors": plan.actors}
-    config = run_dir.config_file
-    config.touch(mode=0o600)
-    config.write_bytes(msgspec.json.encode(options))
+    run_dir.write_config(plan.document, plan.actors)
     become_subreaper()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_supervise(plan, run_dir, on_progress, on_ready))

@@ -25,6 +25,7 @@ from launch.supervisor.core import (
     Hung,
     Kill,
     Ready,
+    Resized,
     RestartAsked,
     RollAsked,
     Seen,
@@ -357,6 +358,46 @@ def test_a_rolling_restart_passes_who_was_given_up_and_ends_with_the_topology():
     assert not any(isinstance(e, Spawn) for e in stand.wait(1))
 
 
+def test_a_topology_grows_and_shrinks():
+    stand = Stand()
+    stand.all_ready()
+    grown = [*ACTORS, "kv-events/2.0", "engine/2"]
+    for actor in grown[len(ACTORS) :]:
+        stand.lives[actor] = []
+    started = stand.handle(Resized(stand.now, MS, grown))
+    assert [e.actor for e in started if isinstance(e, Spawn)] == ["kv-events/2.0", "engine/2"]
+    stand.say("engine/2", "ready")
+    effects = stand.handle(Resized(stand.now, MS, ACTORS))
+    assert drained(effects) == ["engine/2"]
+    assert drained(stand.exit("engine/2", "exit code 0")) == ["kv-events/2.0"]
+    stand.exit("kv-events/2.0", "exit code 0")
+    assert list(stand.core.state.processes) == ACTORS
+    assert stand.wait(100) == []
+
+
+def test_who_is_wanted_again_while_it_leaves_gets_a_next_life():
+    stand = Stand(["engine/0", "engine/1"])
+    stand.all_ready()
+    life = stand.running["engine/1"]
+    assert drained(stand.handle(Resized(stand.now, MS, ["engine/0"]))) == ["engine/1"]
+    assert stand.handle(Resized(stand.now, MS, ["engine/0", "engine/1"])) == []
+    (spawn,) = [e for e in stand.exit("engine/1", "exit code 0") if isinstance(e, Spawn)]
+    assert spawn.incarnation > life
+
+
+def test_what_was_added_and_cannot_start_ends_nothing_else():
+    stand = Stand(["engine/0"])
+    stand.all_ready()
+    stand.lives["engine/1"] = []
+    stand.handle(Resized(stand.now, MS, ["engine/0", "engine/1"]))
+    stand.exit("engine/1", "the port is in use")
+    process = stand.core.state.processes["engine/1"]
+    assert (process.phase, process.state) == ("exited", "failed")
+    assert not stand.core.state.stopping
+    stand.handle(Resized(stand.now, MS, ["engine/0"]))
+    assert list(stand.core.state.processes) == ["engine/0"]
+
+
 def test_a_shutdown_during_a_restart_starts_nothing():
     stand = Stand(["engine/0"])
     stand.all_ready()
@@ -454,6 +495,16 @@ class Machine(RuleBasedStateMachine):
     def roll(self, actors: list[str]) -> None:
         self.stand.handle(RollAsked(actors, self.stand.now))
 
+    @rule(actors=st.lists(st.sampled_from(ACTORS), unique=True))
+    def resize(self, actors: list[str]) -> None:
+        for actor in actors:
+            self.stand.lives.setdefault(actor, [])
+        now_ms = int(MS + self.stand.now * 1000)
+        self.stand.handle(Resized(self.stand.now, now_ms, actors))
+        if not self.stand.core.state.stopping:
+            staying = {p.actor for p in self.stand.core.state.processes.values() if not p.leaving}
+            assert staying == set(actors)
+
     @rule(wanted=st.integers(0, 9))
     def shut_down(self, wanted: int) -> None:
         if not wanted:
@@ -468,10 +519,10 @@ class Machine(RuleBasedStateMachine):
         assert all(p.phase != "waiting" for p in alive)
         first = next((k for k in STOP_ORDER if any(p.kind == k for p in alive)), None)
         for process in alive:
-            # Who is not yet to stop runs, unless it was stopping for a restart already.
+            # Who is not yet to stop runs, unless it was stopping already.
             if process.kind == first or first is None:
                 assert process.phase == "stopping"
-            elif not process.restart_asked:
+            elif not (process.restart_asked or process.leaving):
                 assert process.phase == "running"
 
     @invariant()

@@ -1,0 +1,100 @@
+"""`callboard scale`: more or fewer engines, routers or gateways, while the topology serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from launch.actors import actors_of
+from launch.cli.console import OK, USAGE, Failure, Parser, say
+from launch.cli.target import add_name, ask, choose
+from launch.kv_events import plan
+from launch.topology import Topology
+
+EPILOG = """
+What is new starts, what is too many drains and ends: the last ones first.
+Engines can be scaled where the topology has one [[engine]] table without a
+name, gateways where there are two at least, since one alone shares no port.
+
+examples:
+  callboard scale engine=3
+  callboard scale engine=2 router=2 --name big
+"""
+KINDS = ("engine", "gateway", "router")
+
+
+def run(words: list[str]) -> int:
+    parser = Parser("scale", "Change how many engines, routers or gateways there are.", EPILOG)
+    parser.add_argument("counts", metavar="KIND=N", nargs="+", help="engine, gateway or router")
+    add_name(parser)
+    arguments = parser.parse_intermixed_args(words)
+    counts = _counts(arguments.counts)
+    from launch.client import Client
+    from schemas.supervise import Accepted, Resize
+
+    run_dir = choose(arguments.name).run_dir
+    config = run_dir.read_config()
+    actors: dict[str, dict[str, Any]] = config["actors"]
+    topology = _scaled(msgspec.convert(config["document"], Topology), counts)
+    api_keys = any("api_keys_env" in options for options in actors.values())
+    wanted = actors_of(topology, api_keys=api_keys)
+    _check(actors, wanted)
+    with Client(run_dir) as client:
+        ask(client, "supervisor/0", Resize(topology.document(), wanted), Accepted)
+    say(_text(actors, wanted))
+    return OK
+
+
+def _counts(words: list[str]) -> dict[str, int]:
+    counts = {}
+    for word in words:
+        kind, _, number = word.partition("=")
+        if kind not in KINDS or not number.isdecimal():
+            text = f"{word!r}: write KIND=N, with a KIND of {', '.join(KINDS)}"
+            raise Failure(text, code=USAGE)
+        counts[kind] = int(number)
+    return counts
+
+
+def _scaled(topology: Topology, counts: dict[str, int]) -> Topology:
+    """Raises `Failure` where that cannot be."""
+    if counts.get("engine", 1) < 1 or counts.get("gateway", 1) < 1:
+        raise Failure("one engine and one gateway must stay: `callboard down` ends all", code=USAGE)
+    changes: dict[str, Any] = {}
+    if "engine" in counts:
+        if len(topology.engines) > 1 or topology.engines[0].name is not None:
+            raise Failure("engines of several tables, or with names, cannot be scaled", code=USAGE)
+        engine = msgspec.structs.replace(topology.engines[0], count=counts["engine"])
+        changes["engines"] = [engine]
+    if "router" in counts:
+        changes["router"] = msgspec.structs.replace(topology.router, count=counts["router"])
+    if "gateway" in counts:
+        if 1 in (topology.gateway.count, counts["gateway"]) and counts["gateway"] != (
+            topology.gateway.count
+        ):
+            raise Failure(
+                "a gateway alone shares its port with nobody: start with --gateways 2, and keep 2",
+                code=USAGE,
+            )
+        changes["gateway"] = msgspec.structs.replace(topology.gateway, count=counts["gateway"])
+    scaled = msgspec.structs.replace(topology, **changes)
+    if findings := plan(scaled).findings:
+        raise Failure(*findings, code=USAGE)
+    return scaled
+
+
+def _check(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> None:
+    """Who stays must stay what it is: nobody would tell it otherwise."""
+    known = msgspec.json.decode(msgspec.json.encode(after))
+    changed = [actor for actor in before if actor in after and before[actor] != known[actor]]
+    if changed:
+        raise Failure(f"{', '.join(changed)} would need other options: start anew", code=USAGE)
+
+
+def _text(before: dict[str, Any], after: dict[str, Any]) -> str:
+    new = [actor for actor in after if actor not in before]
+    old = [actor for actor in before if actor not in after]
+    lines = [f"starting: {', '.join(new)}"] if new else []
+    lines += [f"draining: {', '.join(old)}"] if old else []
+    return "\n".join(lines) or "nothing to change"

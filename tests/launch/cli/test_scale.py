@@ -1,0 +1,58 @@
+"""More engines and routers while requests run, and fewer again: none is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from tests.launch.cli.running import GUARD, callboard, free_port, serving
+from tests.launch.cli.test_kills import actors, until
+from tests.launch.cli.test_rolling import CLIENTS, load
+
+SIM = ("serve", "demo", "--engine", "sim", "--gateways", "2", "--sim-speed", "0.2")
+
+
+def test_scaling_loses_nothing(run_directory) -> None:
+    port = free_port()
+    with serving(*SIM, "--port", port) as served:
+        before = actors()
+        over, seen = threading.Event(), Counter[object]()
+        clients = [threading.Thread(target=load, args=(port, over, seen)) for _ in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        try:
+            more = callboard("scale", "engine=3", "router=2", "gateway=3")
+            assert more.returncode == 0, more.stderr
+            added = {"engine/1", "engine/2", "router/1", "gateway/2"}
+            added |= {"kv-events/1.0", "kv-events/2.0"}
+            assert more.stdout.startswith("starting: ")
+
+            def grown() -> bool:
+                now = actors()
+                return now.keys() == before.keys() | added and all(
+                    row["state"] == "ready" for row in now.values()
+                )
+
+            until(grown, "not all that is new got ready")
+            shown = callboard("describe", "engine/2")
+            assert "state:          ready" in shown.stdout
+            fewer = callboard("scale", "engine=1", "router=1")
+            assert fewer.returncode == 0, fewer.stderr
+            until(lambda: actors().keys() == before.keys() | {"gateway/2"}, "some did not leave")
+        finally:
+            over.set()
+            for client in clients:
+                client.join(GUARD)
+        assert set(seen) == {"done"}, seen
+        after = actors()
+        assert all(after[actor]["incarnation"] == before[actor]["incarnation"] for actor in before)
+        # The configuration outlives its actor.
+        assert callboard("restart", "config/0").returncode == 0
+        until(lambda: actors()["config/0"]["restarts"] == 1, "no next life of config/0")
+        until(lambda: actors()["config/0"]["state"] == "ready", "config/0 is not ready")
+        assert callboard("scale", "router=0").stdout == "draining: router/0\n"
+        assert callboard("scale", "gateway=1").returncode == 2
+        assert callboard("scale", "engine=0").returncode == 2
+        assert callboard("scale", "config=2").returncode == 2
+        assert served.interrupt()[0] == 0
+    assert list(run_directory.iterdir()) == []
