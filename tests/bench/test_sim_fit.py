@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from actors.engine.sim.timing import Timing
@@ -18,8 +20,8 @@ TRUE = Timing(
 ASKING, ASKING_TOKEN = 2e-3, 0.5e-6
 
 
-def measured(kind: str, **what: int) -> dict[str, float]:
-    point = {"kind": kind, **what}
+def measured(kind: str, **what: int) -> dict[str, Any]:
+    point: dict[str, Any] = {"kind": kind, **what}
     work = work_of(point)
     assert work is not None
     seconds = TRUE.seconds(work)

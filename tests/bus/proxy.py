@@ -20,6 +20,7 @@ class Proxy:
         """Seconds that everything stays on its way."""
         self.lost = 0
         """Bytes that were swallowed so far."""
+        self._server: asyncio.Server
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -1,4 +1,4 @@
-"""What the shell says of KV events: it is told at start, and shown to who asks."""
+"""What the shell says of KV events and of refusals: told at start, shown to who asks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import pytest
 
 from actors.engine import actor as module
 from actors.engine.actor import EngineActor
+from actors.engine.backend import InvalidRequest
+from actors.engine.core import Submit
 from actors.engine.kv_publisher import INCARNATION
 from actors.engine.progress import ENGINE
 from schemas.directory import ModelCard
+from schemas.generate import Generate, Sampling
 
 CARD: dict[str, Any] = {
     "model": "m",
@@ -99,3 +102,24 @@ def test_an_engine_whose_events_are_vllms_own_says_so(monkeypatch):
 def test_other_engines_have_nothing_to_say(monkeypatch, kv_publisher):
     _, said = start(monkeypatch, kv_publisher)
     assert (said.state, said.detail, said.warnings) == ("ready", "", [])
+
+
+class Picky(Quick):
+    """A backend that takes nothing."""
+
+    def submit(self, key: int, stream: int, request: Generate) -> None:
+        raise InvalidRequest("it was over")
+
+
+@pytest.mark.parametrize("resumed", [[], [1, 2]])
+def test_refused_resumptions_are_counted(monkeypatch, resumed: list[int]):
+    monkeypatch.setattr(module, "make_backend", lambda _options: Picky(ModelCard(**CARD)))
+    actor = EngineActor()
+    noted: list[tuple[str, str]] = []
+    actor.rt = Said()  # type: ignore[assignment]  # a double
+    actor.rt.note = lambda *what: noted.append(what)
+    actor.rt.log = SimpleNamespace(info=lambda *_, **__: None)
+    actor._backend = Picky.__new__(Picky)  # type: ignore[assignment]  # a double
+    request = Generate("r", "m", Sampling(), [1], resumed=resumed)
+    actor._submit(Submit(1, 1, request))
+    assert noted == ([("resume_refused", "it was over")] if resumed else [])

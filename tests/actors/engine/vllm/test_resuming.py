@@ -111,7 +111,7 @@ def test_older_releases_refuse_a_constraint_after_reasoning_that_has_not_ended()
         manager = SimpleNamespace(reasoner_cls=reasoner, enable_in_reasoning=False)
         structured = SimpleNamespace(reasoning_ended=ended)
         request = SimpleNamespace(structured_output_request=structured, request_id="r")
-        return accept_token(manager, request, grammar, 7)  # type: ignore[arg-type]
+        return accept_token(manager, request, grammar, 7)
 
     assert feed(None, None)
     assert feed(True, object())
