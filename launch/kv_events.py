@@ -245,8 +245,9 @@ def _clashes(found: Plan, topology: Topology) -> Iterator[str]:
     highest = max((port for r in found.readers for _, port in r.ports), default=0)
     if highest > 65535:
         most = topology.kv_events.port - (highest - 65535)
+        ranks = "1 rank" if len(found.readers) == 1 else f"{len(found.readers)} ranks"
         yield (
-            f"--kv-event-port {topology.kv_events.port}: the ports of {len(found.readers)} ranks "
+            f"--kv-event-port {topology.kv_events.port}: the ports of {ranks} "
             f"would reach {highest}, above 65535; choose one up to {most}"
         )
     used: dict[int, str] = {topology.gateway.port: "the gateway"}
