@@ -337,6 +337,8 @@ class GatewayCore:
         counters["migrated_mid_stream" if choice.began else "migrated_before_first_token"] += 1
         counters["tokens_replayed"] += choice.tokens
         choice.attempts = 0
+        if self.state.suspects.on_trial(choice.engine, choice.incarnation, choice.content):
+            return self._hold(key, choice)  # it shall not end one engine more meanwhile
         armed = self._arm(key, choice)
         if event.code in OVER or self._elsewhere(choice):
             return armed + self._place(key, choice)
@@ -386,7 +388,8 @@ class GatewayCore:
         suspects = self.state.suspects
         guilty = suspects.explained(event.engine, event.incarnation, unexplained=event.unexplained)
         found: list[Effect] = [Quarantine(guilty)] if guilty else []
-        return found + self._judge() if event.unexplained else []
+        judged = self._judge() if event.unexplained else []
+        return found + judged + self._wake()
 
     def _judge(self) -> list[Effect]:
         """Running choices are treated as what is known by now."""

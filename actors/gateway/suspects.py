@@ -68,6 +68,12 @@ class Suspects(msgspec.Struct):
         """Whether the contents of requests matter now."""
         return bool(self.deaths or self.quarantined)
 
+    def on_trial(self, engine: str, incarnation: int, content: str) -> bool:
+        """The end of that life may be the one that says who kills engines; nobody has said yet."""
+        end = self.ends.get(f"{engine} {incarnation}")
+        open_ = end is not None and content in end.present and end.unexplained is None
+        return open_ and self.deaths.get(content, 0) >= DEATHS - 1
+
     def suspected(self, content: str) -> bool:
         return self.deaths.get(content, 0) >= DEATHS
 

@@ -106,6 +106,7 @@ class FakeBus:
         self.requests: list[Generate] = []
         self.asks: list[Place] = []
         self.told: list[tuple[str, Message]] = []
+        self.published: list[Message] = []
         self.cancelled: list[int] = []
         self.open: dict[int, Callable[[Message], None]] = {}
         self.failed = ""
@@ -131,6 +132,9 @@ class FakeBus:
     def tell(self, to: str, message: Message) -> bool:
         self.told.append((to, message))
         return True
+
+    def publish(self, topic: str, message: Message) -> None:
+        self.published.append(message)
 
     def ask(self, to: str, message: Place, done: Callable[[Message], None], **_: Any) -> int:
         self.asks.append(message)
