@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from actors.engine.backend import Backend, InvalidRequest
 from actors.engine.core import (
+    HELD,
     Abort,
     Asked,
     Draining,
@@ -95,7 +96,8 @@ class EngineActor(Actor):
     def queues(self) -> list[Queue]:
         # The engine's own waiting queue is bounded by the open streams of the mailbox.
         waiting = sum(load.waiting for load in self._gate.all())
-        return [Queue("waiting", waiting, 65_536, 0)]
+        held = len(self.core.state.held)
+        return [Queue("waiting", waiting, 65_536, 0), Queue("held", held, HELD, self.core.refused)]
 
     def facts(self) -> dict[str, str]:
         facts: dict[str, str] = {"phase": self.core.state.phase}
@@ -185,6 +187,8 @@ class EngineActor(Actor):
             self._backend.submit(effect.key, effect.stream, effect.request)
         except InvalidRequest as error:
             self.rt.log.info("refused", request_id=effect.request.request_id, reason=str(error))
+            if effect.request.resumed:
+                self.rt.note("resume_refused", str(error))
             self._handle(Rejected(effect.key, str(error)))
 
     def _publish_load(self) -> None:

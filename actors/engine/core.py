@@ -130,6 +130,8 @@ class EngineCore:
 
     def __init__(self) -> None:
         self.state = State()
+        self.refused = 0
+        """Requests that found too many held."""
         self._keys: dict[tuple[str, int], int] = {}
 
     def handle(self, event: Event) -> list[Effect]:
@@ -211,6 +213,7 @@ class EngineCore:
         if request.rank is not None and not 0 <= request.rank < state.ranks:
             return "invalid", f"rank {request.rank}: this engine has ranks 0 to {state.ranks - 1}"
         if len(state.held) >= HELD:
+            self.refused += 1
             return "overloaded", f"{HELD} requests wait for one that runs alone; try again later"
         return None, ""
 

@@ -27,9 +27,7 @@ class RequestMaker:
         # Some tokenizers know ids beyond the text vocabulary, which vLLM accepts.
         self._highest = max(model.get_vocab_size() - 1, getattr(tokenizer, "max_token_id", 0))
         self._text = text
-        self._resuming = Resuming(
-            config, highest=self._highest, eos_token_ids=eos_token_ids(engine)
-        )
+        self._resuming = Resuming(config, eos_token_ids=eos_token_ids(engine))
         self._params = ParamsMaker(
             context_length=self._context,
             defaults=engine.default_sampling,

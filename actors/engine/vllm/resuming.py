@@ -16,16 +16,15 @@ from schemas.generate import Generate
 
 
 class Resuming:
-    """Of one engine. `config` is vLLM's, `highest` its highest token id.
+    """Of one engine. `config` is vLLM's.
 
     `eos_token_ids` end an answer, unless a request ignores them.
     """
 
-    def __init__(self, config: Any, *, highest: int, eos_token_ids: Sequence[int]) -> None:
+    def __init__(self, config: Any, *, eos_token_ids: Sequence[int]) -> None:
         self._obstacle = obstacle(config)
         self._context = config.model_config.max_model_len
         self._vocab_size = config.model_config.get_vocab_size()
-        self._highest = highest
         self._eos = frozenset(eos_token_ids)
         # It draws noise of another kind, which nothing here can skip.
         self._wide_noise = bool(getattr(config.model_config, "use_fp64_gumbel", False))
@@ -42,11 +41,11 @@ class Resuming:
             return
         if self._obstacle is not None:
             raise InvalidRequest(f"this engine resumes no requests: {self._obstacle}")
-        if min(said) < 0 or max(said) > self._highest:
-            wrong = next(token for token in said if not 0 <= token <= self._highest)
+        if min(said) < 0 or max(said) >= self._vocab_size:
+            wrong = next(token for token in said if not 0 <= token < self._vocab_size)
             raise InvalidRequest(
                 f"resumed has token id {wrong}, which is not in the vocabulary: it has 0 to "
-                f"{self._highest}"
+                f"{self._vocab_size - 1}"
             )
         if len(request.token_ids) + len(said) >= self._context:
             raise InvalidRequest(

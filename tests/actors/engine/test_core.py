@@ -201,6 +201,7 @@ def test_no_more_wait_than_the_limit():
     for stream in range(1, HELD + 1):
         assert core.handle(Asked(PEER, stream, generate())) == []
     assert refusal(core, generate()).code == "overloaded"
+    assert core.refused == 1
     assert len(submitted(core.handle(ended(1, 0)))) == HELD
 
 

@@ -39,7 +39,7 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(configuration: Any) -> Any:
     from actors.engine.vllm.resuming import Resuming
 
-    return Resuming(configuration, highest=49, eos_token_ids=[2])
+    return Resuming(configuration, eos_token_ids=[2])
 
 
 def generate(**fields: Any) -> Generate:
@@ -64,6 +64,13 @@ def test_an_engine_that_cannot_be_exact_says_so(fields: dict[str, Any], reason: 
     resuming.check(generate())
     with pytest.raises(InvalidRequest, match=f"this engine resumes no requests: {reason}"):
         resuming.check(generate(resumed=[4]))
+
+
+@pytest.mark.usefixtures("in_place")
+@pytest.mark.parametrize("token", [-1, 50])
+def test_what_the_model_cannot_have_said_is_refused(token: int):
+    with pytest.raises(InvalidRequest, match=f"token id {token}, which is not in the vocabulary"):
+        make(config()).check(generate(resumed=[4, token]))
 
 
 def test_without_the_plugin_nothing_is_resumed(monkeypatch: pytest.MonkeyPatch):
