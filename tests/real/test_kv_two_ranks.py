@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 OPERATIONS = 300
 BLOCK = 32
 RANKS = (0, 1)
-PATIENCE = 30.0
+PATIENCE = 60.0
 # A real scheduler and real block pools; one layer of any weights, since nobody reads the answers.
 FLAGS = (
     "--served-model-name=small", "--dtype=float32", "--enforce-eager", "--load-format=dummy",
