@@ -232,7 +232,7 @@ def test_as_a_new_prompt_the_tokens_so_far_would_give_other_answers(
 
 
 def test_the_kv_cache_knows_prompt_and_answer_as_one_text(bench: Bench, tokenizer: Any):
-    prompt = tokenizer.encode(STORY * 3).ids[:30]
+    prompt = tokenizer.encode(STORY * 4).ids[:30]  # the block ends within the answer
     sampling = replace(GREEDY, max_tokens=10, ignore_eos=True)
     (whole,) = answers(bench, [(prompt, sampling, {"salt": "a"})])
     said = tokens_of(whole)
