@@ -1,0 +1,1 @@
+"""What `bench.failover` is made of: who is killed, who is followed, who sees it."""
