@@ -144,7 +144,9 @@ def answers(bench: Bench, asked: list[Asked]) -> list[list[Delta]]:
         keys: dict[int, int] = {}
         plain = [n for n, (_, sampling, _) in enumerate(asked) if sampling.seed is None]
         seeded = [n for n, (_, sampling, _) in enumerate(asked) if sampling.seed is not None]
-        for part in (plain, *(seeded[n : n + 5] for n in range(0, len(seeded), 5))):
+        parts = [plain[n : n + 16] for n in range(0, len(plain), 16)]
+        parts += [seeded[n : n + 5] for n in range(0, len(seeded), 5)]
+        for part in parts:
             for n in part:
                 prompt, sampling, more = asked[n]
                 keys[n] = bench.submit(sampling, *prompt, **more)
