@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import httpx
@@ -82,6 +82,7 @@ class Attacked:
         self.spans: list[Span] = []
         self._run_dir = run_dir
         self._began = time.monotonic()
+        self._gateways = asyncio.Lock()
         # Visitors of one process and millisecond have the same name on the bus.
         self._one_visitor = threading.Lock()
 
@@ -116,7 +117,15 @@ class Attacked:
             journal.write(f"{time.monotonic() - self._began:8.3f} {text}\n")
 
     async def commit(self, fault: Fault) -> None:
-        """Do it, and wait until the actor serves again in its next life."""
+        """Do it, and wait until the actor serves again in its next life.
+
+        Gateways take turns: with none of them left nobody could answer.
+        """
+        gateway = fault.actor.startswith("gateway/")
+        async with self._gateways if gateway else nullcontext():
+            await self._do(fault)
+
+    async def _do(self, fault: Fault) -> None:
         before = (await asyncio.to_thread(self.processes))[fault.actor]
         if before.state != "ready" or not before.pid:
             self.note(f"{fault.action} {fault.actor}: left out, it is {before.state}")
@@ -130,18 +139,18 @@ class Attacked:
                 return
         else:
             os.kill(before.pid, signal.SIGKILL if fault.action == "kill" else signal.SIGSTOP)
-        if fault.actor.startswith("gateway/") and fault.action != "restart":
-            # A restart drains: no connection breaks.
-            self.spans.append(await self._end(before, began))
+        if fault.actor.startswith("gateway/"):
+            self.spans.append(await self._end(before, began, fault.action == "restart"))
         lives = await self._next_life(before, began, continues=fault.action == "stop")
         how = "lives again" if lives else "lives on"
         self.note(f"{fault.action} {fault.actor}: {how} after {time.monotonic() - began:.2f} s")
 
-    async def _end(self, before: Process, began: float) -> Span:
-        """Until this life, killed or stopped, is over, or goes on after all."""
-        while psutil.pid_exists(before.pid) and time.monotonic() < began + STOPPED:  # noqa: ASYNC110
+    async def _end(self, before: Process, began: float, drained: bool) -> Span:
+        """Until this life is over, or one that was stopped goes on after all."""
+        longest = GUARD if drained else STOPPED
+        while psutil.pid_exists(before.pid) and time.monotonic() < began + longest:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        return Span(began, time.monotonic() + BREAKS)
+        return Span(began, time.monotonic() + BREAKS, drained)
 
     async def _next_life(self, before: Process, began: float, *, continues: bool) -> bool:
         """False for a process that was stopped, continued, and goes on."""
