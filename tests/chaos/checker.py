@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from tests.chaos.load import Answer, Question
 
-
 YOUNG = ("Offered are: none", "no engine serves")
-"""Known defect: a gateway or router that has just started knows no engine, and says 404, not 503."""
+"""Known defect: a gateway or router that has just started knows no engine: 404 instead of 503."""
 
 
 @dataclass(frozen=True)
