@@ -16,7 +16,9 @@ MODEL = peers.ROOT / ".cache/models/SmolLM2-135M-Instruct"
 """The small real model that `make` prepares."""
 
 NOTES = {
-    "callboard": "`callboard serve MODEL --engine sim --sim-speed 0`.",
+    "callboard": "`callboard serve MODEL --engine sim --sim-speed 0`: KV events are published, as by "
+    "dynamo-kv's mocker.",
+    "callboard-plain": "the same with --no-kv-events, as behind dynamo.",
     "dynamo": "dynamo.frontend (round-robin) and dynamo.mocker --speedup-ratio 1000000 (0, which "
     "its help calls infinite, is slower: 380 ms an answer).",
     "dynamo-kv": "the same with the frontend's --router-mode kv.",
@@ -47,6 +49,9 @@ def gateways(model: Path, vllm_python: str) -> dict[str, Maker]:
     return {
         "callboard": lambda scratch: callboard(
             model, ["--engine", "sim", "--sim-speed", "0"], scratch
+        ),
+        "callboard-plain": lambda scratch: callboard(
+            model, ["--engine", "sim", "--sim-speed", "0", "--no-kv-events"], scratch
         ),
         "dynamo": lambda scratch: dynamo(model, scratch, "round-robin"),
         "dynamo-kv": lambda scratch: dynamo(model, scratch, "kv"),

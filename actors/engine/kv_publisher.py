@@ -28,6 +28,10 @@ INCARNATION: Final = "CALLBOARD_ENGINE_INCARNATION"
 LIFE_BITS: Final = 22
 """Batches of one life have room for a count of this many bits."""
 
+GATHER: Final = 0.002
+"""Seconds in which batches that follow a sent one are gathered: a wake-up of the thread costs more
+than a batch, and takes the interpreter from the step."""
+
 FLUSH: Final = 1.0
 """Seconds in which a publisher that closes sends what is queued."""
 
@@ -78,6 +82,7 @@ class KvPublisher:
         self.replay_endpoint = None if self._answers is None else self._answers.endpoint
         self._given_up = False
         self._closed = False
+        self._closing = threading.Event()
         self._until = 0.0
         self._thread = threading.Thread(target=self._run, name="kv-publisher", daemon=True)
         self._thread.start()
@@ -115,6 +120,7 @@ class KvPublisher:
             return
         self._closed = True
         self._until = time.monotonic() + FLUSH
+        self._closing.set()
         self._queue.put(None)
         self._thread.join(FLUSH)
         if self._thread.is_alive():
@@ -148,7 +154,7 @@ class KvPublisher:
 
     def _run(self) -> None:
         expected = self._first
-        while (item := self._queue.get()) is not None and not self._given_up:
+        while (item := self._take()) is not None and not self._given_up:
             sequence, batch = item
             if sequence != expected:
                 log.warning(
@@ -165,6 +171,13 @@ class KvPublisher:
                 self.failed += 1
                 log.exception("batch %d of KV events was not sent", sequence)
         self._pub.close(linger=max(0, round((self._until - time.monotonic()) * 1000)))
+
+    def _take(self) -> tuple[int, Any] | None:
+        """The next batch, at once where one is waiting."""
+        if not self._queue.empty():
+            return self._queue.get()
+        self._closing.wait(GATHER)
+        return self._queue.get()
 
     def _send(self, sequence: int, payload: bytes) -> None:
         self._pub.send_multipart((self._topic, sequence.to_bytes(8, "big"), payload))

@@ -113,12 +113,16 @@ def submission(request: Generate) -> Any:
     from actors.engine.vllm.prompts import RequestMaker
 
     model = SimpleNamespace(
-        max_model_len=100, max_logprobs=20, is_diffusion=False, get_vocab_size=lambda: 50
+        max_model_len=100,
+        max_logprobs=20,
+        is_diffusion=False,
+        get_vocab_size=lambda: 50,
+        try_get_generation_config=dict,
     )
     config = SimpleNamespace(
         model_config=model, speculative_config=None, structured_outputs_config=None
     )
-    tokenizer = SimpleNamespace(max_token_id=60)
+    tokenizer = SimpleNamespace(max_token_id=60, eos_token_id=2)
     engine: Any = SimpleNamespace(
         config=config,
         llm=SimpleNamespace(tokenizer=tokenizer),
