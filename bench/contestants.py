@@ -16,8 +16,8 @@ MODEL = peers.ROOT / ".cache/models/SmolLM2-135M-Instruct"
 """The small real model that `make` prepares."""
 
 NOTES = {
-    "callboard": "`callboard serve MODEL --engine sim --sim-speed 0`: KV events are published, as by "
-    "dynamo-kv's mocker.",
+    "callboard": "`callboard serve MODEL --engine sim --sim-speed 0`: KV events are published, as "
+    "by dynamo-kv's mocker.",
     "callboard-plain": "the same with --no-kv-events, as behind dynamo.",
     "dynamo": "dynamo.frontend (round-robin) and dynamo.mocker --speedup-ratio 1000000 (0, which "
     "its help calls infinite, is slower: 380 ms an answer).",
