@@ -56,6 +56,9 @@ def none_for(place: Place, workers: Workers) -> Refusal:
     """Why there is none."""
     model = place.model
     serving = {n: e for n, e in workers.engines.items() if model in e.card.served_names}
+    if not workers.engines:
+        # A router that has just started may not know yet who lives.
+        return Refusal("not_ready", f"no engine is known yet that serves {model!r}")
     if not serving:
         return Refusal("not_found", f"no engine serves {model!r}", "model")
     if place.engine is not None:

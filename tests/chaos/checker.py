@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 
 from tests.chaos.load import Answer, Question
 
-YOUNG = ("Offered are: none", "no engine serves")
-"""Known defect: a gateway or router that has just started knows no engine: 404 instead of 503."""
-
 
 @dataclass(frozen=True)
 class Span:
@@ -57,8 +54,6 @@ def _kind(answer: Answer, calm: Mapping[Question, Answer], gateway_faults: Seque
         return "gateway closed" if met and not answer.status else "wrong: connection broken"
     if answer.status == 503 and answer.retry_after:
         return "refused"
-    if answer.status == 404 and any(said in answer.error for said in YOUNG):
-        return "refused by a young one"
     if not answer.whole():
         return "wrong: failed"
     return "exact" if answer.said() == calm[answer.question].said() else "wrong answer"

@@ -45,6 +45,9 @@ class Context(msgspec.Struct, frozen=True):
         offered = ", ".join(repr(known) for known, _ in self.models.offered()) or "none"
         if not name:
             raise ApiError(400, f"model is missing. Offered are: {offered}.", param="model")
+        if offered == "none":
+            # A gateway that has just started may not know yet who lives.
+            raise ApiError(503, "No engine is known here yet: try again.")
         raise ApiError(
             404, f"The model {name[:200]!r} does not exist. Offered are: {offered}.", param="model"
         )

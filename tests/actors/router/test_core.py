@@ -81,7 +81,8 @@ def test_an_engine_to_avoid_is_avoided_unless_it_is_the_only_one():
 
 def test_nobody_serves_it_and_nobody_is_ready_are_told_apart():
     router = core()
-    assert refused(router, asked(1)).message == "no engine serves 'm'"
+    # A router that has just started does not know yet who lives.
+    assert refused(router, asked(1)).code == "not_ready"
     router.handle(seen("engine/0", ready=False))
     assert refused(router, asked(2)).code == "not_ready"
     assert refused(router, asked(3, model="other")).code == "not_found"
@@ -94,7 +95,7 @@ def test_nobody_serves_it_and_nobody_is_ready_are_told_apart():
 def test_an_engine_without_a_card_takes_nothing_yet():
     router = core()
     router.handle(EngineSeen("engine/0", 1, True, None, 0.0))
-    assert refused(router, asked(1)).code == "not_found"
+    assert refused(router, asked(1)).code == "not_ready"
 
 
 def test_a_pinned_request_goes_there_or_nowhere():

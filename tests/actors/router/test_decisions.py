@@ -73,7 +73,10 @@ def test_a_refused_placement_is_a_decision():
     router = core()
     refused(router, asked(1))
     (decision,) = why(router, "r1").decisions
-    assert (decision.placed, decision.refused) == (None, "no engine serves 'm'")
+    assert (decision.placed, decision.refused) == (
+        None,
+        "no engine is known yet that serves 'm'",
+    )
 
 
 def test_a_request_that_nobody_knows():

@@ -129,7 +129,7 @@ def test_who_waits_is_refused_when_nobody_can_serve_it_any_more():
     router = full_router()
     router.handle(asked(1))
     router.handle(events.EngineLost("engine/0", 1))
-    assert replies(router.handle(events.Tick(1.0, 0)))[1].code == "not_found"
+    assert replies(router.handle(events.Tick(1.0, 0)))[1].code == "not_ready"
 
 
 def test_a_higher_threshold_lets_them_in_at_once():
