@@ -332,7 +332,7 @@ def test_vllm_finds_it_unless_it_is_left_out(tmp_path: Path, variables: dict[str
     )
     seconds, installed = ran.stdout.splitlines()[-2:]
     assert installed == there
-    assert float(seconds) < 2
+    assert float(seconds) < 20  # a guard: half a second on a quiet machine
 
 
 def test_a_whole_engine_publishes_through_it(small_model: Path, tmp_path: Path):
