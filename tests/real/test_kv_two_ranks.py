@@ -32,12 +32,12 @@ from tests.bus.parties import Stranger
 from tests.launch.cli.running import callboard, free_port, kv_event_port, serving
 from tests.real.test_kv_plugin import visible
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 OPERATIONS = 300
 BLOCK = 32
 RANKS = (0, 1)
-PATIENCE = 60.0
+PATIENCE = 120.0
 # A real scheduler and real block pools; one layer of any weights, since nobody reads the answers.
 FLAGS = (
     "--served-model-name=small", "--dtype=float32", "--enforce-eager", "--load-format=dummy",
@@ -142,7 +142,7 @@ def topology(model: Path, directory: Path) -> Iterator[tuple[httpx.Client, list[
     with serving(*words, **visible(directory)):
         readers = [RankReader(base, rank) for rank in RANKS]
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
                 yield client, readers
         finally:
             for reader in readers:
