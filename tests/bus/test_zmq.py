@@ -357,6 +357,6 @@ def test_the_example_of_the_protocol_page_is_understood():
             stranger.send([b"", header, body])
             reply, answer = await stranger.hear()
             assert (reply.kind, reply.correlation) == (Kind.ANSWER, 42)
-            assert answer == Refusal("not_found", "no engine serves 'tiny'", "model")
+            assert answer == Refusal("not_ready", "no engine is known yet that serves 'tiny'")
 
     run(scenario())
