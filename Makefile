@@ -31,7 +31,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test chaos check fmt lock compat bench clean
+.PHONY: help serve test slow chaos check fmt lock compat bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ serve: $(VLLM) $(if $(filter $(SMALL),$(MODEL)),$(SMALL)) ## serve a model; MODE
 
 test: $(DEV) $(VLLM) $(SMALL) ## run the tests; ARGS="…" for pytest
 	@CALLBOARD_TEST_MODEL=$(SMALL) $(BIN)/python -m pytest $(ARGS)
+
+slow: $(DEV) $(VLLM) $(SMALL) ## the tests that need a quiet machine: resumption on real vLLM
+	@CALLBOARD_TEST_MODEL=$(SMALL) $(BIN)/python -m pytest -m slow $(ARGS)
 
 chaos: $(DEV) ## kill, stop and restart at random under load; MINUTES=… SEED=…
 	@CALLBOARD_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),CALLBOARD_CHAOS_SEED=$(SEED)) \

@@ -20,6 +20,7 @@ from tests.real.vllm_bench import Bench, tokens_of
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("default"),  # what torch and vLLM warn of is not ours
 ]
