@@ -27,7 +27,7 @@ from actors.gateway.http.context import Context
 from actors.gateway.http.pipe import Flusher
 from actors.gateway.models import Models
 from actors.gateway.options import Options, OptionsError, read_options
-from actors.gateway.server import HttpServer, bind
+from actors.gateway.server import bind, serve
 from actors.gateway.streams import Streams
 from bus.actor import Actor
 from schemas.directory import Entry
@@ -110,7 +110,7 @@ class GatewayActor(Actor):
             max_body_bytes=options.max_body_bytes,
             max_pending_bytes=options.max_pending_bytes,
         )
-        self.server = HttpServer(make_app(context), options, sock)
+        self.server = serve(make_app(context), options, sock)
         self._started = True
         self.core.state.turn = number_of(self.rt.identity.actor)
         for entry in self.rt.directory.entries():

@@ -27,9 +27,10 @@ from actors.monitor.events import (
 )
 from actors.monitor.options import Options, read_options
 from actors.monitor.processes import Followed
-from actors.monitor.server import Answer, HealthServer, bind
+from actors.monitor.server import Answer, bind, serve
 from actors.monitor.sight import MachineSight, MakeSight, Sight
 from bus.actor import Actor, Incoming
+from bus.http import HttpServer
 from schemas.directory import Entry, EntryRemoved
 from schemas.generate import Delta, Step
 from schemas.health import AskHealth, HealthReport, Verdict, VerdictChanged
@@ -66,7 +67,7 @@ class MonitorActor(Actor):
         self._sight: Sight | None = None
         self._options = Options()
         self._payload: Payload | None = None
-        self._server: HealthServer | None = None
+        self._server: HttpServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None
         self._canaries: dict[int, tuple[str, int]] = {}  # stream -> whose life
@@ -92,7 +93,7 @@ class MonitorActor(Actor):
             self.rt.ready()
         else:
             paths = {"/health": self._health, "/live": self._live, "/ready": self._ready}
-            self._server = HealthServer(sock, paths)
+            self._server = serve(sock, paths)
             self._spawn(self._serve(self._server))
 
     def on_message(self, incoming: Incoming) -> None:
@@ -154,7 +155,7 @@ class MonitorActor(Actor):
         if tasks:
             await asyncio.wait(tasks)
         if self._server is not None:
-            await self._server.stop()
+            await self._server.stop(1.0)
         if self._sight is not None:
             self._sight.close()
 
@@ -280,7 +281,7 @@ class MonitorActor(Actor):
 
     # --- tasks ---
 
-    async def _serve(self, server: HealthServer) -> None:
+    async def _serve(self, server: HttpServer) -> None:
         await server.start()
         self.rt.log.info("health is served", url=server.address)
         self.rt.ready()

@@ -1,15 +1,12 @@
-"""`/health`, `/live` and `/ready` of the machine, by uvicorn on the actor's own loop."""
+"""`/health`, `/live` and `/ready` of the machine, in the actor's own process."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import socket
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import uvicorn
+from bus.http import HttpServer
 
 Answer = tuple[int, bytes]
 """Status and JSON."""
@@ -64,60 +61,8 @@ class Application:
         await send({"type": "http.response.body", "body": body})
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Signals belong to the actor's process, which drains us."""
-        yield
-
-
-class HealthServer:
-    """Serves from `start` to `stop`."""
-
-    def __init__(self, sock: socket.socket, answers: dict[str, Ask]) -> None:
-        self._sock = sock
-        config = uvicorn.Config(
-            Application(answers),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_keep_alive=30,
-        )
-        logging.getLogger("uvicorn.access").propagate = False
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        self._server = _Server(config)
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def address(self) -> str:
-        """Where it listens, as a URL."""
-        host, port = self._sock.getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-    async def start(self) -> None:
-        """Returns when connections are accepted."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]))
-        await self._server.up.wait()
-
-    async def stop(self) -> None:
-        if self._task is None:
-            self._sock.close()
-            return
-        self._server.should_exit = True
-        done, _ = await asyncio.wait([self._task], timeout=1.0)
-        if not done:
-            self._server.force_exit = True
-            await asyncio.wait([self._task], timeout=1.0)
+def serve(sock: socket.socket, answers: dict[str, Ask]) -> HttpServer:
+    """A server that is not started yet."""
+    return HttpServer(
+        Application(answers), sock, limit_concurrency=CONNECTIONS, timeout_keep_alive=30
+    )

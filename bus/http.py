@@ -1,0 +1,94 @@
+"""HTTP of an actor: uvicorn on the actor's own loop, behind a socket that is bound before it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Generator
+from typing import Any
+
+import uvicorn
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals belong to the actor's process, which drains us."""
+        yield
+
+
+class HttpServer:
+    """Serves an ASGI application from `start` to `stop`."""
+
+    def __init__(self, app: Any, sock: socket.socket, **settings: Any) -> None:
+        """`settings` are uvicorn's, beside those of every actor.
+
+        Raises `ssl.SSLError` or `OSError` for a certificate and key that do not fit.
+        """
+        self._sock = sock
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            **settings,
+        )
+        config.load()
+        # For each connection uvicorn asks the first of these whether anybody listens.
+        logging.getLogger("uvicorn.access").propagate = False
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._server = _Server(config)
+        host, port = sock.getsockname()[:2]
+        scheme = "https" if config.is_ssl else "http"
+        self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        """Where it listens, as a URL."""
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self._server.server_state.connections)
+
+    @property
+    def total_requests(self) -> int:
+        """Answered so far."""
+        return self._server.server_state.total_requests
+
+    async def start(self) -> None:
+        """Returns when connections are accepted."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]))
+        await self._server.up.wait()
+
+    def close_listener(self) -> None:
+        """Take no new connections and close idle ones; responses in progress go on."""
+        self._server.should_exit = True
+
+    async def stop(self, timeout: float = 2.0) -> None:
+        """End. Responses that are not finished after `timeout` seconds are cut off."""
+        if self._task is None:
+            self._sock.close()
+            return
+        self._server.should_exit = True
+        done, _ = await asyncio.wait([self._task], timeout=timeout)
+        if not done:
+            self._server.force_exit = True
+            for task in list(self._server.server_state.tasks):
+                task.cancel()
+            for connection in list(self._server.server_state.connections):
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await asyncio.wait([self._task], timeout=timeout)
