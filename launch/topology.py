@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from launch.supervision import Supervision
+from schemas.directory import Role
 
 API_KEYS_ENV = "CALLBOARD_API_KEY"
 """Environment variable with API keys, one a line, for `serve` and for gateways."""
@@ -93,7 +94,8 @@ class KvSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """`count` equal engines. `args` are the engine's own arguments, by field, converted.
 
-    `kv_events`: whether they publish, where their role shall not decide it.
+    `kv_events`: whether they publish, where their role shall not decide it. `role` in
+    prefill/decode topologies. `connector` names what moves KV blocks: nixl, lmcache, kvbm, in order.
     """
 
     model: str
@@ -103,6 +105,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     args: dict[str, Any] = {}
     kv_events: bool | None = None
     kv_sources: list[KvSource] = []
+    role: Role | None = None
+    connector: list[str] = []
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from schemas import (
     refusal,
     supervise,
     suspects,
+    transfer,
 )
 from schemas.message import PROTOCOL, Message, Record, tag_of
 
@@ -30,6 +31,7 @@ CONVERSATIONS = (
     refusal,
     supervise,
     suspects,
+    transfer,
 )
 
 MESSAGES: dict[str, type[Message]] = {

@@ -19,7 +19,9 @@ class ModelCard(Record, frozen=True):
     `tokenizer` is a directory that gateways can read, or "" for the built-in byte tokenizer.
     `kv_publisher` is who publishes its KV events: `callboard`, which never blocks the engine,
     `vllm`, which may, or "" for nobody. `prefix_caching`: equal prefixes are computed once.
-    `resumes`: it takes `Generate.resumed`.
+    `resumes`: it takes `Generate.resumed`. `connector` names what moves its KV blocks to or from
+    other engines, "" for nothing. `kv_lease` is how many seconds a prefill engine keeps blocks that
+    nobody has read yet, 0 where nothing bounds it.
     """
 
     model: str
@@ -46,6 +48,8 @@ class ModelCard(Record, frozen=True):
     kv_publisher: str = ""
     prefix_caching: bool = True
     resumes: bool = False
+    connector: str = ""
+    kv_lease: float = 0.0
 
 
 class Entry(Record, frozen=True):

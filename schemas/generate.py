@@ -68,6 +68,7 @@ class Generate(Message, frozen=True):
     `text`: a rendered chat has its own. `resumed` are output tokens that an earlier engine gave:
     this one goes on after them, as if it had generated them itself; all limits count them.
     `alone`: it is suspected of killing engines, and runs only while nothing else does.
+    `transfer` are vLLM's kv_transfer_params, opaque (`schemas.transfer`).
     """
 
     request_id: str
@@ -84,6 +85,7 @@ class Generate(Message, frozen=True):
     add_special_tokens: bool = True
     resumed: list[int] = []
     alone: bool = False
+    transfer: dict[str, Any] | None = None
 
 
 class Candidate(Record, frozen=True):
@@ -101,7 +103,8 @@ class Delta(Record, frozen=True):
     `logprobs` has a row per token of `token_ids`: the sampled token first, then the top ones.
     `prompt_logprobs` has a row per prompt token (None for the first), on the first delta.
     `prompt_tokens` and `cached_tokens` stand on the first delta and on the last.
-    `text` is set only by an engine that does text.
+    `text` is set only by an engine that does text. `transfer` stands on the last delta of a prefill
+    for somebody else: what the decode engine must be given.
     """
 
     stream: int
@@ -114,6 +117,7 @@ class Delta(Record, frozen=True):
     cached_tokens: int | None = None
     text: str | None = None
     error: str | None = None
+    transfer: dict[str, Any] | None = None
 
 
 class Step(Message, frozen=True):

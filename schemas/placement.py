@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from schemas.directory import Role
 from schemas.message import Message, Record
 
 Policy = Literal[
@@ -22,7 +23,8 @@ class Place(Message, frozen=True):
     `prompt_tokens` and `max_tokens` in tokens. `blocks` are the packed sequence hashes of the
     prompt's full blocks of `block_size` tokens (`schemas.block_hash`). `avoid` lists engines (actor
     ids) that the asker had no luck with. `priority`: smaller goes first where requests wait.
-    Requests of one `session` belong together. `engine` and `rank` pin the choice.
+    Requests of one `session` belong together. `engine` and `rank` pin the choice. `role`: only
+    engines of that role; None: those that compute the whole request, prompt and answer.
     """
 
     request_id: str
@@ -36,6 +38,7 @@ class Place(Message, frozen=True):
     session: str | None = None
     engine: str | None = None
     rank: int | None = None
+    role: Role | None = None
 
 
 class Considered(Record, frozen=True):

@@ -14,6 +14,7 @@ Code = Literal[
     "died",  # the recipient's life ended
     "draining",  # the recipient takes no new work; try another
     "internal",  # the recipient failed; its log has the trace
+    "kv_lost",  # KV blocks that a prefill engine had are not to be had any more
     "invalid",  # the content breaks a rule that the message names
     "not_found",  # no such actor, model or request
     "not_ready",  # the recipient is still starting

@@ -1,0 +1,25 @@
+"""Where each value of a topology came from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["default", "file", "environment", "flag", "injected", "live"]
+"""From weak to strong, but for `injected`, which stands only where nothing was given."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """`place` as a person finds it: `--port`, `up.toml: [gateway] port`, `DYN_HTTP_PORT`.
+
+    `reason` says why an injected value is there.
+    """
+
+    kind: Kind
+    place: str = ""
+    reason: str = ""
+
+
+Origins = dict[str, Origin]
+"""By path in the document, e.g. `gateway.port`, `engine[0].args.block_size`."""
