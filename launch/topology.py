@@ -95,7 +95,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """`count` equal engines. `args` are the engine's own arguments, by field, converted.
 
     `kv_events`: whether they publish, where their role shall not decide it. `role` in
-    prefill/decode topologies. `connector` names what moves KV blocks: nixl, lmcache, kvbm, in order.
+    prefill/decode topologies. `connector`: what moves KV blocks (nixl, lmcache, kvbm), in order.
     """
 
     model: str

@@ -104,6 +104,8 @@ def test_the_document_is_plain_data() -> None:
             "args": {"enforce_eager": True},
             "kv_events": None,
             "kv_sources": [],
+            "role": None,
+            "connector": [],
         }
     ]
 
