@@ -16,7 +16,17 @@ from launch.flags.table import FlagTable, nearest
 from launch.flags.values import BadValue, from_document
 from launch.rundir import RunDirError, check_name
 from launch.supervision import Group, Limits, Supervision
-from launch.topology import Backend, Engine, Gateway, Health, KvEvents, Log, Router, Topology
+from launch.topology import (
+    Backend,
+    Engine,
+    Gateway,
+    Health,
+    KvEvents,
+    Log,
+    Router,
+    Topology,
+    Whole,
+)
 
 KV_EVENT_PORT = "DYN_VLLM_KV_EVENT_PORT"
 """Environment variable with the default of `kv_events.port`; others read it too."""
@@ -57,10 +67,14 @@ def build(
     Raises `InvalidTopology`.
     """
     findings: list[str] = []
-    known = ("name", "gateway", "router", "kv_events", "health", "supervision", "engine", "log")
+    sections = ("gateway", "router", "kv_events", "health", "supervision", "engine", "log")
+    whole_keys = Whole.__struct_fields__
+    known = ("name", *whole_keys, *sections)
     findings += [
         f"{source.place('', key)}: unknown{_meant(key, known)}" for key in raw if key not in known
     ]
+    of_whole = {key: value for key, value in raw.items() if key in whole_keys}
+    whole = _section(Whole, "", of_whole, source, findings)
     name = raw.get("name", "default")
     try:
         check_name(name if isinstance(name, str) else "")
@@ -75,10 +89,11 @@ def build(
     health = _health(raw.get("health", {}), source, findings)
     supervision = _supervision(raw.get("supervision", {}), source, findings)
     engines = _engines(raw.get("engine"), source, table_of, findings)
-    if findings or gateway is None or log is None or router is None or kv_events is None:
+    if findings or not (whole and gateway and log and router and kv_events):
         raise InvalidTopology(findings)
     return Topology(
         name=name,
+        drain_timeout=whole.drain_timeout,
         gateway=gateway,
         router=router,
         kv_events=kv_events,

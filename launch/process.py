@@ -27,7 +27,6 @@ from launch.vllm_logs import route_vllm_logs
 
 SUPERVISOR_PID = "CALLBOARD_SUPERVISOR_PID"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-DRAIN = 30.0
 ORPHAN_DRAIN, ORPHAN_END = 1.0, 4
 """Seconds without a supervisor: for what runs, and for all. Nothing can go on elsewhere then."""
 
@@ -38,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("incarnation", type=int)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--log-level", default="info")
+    parser.add_argument("--drain-timeout", type=float, default=30.0)
     arguments = parser.parse_args(argv)
     identity = Identity(arguments.actor, arguments.incarnation)
     configure_logging(
@@ -55,14 +55,19 @@ def main(argv: list[str] | None = None) -> int:
         )
     end_with_parent()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        reason, code = runner.run(live(identity, RunDir(arguments.run_dir)))
+        reason, code = runner.run(
+            live(identity, RunDir(arguments.run_dir), arguments.drain_timeout)
+        )
     if reason:
         say_last_words(reason)
     return code
 
 
-async def live(identity: Identity, run_dir: RunDir) -> tuple[str, int]:
-    """One life, from the first socket to the last. Returns why it failed, or "", and exit code."""
+async def live(identity: Identity, run_dir: RunDir, drain_timeout: float) -> tuple[str, int]:
+    """One life, from the first socket to the last. Returns why it failed, or "", and exit code.
+
+    A signal drains it, within `drain_timeout` seconds.
+    """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     runtime = Runtime(
@@ -76,7 +81,7 @@ async def live(identity: Identity, run_dir: RunDir) -> tuple[str, int]:
         on_stopped=stopped.set,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _end, runtime)
+        loop.add_signal_handler(number, _end, runtime, drain_timeout)
     runtime.start()
     await stopped.wait()
     if not runtime.failed:
@@ -84,10 +89,10 @@ async def live(identity: Identity, run_dir: RunDir) -> tuple[str, int]:
     return runtime.detail, OUTSIDE if runtime.ended_outside else 1
 
 
-def _end(runtime: Runtime) -> None:
+def _end(runtime: Runtime, drain_timeout: float) -> None:
     """Drain; quickly where the signal says that the supervisor died."""
     if not _orphaned():
-        runtime.drain(DRAIN)
+        runtime.drain(drain_timeout)
         return
     signal.alarm(ORPHAN_END)  # by the kernel: an engine that is loading cannot be interrupted
     runtime.drain(ORPHAN_DRAIN)

@@ -22,7 +22,10 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
-    """`count` gateways share one port. Sizes in bytes; `max_inflight` in choices per gateway."""
+    """`count` gateways share one port. Sizes in bytes; `max_inflight` in choices per gateway.
+
+    `migration_limit` and `migration_wait` (seconds) as in `actors.gateway.options`.
+    """
 
     count: Count = 1
     host: str = "127.0.0.1"
@@ -33,6 +36,16 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None = None
     max_body_bytes: Positive | None = None
     max_inflight: Positive | None = None
+    migration_limit: Annotated[int, Meta(ge=0)] | None = None
+    migration_wait: Annotated[float, Meta(gt=0)] | None = None
+
+
+class Whole(msgspec.Struct, frozen=True, kw_only=True):
+    """What concerns all actors. `drain_timeout` in seconds: one that is to end has so long for what
+    it has begun.
+    """
+
+    drain_timeout: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +126,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     """A checked topology. Holds no secrets: keys travel in the environment or a file."""
 
     name: str = "default"
+    drain_timeout: float = Whole().drain_timeout
     gateway: Gateway = Gateway()
     router: Router = Router()
     kv_events: KvEvents = KvEvents()

@@ -11,11 +11,12 @@ from launch.cli.target import add_name, ask, choose
 from launch.rundir import Running
 from schemas.supervise import Accepted, Shutdown
 
-LIMIT = 120.0
-"""Seconds to wait for the end. Draining takes at most 30, then processes are killed."""
+LIMIT = 90.0
+"""Seconds to wait for the end, beyond what running requests have; then processes are killed."""
 
 EPILOG = """
-Running requests are finished first, for at most 30 s. Waits for the end.
+Running requests are finished first, within the topology's --drain-timeout
+(30 s unless it was given another). Waits for the end.
 """
 
 
@@ -23,6 +24,7 @@ def run(words: list[str]) -> int:
     parser = Parser("down", "Drain and stop a topology.", EPILOG)
     add_name(parser)
     topology = choose(parser.parse_args(words).name)
+    limit = LIMIT + _drain_timeout(topology)
     try:
         handle = os.pidfd_open(topology.pid)
     except ProcessLookupError:
@@ -30,12 +32,12 @@ def run(words: list[str]) -> int:
         return OK
     try:
         _shut_down(topology)
-        ended, _, _ = select.select([handle], [], [], LIMIT)
+        ended, _, _ = select.select([handle], [], [], limit)
     finally:
         os.close(handle)
     if not ended:
         raise Failure(
-            f"{topology.name} (pid {topology.pid}) did not end within {LIMIT:.0f} s: "
+            f"{topology.name} (pid {topology.pid}) did not end within {limit:.0f} s: "
             f"see `callboard logs --name {topology.name}`"
         )
     say(f"{topology.name} is down")
@@ -51,3 +53,9 @@ def _shut_down(topology: Running) -> None:
             ask(client, "supervisor/0", Shutdown(), Accepted)
     except Failure:
         os.kill(topology.pid, signal.SIGTERM)
+
+
+def _drain_timeout(topology: Running) -> float:
+    """Seconds, as the topology was started; 0 while it is not known yet."""
+    document = topology.run_dir.read_config().get("document", {})
+    return float(document.get("drain_timeout", 0.0))

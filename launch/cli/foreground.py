@@ -30,6 +30,7 @@ def run_in_foreground(
         environment=environment,
         log_level=topology.log.level,
         supervision=topology.supervision,
+        drain_timeout=topology.drain_timeout,
     )
     run_dir = _claim(plan)
     served = False

@@ -48,6 +48,23 @@ def serve_parser(*, model: bool = True) -> Parser:
     topology.add_argument("--engines", metavar="N", help="equal engines to start (1)")
     topology.add_argument("--gateways", metavar="N", help="gateways that share the port (1)")
     topology.add_argument("--name", help="name of this topology, for `callboard ps` (default)")
+    deaths = parser.add_argument_group("ends and deaths")
+    deaths.add_argument(
+        "--drain-timeout",
+        metavar="SECONDS",
+        help="what is to end has so long for the requests that it has begun (30)",
+    )
+    deaths.add_argument(
+        "--migration-limit",
+        metavar="N",
+        help="engines in turn that an answer may lose without a new token (3); 0: none goes on "
+        "elsewhere",
+    )
+    deaths.add_argument(
+        "--migration-wait",
+        metavar="SECONDS",
+        help="so long requests wait where no engine of their model is ready (60)",
+    )
     placement = parser.add_argument_group(
         "placement", "each setting of the router has its flag, --router-NAME X: see --help=router"
     )

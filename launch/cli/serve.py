@@ -20,7 +20,16 @@ from launch.flags.table import nearest
 from launch.flags.tables import Tables
 from launch.topology import Backend, Topology
 
-_GATEWAY = ("host", "port", "api_key_file", "ssl_certfile", "ssl_keyfile", "chat_template")
+_GATEWAY = (
+    "host",
+    "port",
+    "api_key_file",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "chat_template",
+    "migration_limit",
+    "migration_wait",
+)
 _PLACES = {
     ("gateway", "count"): "--gateways",
     ("log", "level"): "--log-level",
@@ -109,6 +118,7 @@ def _raw(own: argparse.Namespace, model: str, backend: Backend) -> dict[str, Any
     gateway = {name: getattr(own, name) for name in _GATEWAY}
     raw = {
         "name": own.name,
+        "drain_timeout": own.drain_timeout,
         "gateway": _given({**gateway, "count": own.gateways}),
         "router": _given({"count": own.routers, **_of_router(own)}),
         "kv_events": _given(

@@ -17,11 +17,12 @@ from launch.topology import Topology
 EPILOG = """
 A topology file, all but the engines' models optional:
   name = "default"
+  drain_timeout = 30         # seconds for requests that have begun
 
   [gateway]
   host = "127.0.0.1"         # also: api_key_file, ssl_certfile, ssl_keyfile,
-  port = 8000                # chat_template, max_body_bytes, max_inflight
-  count = 1
+  port = 8000                # chat_template, max_body_bytes, max_inflight,
+  count = 1                  # migration_limit, migration_wait
 
   [router]
   count = 1                  # 0: gateways place by load

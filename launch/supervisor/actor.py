@@ -84,10 +84,11 @@ class SupervisorActor(Actor):
         log_level: str,
         environment: Mapping[str, str],
         supervision: Supervision,
+        drain_timeout: float,
         on_change: Callable[[SupervisorCore], None],
         on_finish: Callable[[str], None],
     ) -> None:
-        self.core = SupervisorCore(supervision=supervision)
+        self.core = SupervisorCore(drain_timeout, supervision)
         self._name = name
         self._actors = actors
         self._run_dir = run_dir
@@ -218,6 +219,8 @@ class SupervisorActor(Actor):
             str(self._run_dir.path),
             "--log-level",
             self._log_level,
+            "--drain-timeout",
+            str(self.core.state.drain_timeout),
         ]
         process = ActorProcess(
             arguments,

@@ -46,6 +46,8 @@ class Plan:
     """For the actors' processes: secrets travel here, never in arguments."""
     log_level: str = "info"
     supervision: Supervision = field(default_factory=Supervision)
+    drain_timeout: float = 30.0
+    """Seconds that an actor has for what it has begun."""
 
 
 def run_topology(
@@ -101,6 +103,7 @@ async def _supervise(
             PROGRESS: str(run_dir.scratch.shared()),
         },
         supervision=plan.supervision,
+        drain_timeout=plan.drain_timeout,
         on_change=on_change,
         on_finish=on_finish,
     )

@@ -110,6 +110,15 @@ def test_the_document_is_plain_data() -> None:
     ]
 
 
+def test_the_drain_timeout_stands_at_the_top() -> None:
+    engine = [{"model": "m"}]
+    assert made(engine=engine).drain_timeout == 30.0
+    assert made(engine=engine, drain_timeout=2).drain_timeout == 2.0
+    assert findings(engine=engine, drain_timeout=-1) == [
+        "f: drain_timeout = -1: write a number from 0 to 86400"
+    ]
+
+
 def test_all_findings_at_once() -> None:
     with pytest.raises(RunDirError) as bad_name:
         check_name("No")

@@ -99,6 +99,24 @@ def test_flags_of_placement_and_kv_events() -> None:
     assert parsed("m --routers 0").router.count == 0
 
 
+def test_flags_of_ends_and_deaths() -> None:
+    topology = parsed("m --drain-timeout 5 --migration-limit 0 --migration-wait 0.5")
+    assert topology.drain_timeout == 5.0
+    assert topology.gateway == Gateway(migration_limit=0, migration_wait=0.5)
+    gateway = actors_of(topology, api_keys=False)["gateway/0"]
+    assert (gateway["migration_limit"], gateway["migration_wait"]) == (0, 0.5)
+    assert parsed("m").drain_timeout == 30.0
+    assert "migration_limit" not in actors_of(parsed("m"), api_keys=False)["gateway/0"]
+
+
+def test_ends_and_deaths_that_cannot_be() -> None:
+    assert findings("m --drain-timeout soon --migration-limit -1 --migration-wait 0") == (
+        "--drain-timeout soon: write a number from 0 to 86400",
+        "--migration-limit -1: write a whole number of at least 0",
+        "--migration-wait 0: write a number above 0",
+    )
+
+
 def test_each_setting_of_the_router_is_a_flag() -> None:
     from actors.router.settings import Settings, plain
 
