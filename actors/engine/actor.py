@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from actors.engine.backend import Backend, InvalidRequest
+from actors.engine.backend import Backend, InvalidRequest, KvLost
 from actors.engine.core import (
     HELD,
     Abort,
@@ -19,6 +19,7 @@ from actors.engine.core import (
     EngineDied,
     Event,
     Loaded,
+    Lost,
     PeerLost,
     Refuse,
     Rejected,
@@ -38,6 +39,7 @@ from schemas.generate import Delta, Generate
 from schemas.life import Queue
 from schemas.load import Load
 from schemas.message import Message
+from schemas.transfer import TransferState, TransferUnread
 
 BEAT = 1.0
 """Seconds between reports of an unchanged load, for who joined late."""
@@ -52,7 +54,7 @@ class EngineActor(Actor):
     """Owns one engine. Tokens go to gateways in one message per gateway and engine step."""
 
     kind: ClassVar[str] = "engine"
-    accepts: ClassVar[tuple[type[Message], ...]] = (Generate,)
+    accepts: ClassVar[tuple[type[Message], ...]] = (Generate, TransferUnread)
 
     def __init__(self) -> None:
         self.core = EngineCore()
@@ -60,6 +62,7 @@ class EngineActor(Actor):
         self._backend: Backend | None = None
         self._loading: asyncio.Task[None] | None = None
         self._streams: dict[tuple[str, int], Incoming] = {}
+        self._transfer: TransferState | None = None
         self._gate = LoadGate()
         self._gate_timer: Timer | None = None
 
@@ -74,6 +77,10 @@ class EngineActor(Actor):
 
     def on_message(self, incoming: Incoming) -> None:
         message = incoming.message
+        if isinstance(message, TransferUnread):
+            if self._backend is not None:
+                self._backend.unread(message.request_id, message.transfer)
+            return
         assert isinstance(message, Generate)
         peer, stream = peer_of(incoming), incoming.header.correlation
         self._streams[peer, stream] = incoming
@@ -109,6 +116,11 @@ class EngineActor(Actor):
                 f"{load.running} running, {load.waiting} waiting, "
                 f"{load.blocks_used} of {load.blocks_total} blocks, step {load.step}"
             )
+        if (moved := self._transfer) is not None:
+            facts["transfer"] = (
+                f"{moved.received} received, {moved.received_bytes >> 20} MiB, "
+                f"{moved.failed} failed, {moved.held} held, {moved.expired} expired"
+            )
         return facts
 
     async def on_stop(self) -> None:
@@ -127,6 +139,13 @@ class EngineActor(Actor):
         self._gate.put(load)
         if self._gate_timer is None:
             self._publish_load()
+
+    def lost(self, key: int, text: str) -> None:
+        self._handle(Lost(key, text))
+
+    def transfer(self, state: TransferState) -> None:
+        self._transfer = state
+        self.rt.publish("transfer", state)
 
     def dead(self, reason: str, *, outside: bool = False) -> None:
         self._handle(EngineDied(reason, outside))
@@ -190,6 +209,8 @@ class EngineActor(Actor):
             if effect.request.resumed:
                 self.rt.note("resume_refused", str(error))
             self._handle(Rejected(effect.key, str(error)))
+        except KvLost as error:
+            self._handle(Lost(effect.key, str(error)))
 
     def _publish_load(self) -> None:
         self._gate_timer = None

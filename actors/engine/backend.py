@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from schemas.directory import ModelCard
 from schemas.generate import Delta, Generate
 from schemas.load import Load
+from schemas.transfer import TransferState
 
 
 class InvalidRequest(Exception):
     """The engine cannot take this request; the text says why, to the user. Nothing was started."""
+
+
+class KvLost(Exception):
+    """KV blocks that the request was to get are not to be had any more. Nothing was started."""
 
 
 class Sink(Protocol):
@@ -25,6 +30,12 @@ class Sink(Protocol):
 
     def load(self, load: Load) -> None:
         """The load of one rank, after a step that changed it (not throttled here)."""
+
+    def lost(self, key: int, text: str) -> None:
+        """This request's KV blocks did not come. It had no delta, and gets none."""
+
+    def transfer(self, state: TransferState) -> None:
+        """What moved between engines, when it changed; at most once a second."""
 
     def dead(self, reason: str, *, outside: bool = False) -> None:
         """The engine is gone for good. Requests in flight get nothing more.
@@ -45,11 +56,15 @@ class Backend(Protocol):
     def submit(self, key: int, stream: int, request: Generate) -> None:
         """Take a request. `key` is unique in this life of the engine; deltas carry `stream`.
 
-        Never blocks. Raises `InvalidRequest` at once, or reports `finish_reason="error"` later.
+        Never blocks. Raises `InvalidRequest` or `KvLost` at once, or reports
+        `finish_reason="error"` later.
         """
 
     def abort(self, keys: Iterable[int]) -> None:
         """Forget these requests; unknown keys are ignored. No delta for them follows."""
+
+    def unread(self, request_id: str, transfer: dict[str, Any]) -> None:
+        """Nobody will read what is kept for this request; `transfer` is of its last delta."""
 
     async def stop(self) -> None:
         """End the engine and all its processes. May be called at any time, more than once."""

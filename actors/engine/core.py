@@ -36,6 +36,13 @@ class Rejected(msgspec.Struct, frozen=True):
     text: str
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """KV blocks that the request was to get from another engine did not come."""
+
+    key: int
+    text: str
+
+
 class Withdrawn(msgspec.Struct, frozen=True):
     """The client left, or its gateway died."""
 
@@ -96,7 +103,7 @@ class EndLife(msgspec.Struct, frozen=True):
     outside: bool = False
 
 
-Event = Loaded | Asked | Rejected | Withdrawn | PeerLost | Stepped | EngineDied | Draining
+Event = Loaded | Asked | Rejected | Lost | Withdrawn | PeerLost | Stepped | EngineDied | Draining
 Effect = Submit | Abort | Send | Refuse | EndLife
 
 
@@ -150,6 +157,8 @@ class EngineCore:
             return self._abort([key for key, stream in streams if stream.peer == event.peer])
         if isinstance(event, Rejected):
             return self._refuse([event.key], "invalid", event.text)
+        if isinstance(event, Lost):
+            return self._refuse([event.key], "kv_lost", event.text)
         if isinstance(event, Loaded):
             self.state.names, self.state.ranks = event.names, event.ranks
             if self.state.phase == "loading":

@@ -24,6 +24,7 @@ import zmq
 from actors.engine.vllm.backend import VllmBackend
 from schemas.generate import Delta, Generate, Sampling
 from schemas.load import Load
+from schemas.transfer import TransferState
 
 BLOCK_SIZE = 32
 PROMPT = list(range(100, 180))
@@ -48,6 +49,12 @@ class Memory:
     def load(self, load: Load) -> None:
         self.newest = load
         self._changed.set()
+
+    def lost(self, key: int, text: str) -> None:
+        """Nothing is transferred here."""
+
+    def transfer(self, state: TransferState) -> None:
+        """Nothing is transferred here."""
 
     def dead(self, reason: str, *, outside: bool = False) -> None:
         self.deaths.append(reason)

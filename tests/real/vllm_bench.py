@@ -12,6 +12,7 @@ from actors.engine.vllm.backend import VllmBackend
 from schemas.directory import ModelCard
 from schemas.generate import Delta, Generate, Sampling
 from schemas.load import Load
+from schemas.transfer import TransferState
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ class Recorder:
         self.steps: list[list[tuple[int, Delta]]] = []
         self.loads: list[Load] = []
         self.deaths: list[str] = []
+        self.lost_keys: dict[int, str] = {}
+        self.transfers: list[TransferState] = []
         self.changed = asyncio.Event()
 
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
@@ -34,6 +37,14 @@ class Recorder:
 
     def load(self, load: Load) -> None:
         self.loads.append(load)
+        self.changed.set()
+
+    def lost(self, key: int, text: str) -> None:
+        self.lost_keys[key] = text
+        self.changed.set()
+
+    def transfer(self, state: TransferState) -> None:
+        self.transfers.append(state)
         self.changed.set()
 
     def dead(self, reason: str, *, outside: bool = False) -> None:

@@ -119,6 +119,9 @@ class SimBackend:
             if not rank.requests:
                 self._sink.load(rank.load())
 
+    def unread(self, request_id: str, transfer: dict[str, Any]) -> None:
+        """As Backend.unread: nothing is kept for other engines."""
+
     async def stop(self) -> None:
         """Requests in flight get nothing more."""
         if self._driver is not None:

@@ -48,7 +48,9 @@ class VllmBackend:
         """As Backend.start. May be cancelled; `stop` then ends what was started."""
         if self._starting is not None or self._stopping is not None:
             raise RuntimeError("a VllmBackend starts once; make another one")
-        self._environment.prepare(lora=bool(self._arguments.get("enable_lora")))
+        self._environment.prepare(
+            lora=bool(self._arguments.get("enable_lora")), given=self._own.environment
+        )
         self._before = children()
         self._starting = asyncio.ensure_future(self._start_engine())
         engine = await asyncio.shield(self._starting)
@@ -68,6 +70,9 @@ class VllmBackend:
         """As Backend.abort."""
         if self._serving is not None:
             self._serving.abort(keys)
+
+    def unread(self, request_id: str, transfer: dict[str, Any]) -> None:
+        """As Backend.unread."""
 
     async def stop(self) -> None:
         """As Backend.stop: processes, sockets, shared memory and temporary files are gone then."""

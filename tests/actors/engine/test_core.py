@@ -19,6 +19,7 @@ from actors.engine.core import (
     EngineDied,
     Event,
     Loaded,
+    Lost,
     PeerLost,
     Refuse,
     Rejected,
@@ -103,6 +104,13 @@ def test_a_rejected_request_is_refused_with_the_engines_words():
     key = submit(core, 1)
     assert core.handle(Rejected(key, "too long")) == [Refuse(PEER, 1, "invalid", "too long")]
     assert core.handle(Rejected(key, "too long")) == []
+
+
+def test_one_whose_blocks_did_not_come_is_refused_so_that_they_are_computed_again():
+    core = serving()
+    key = submit(core, 1)
+    assert core.handle(Lost(key, "gone")) == [Refuse(PEER, 1, "kv_lost", "gone")]
+    assert core.handle(Lost(key, "gone")) == []
 
 
 def test_what_cannot_run_is_refused_with_the_reason():
@@ -299,11 +307,11 @@ class Machine(RuleBasedStateMachine):
         self.handle(Stepped(deltas))
 
     @precondition(lambda self: self.at_the_engine)
-    @rule(data=st.data())
-    def reject(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), made=st.sampled_from([Rejected, Lost]))
+    def reject(self, data: st.DataObject, made: type[Rejected | Lost]) -> None:
         key = data.draw(st.sampled_from(sorted(self.at_the_engine)))
         self.at_the_engine.discard(key)
-        self.handle(Rejected(key, "no"))
+        self.handle(made(key, "no"))
 
     @rule(peer=peers, stream=st.integers(1, 30))
     def withdraw(self, peer: str, stream: int) -> None:
