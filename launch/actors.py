@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgspec
 
+from launch import nixl
+from launch.connectors import Machine, Transfer, by_table, this_machine, transfers, wanted
 from launch.kv_events import plan
 from launch.topology import API_KEYS_ENV, Health, Topology
 
@@ -16,6 +19,8 @@ def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]
     `api_keys`: whether gateways find keys in their environment.
     """
     kv_events = plan(topology)
+    machine = this_machine() if any(map(wanted, topology.engines)) else Machine()
+    side = nixl.plan(topology, machine, os.environ, kv_events, nixl.this_machines_addresses)
     routers = range(topology.router.count)
     return {
         "config/0": {},
@@ -31,7 +36,7 @@ def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]
             )
             for reader in kv_events.readers
         },
-        **_engines(topology, kv_events.configs),
+        **_engines(topology, kv_events.configs, transfers(topology, machine), side.channels),
         **_gateways(topology, api_keys=api_keys),
     }
 
@@ -43,12 +48,23 @@ def _monitor(health: Health) -> dict[str, Any]:
     return options if health.port is not None else {k: v for k, v in options.items() if k != "host"}
 
 
-def _engines(topology: Topology, configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _engines(
+    topology: Topology,
+    configs: dict[str, dict[str, Any]],
+    transfers: dict[int, Transfer],
+    channels: dict[str, nixl.SideChannel],
+) -> dict[str, dict[str, Any]]:
     actors = {}
-    for name, _, engine in topology.named_engines():
+    for name, table, engine in by_table(topology):
         options = {"backend": engine.backend, "model": engine.model, **engine.args}
+        if engine.role is not None:
+            options["role"] = engine.role
         if name in configs:
             options["kv_events_config"] = configs[name]
+        if table in transfers:
+            options["kv_transfer_config"] = transfers[table].config
+        if name in channels:
+            options["environment"] = channels[name].environment
         actors[f"engine/{name}"] = options
     return actors
 

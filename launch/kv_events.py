@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from launch.connectors import role_of
 from launch.topology import Engine, KvEvents, KvSource, Topology
 
 LOOPBACK = "127.0.0.1"
@@ -95,7 +96,7 @@ def plan(topology: Topology) -> Plan:
     for name, place, engine in topology.named_engines():
         try:
             if _publishes(engine, settings):
-                wanted.append((name, place, engine, *_ranks(engine)))
+                wanted.append((name, place, engine, *rank_range(engine)))
         except Invalid as error:
             found.findings.append(f"engine/{name}: {error}")
     # Ranks that vLLM counts over several nodes have their ports by that count; others fill up.
@@ -119,7 +120,7 @@ def _publishes(engine: Engine, settings: KvEvents) -> bool:
         return False
     cached = engine.args.get("enable_prefix_caching") is not False
     if engine.kv_events is None:
-        asked = isinstance(own, dict) or _role(engine) in ("aggregated", "prefill")
+        asked = isinstance(own, dict) or role_of(engine) in ("aggregated", "prefill")
         return settings.enabled and cached and asked
     if engine.kv_events and not cached:
         raise Invalid("kv_events = true needs prefix caching: leave enable_prefix_caching alone")
@@ -130,16 +131,7 @@ def _enables(own: dict[str, Any]) -> bool:
     return bool(own.get("enable_kv_cache_events")) and own.get("publisher") in (None, "zmq")
 
 
-def _role(engine: Engine) -> str:
-    """As the engine's card will say it."""
-    if engine.args.get("role"):
-        return str(engine.args["role"])
-    transfer = engine.args.get("kv_transfer_config")
-    kind = transfer.get("kv_role") if isinstance(transfer, dict) else None
-    return {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(kind), "aggregated")
-
-
-def _ranks(engine: Engine) -> tuple[int, int]:
+def rank_range(engine: Engine) -> tuple[int, int]:
     """The first data-parallel rank that the engine runs, in vLLM's count, and how many."""
     args = engine.args
     size = args.get("data_parallel_size") or 1

@@ -8,8 +8,9 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 PROMETHEUS = "PROMETHEUS_MULTIPROC_DIR"
 SOCKETS = "VLLM_RPC_BASE_PATH"
@@ -23,7 +24,8 @@ class Environment:
     def __init__(self) -> None:
         self._made: dict[str, Path] = {}
 
-    def prepare(self, *, lora: bool) -> None:
+    def prepare(self, *, lora: bool, given: Mapping[str, str] = MappingProxyType({})) -> None:
+        os.environ.update(given)
         # prometheus_client chooses its value class when it is first imported, by this variable.
         # vLLM would make the directory too, but leaves it behind when its process is killed.
         self._directory(PROMETHEUS, "vllm_prometheus_")

@@ -20,7 +20,8 @@ class OwnOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `use_vllm_tokenizer`: the engine takes and gives text beside token ids, and looks for stop
     strings. `chat_template` and `tool_call_parser` are for gateways; the card carries them.
-    `role` is needed only where the KV transfer configuration does not tell it.
+    `role` is needed only where the KV transfer configuration does not tell it. `environment` is set
+    before vLLM is imported: variables that differ between the engines of a topology.
     """
 
     allow_untested_vllm: bool = False
@@ -28,6 +29,7 @@ class OwnOptions(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None = None
     tool_call_parser: str | None = None
     role: Role | None = None
+    environment: dict[str, str] = {}
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[OwnOptions, dict[str, Any]]:

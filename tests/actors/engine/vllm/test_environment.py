@@ -63,6 +63,14 @@ def test_adapter_settings_only_with_adapters_and_only_if_unset(monkeypatch: pyte
     assert os.environ["VLLM_LORA_MODULES_LOADING_TIMEOUT"] == "5"
 
 
+def test_variables_of_one_engine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VLLM_NIXL_SIDE_CHANNEL_PORT", "1")
+    made = Environment()
+    made.prepare(lora=False, given={"VLLM_NIXL_SIDE_CHANNEL_PORT": "5601"})
+    made.close()
+    assert os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5601"
+
+
 def test_no_fork_where_numba_is_in_play(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(START_METHOD, "spawn")
     environment.fork_processes("LMCacheMPConnector")
