@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,3 +73,33 @@ def test_a_socket_below_it_has_room(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     assert Scratch(tmp_path / "tmp").make("engine/0") is None
     assert list(long.iterdir()) == []
+
+
+PREPARES = """
+import time
+from actors.engine.vllm.environment import Environment
+Environment().prepare(lora=False)
+print("made", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_directory_of_metrics_goes_with_an_engine_that_is_killed(temporary, tmp_path) -> None:
+    """The engine's own clean-up never runs: what it made lies in its TMPDIR."""
+    scratch = Scratch(tmp_path / "tmp")
+    home = scratch.make("engine/0")
+    assert home is not None
+    variables = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
+    engine = subprocess.Popen(
+        [sys.executable, "-c", PREPARES],
+        env={**variables, "TMPDIR": str(home)},
+        stdout=subprocess.PIPE,
+    )
+    assert engine.stdout is not None
+    with engine.stdout:
+        assert engine.stdout.readline() == b"made\n"
+    engine.kill()
+    engine.wait()
+    assert len(list(home.glob("vllm_prometheus_*"))) == 1
+    scratch.remove("engine/0")
+    assert list(temporary.iterdir()) == []
