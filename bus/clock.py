@@ -46,6 +46,13 @@ class VirtualTimer:
     def cancel(self) -> None:
         self.call = None
 
+    def fire(self) -> bool:
+        """Make the call, unless it was cancelled or made before."""
+        call, self.call = self.call, None
+        if call is not None:
+            call()
+        return call is not None
+
 
 class VirtualClock:
     """A clock that stands still until `run` moves it. Equal times run in the order of their calls.
@@ -77,12 +84,19 @@ class VirtualClock:
         self._now = max(self._now, until)
         return done
 
-    async def play(self, until: float) -> int:
-        """`run` within an asyncio loop: tasks that the calls started get their turns in between."""
+    async def play(self, until: float, *, idle: Callable[[], bool] | None = None) -> int:
+        """`run` within an asyncio loop: after each call tasks get one turn.
+
+        With `idle`, which says that no task has anything to do, as many turns as it takes, or none.
+        """
         done = 0
         while self._step(until):
             done += 1
-            await asyncio.sleep(0)
+            if idle is None:
+                await asyncio.sleep(0)
+                continue
+            while not idle():
+                await asyncio.sleep(0)
         self._now = max(self._now, until)
         return done
 
@@ -91,8 +105,6 @@ class VirtualClock:
         while self._heap and self._heap[0][0] <= until:
             due, _, timer = heapq.heappop(self._heap)
             self._now = max(self._now, due)
-            call, timer.call = timer.call, None
-            if call is not None:
-                call()
+            if timer.fire():
                 return True
         return False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import TypeVar
 
-from bus.clock import Clock, Timer
+from bus.clock import Clock, Timer, VirtualTimer
 from bus.envelope import Frame
 from bus.sim_sockets import (
     Bound,
@@ -127,6 +127,14 @@ class SimNode:
         self.clock = NodeClock(network.clock)
         self._sockets: list[SimSocket] = []
 
+    def freeze(self) -> None:
+        """As SIGSTOP does: timers and messages wait until `thaw`."""
+        self.clock.freeze()
+
+    def thaw(self) -> None:
+        """What has waited comes now, in its order."""
+        self.clock.thaw()
+
     def bind_router(
         self, endpoint: str, on_frames: OnRequest, *, high_water: int | None = None
     ) -> SimRouter:
@@ -169,17 +177,38 @@ class SimNode:
 
 
 class NodeClock:
-    """The network's clock as one node sees it, until the node crashes."""
+    """The network's clock as one node sees it: it may be frozen, and ends when the node crashes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._stopped = False
+        self._held: list[Callable[[], None]] | None = None
 
     def now(self) -> float:
         return self._clock.now()
 
     def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
-        return self._clock.call_later(delay, lambda: None if self._stopped else call())
+        timer = VirtualTimer(call)
+        self._clock.call_later(delay, lambda: self.meet(timer.fire))
+        return timer
+
+    def meet(self, call: Callable[[], None]) -> None:
+        """Make this call now, after the thaw, or never."""
+        if self._stopped:
+            return
+        if self._held is None:
+            call()
+        else:
+            self._held.append(call)
+
+    def freeze(self) -> None:
+        self._held = [] if self._held is None else self._held
+
+    def thaw(self) -> None:
+        held, self._held = self._held or [], None
+        for call in held:
+            self.meet(call)
 
     def stop(self) -> None:
         self._stopped = True
+        self._held = None

@@ -108,7 +108,7 @@ class Link:
         self.back = _Way(network, back, self._receive, lambda: None)
         bound.links[self] = None
         bound.accept(self)
-        self._on_writable()
+        self._writable()
 
     def send(self, frames: Sequence[Frame]) -> Sent:
         if self._out is None or not self._out.send(frames):
@@ -142,12 +142,10 @@ class Link:
                 back_way.cut()
 
     def _receive(self, frames: Sequence[Frame]) -> None:
-        if not self._closed:
-            self._on_frames(frames)
+        self._node.clock.meet(lambda: None if self._closed else self._on_frames(frames))
 
     def _writable(self) -> None:
-        if not self._closed:
-            self._on_writable()
+        self._node.clock.meet(lambda: None if self._closed else self._on_writable())
 
 
 class SimSocket(Protocol):
@@ -210,8 +208,11 @@ class SimRouter(Bound):
             del self._routes[link.identity]
 
     def receive(self, link: Link, frames: Sequence[Frame]) -> None:
+        self.node.clock.meet(lambda: self._take(link.identity, frames))
+
+    def _take(self, identity: bytes, frames: Sequence[Frame]) -> None:
         if not self.closed:
-            self._on_frames(link.identity, frames)
+            self._on_frames(identity, frames)
 
 
 class SimPublisher(Bound):
@@ -236,8 +237,8 @@ class SimBoundSubscriber(Bound):
         super().__init__(node, endpoint)
 
     def receive(self, link: Link, frames: Sequence[Frame]) -> None:
-        if not self.closed and bytes(frames[0]).startswith(self._topics):
-            self._on_frames(frames)
+        if bytes(frames[0]).startswith(self._topics):
+            self.node.clock.meet(lambda: None if self.closed else self._on_frames(frames))
 
 
 class _Connected:

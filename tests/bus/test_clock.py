@@ -82,6 +82,31 @@ def test_tasks_get_their_turns_between_calls():
     assert asyncio.run(main()) == ["first", "task", "last"]
 
 
+def test_tasks_get_all_the_turns_that_they_need_and_no_more():
+    async def main() -> tuple[list[str], int]:
+        clock = VirtualClock()
+        order: list[str] = []
+        asked = 0
+
+        async def task() -> None:
+            for number in range(3):
+                order.append(f"turn {number}")
+                await asyncio.sleep(0)
+
+        def idle() -> bool:
+            nonlocal asked
+            asked += 1
+            return all(task.done() for task in tasks)
+
+        tasks: list[asyncio.Future[None]] = []
+        clock.call_later(1.0, lambda: tasks.append(asyncio.ensure_future(task())))
+        clock.call_later(1.0, lambda: order.append("next"))
+        assert await clock.play(3.0, idle=idle) == 2
+        return order, asked
+
+    assert asyncio.run(main()) == (["turn 0", "turn 1", "turn 2", "next"], 6)
+
+
 def test_the_clock_of_a_loop():
     async def main() -> None:
         loop = asyncio.get_running_loop()

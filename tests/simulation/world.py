@@ -56,7 +56,9 @@ class World:
         loss: float = 0.0,
         keep_log: bool = False,
         fixed_endpoints: bool = False,
+        on_end: Callable[[str, int, str], None] = lambda *_: None,
     ) -> None:
+        """`on_end` hears of every end of a life: whose, which one, how."""
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self.random = Random(seed)
         self.clock = VirtualClock()
@@ -68,17 +70,28 @@ class World:
         self._fixed_endpoints = fixed_endpoints  # of all lives of an actor; never do that
         self._digest = hashlib.sha256()
         self._incarnations: dict[str, int] = {}
+        self._on_end = on_end
 
     async def run(self, seconds: float) -> None:
-        await self.clock.play(self.clock.now() + seconds)
+        """Nothing happens between two events of the network but what tasks have left to do."""
+        ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]  # asks nobody
+        await self.clock.play(self.clock.now() + seconds, idle=lambda: not ready)
 
     def at(self, seconds: float, call: Callable[[], None]) -> None:
         """Make a call that many seconds from now."""
         self.clock.call_later(seconds, call)
 
-    def start(self, name: str, actor: Actor, options: dict[str, Any] | None = None) -> Life:
+    def start(
+        self,
+        name: str,
+        actor: Actor,
+        options: dict[str, Any] | None = None,
+        *,
+        incarnation: int | None = None,
+    ) -> Life:
         """A new life; `options` only for who does not ask ConfigActor."""
-        incarnation = self._incarnations[name] = self._incarnations.get(name, 0) + 1
+        incarnation = incarnation or self._incarnations.get(name, 0) + 1
+        self._incarnations[name] = incarnation
         node = self.network.node(name)
         stem = f"sim://{name}" if self._fixed_endpoints else f"sim://{name}.{incarnation}"
         config = f"sim://{CONFIG}"
@@ -92,7 +105,7 @@ class World:
             node,
             node.clock,
             options=options,
-            on_stopped=lambda: setattr(life, "stopped", True),
+            on_stopped=lambda: self._stopped(name, life),
         )
         life = Life(runtime, node)
         self.lives[name] = life
@@ -107,15 +120,18 @@ class World:
         incarnation = life.runtime.identity.incarnation
         self.say(f"crash {name} {incarnation}")
         life.node.crash()
+        self._on_end(name, incarnation, "killed by SIGKILL")
         if notice is not None:
             self.at(notice, lambda: self._announce(Died(name, incarnation, "killed by SIGKILL")))
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, frames: Sequence[Frame] = ()) -> None:
         """A line of the log, which two runs of one seed must have in common."""
         line = f"{self.clock.now():.9f} {text}"
         self._digest.update(line.encode())
+        for frame in frames:
+            self._digest.update(frame)
         if self._keep_log:
-            self.log.append(line)
+            self.log.append(f"{line} {b' '.join(bytes(frame) for frame in frames)!r}")
 
     @property
     def digest(self) -> str:
@@ -130,7 +146,11 @@ class World:
             watcher.runtime.learn(died)
 
     def _delivered(self, now: float, source: str, target: str, frames: Sequence[Frame]) -> None:
-        self.say(f"{source} -> {target} {b' '.join(bytes(frame) for frame in frames)!r}")
+        self.say(f"{source} -> {target}", frames)
+
+    def _stopped(self, name: str, life: Life) -> None:
+        life.stopped = True
+        self._on_end(name, life.runtime.identity.incarnation, "exit code 0")
 
 
 def play(scenario: Callable[[], Any]) -> Any:
