@@ -47,7 +47,8 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     `known_as` is the client's own id of the request, and the number of the choice.
     `trace` is a W3C traceparent; it goes along to router and engine, and stands in logs. `blocks`
     are the packed hashes of the prompt's blocks of `block_size` tokens. Choices of one `session`
-    belong together; `engine` pins it. `placed` hears where it runs, at every attempt.
+    belong together; `engine` pins it. `placed` hears where it runs, at every attempt. At `until`,
+    on the clock of the service, nobody wants it any more.
     """
 
     generate: Generate
@@ -61,13 +62,16 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     session: str | None = None
     engine: str | None = None
     placed: Callable[[Place], None] | None = None
+    until: float | None = None
 
 
 class Service(Protocol):
     """What the HTTP side needs of the actor."""
 
-    def admit(self) -> None:
-        """One more request is about to be read. Raises ApiError where there is no room for it."""
+    def admit(self, timeout: float | None) -> float | None:
+        """One more request is about to be read. Returns until when it may take, on the service's
+        clock. Raises ApiError where there is no room for it, or not within `timeout` seconds.
+        """
 
     def arrived(self) -> None:
         """One that was admitted has been read, or could not be."""

@@ -36,6 +36,8 @@ from actors.gateway.events import (
     WaitedLong,
 )
 from actors.gateway.http.errors import ApiError
+from actors.gateway.waits import Waits
+from bus.clock import Timer
 from bus.envelope import trace_id
 from bus.runtime import Runtime
 from schemas import placement
@@ -57,7 +59,8 @@ class Running(msgspec.Struct):
 
     `started`: the engine where it runs has given something. `tokens` are all so far, of engines
     before too. `tell` wants to know where it runs, `routed` is what a router said of that, and
-    which one.
+    which one. It came at `since`, when `ahead` others had no token yet, and is of no use to its
+    client after `until`, when the timer `late` runs out.
     """
 
     generate: Generate
@@ -69,6 +72,11 @@ class Running(msgspec.Struct):
     tokens: array[int] = msgspec.field(default_factory=lambda: array("I"))
     tell: Callable[[Place], None] | None = None
     routed: tuple[str, placement.Placed] | None = None
+    since: float = 0.0
+    ahead: int = 0
+    begun: bool = False
+    until: float | None = None
+    late: Timer | None = None
 
 
 class Streams:
@@ -88,16 +96,29 @@ class Streams:
         self._keys = itertools.count(1)
         self._running: dict[int, Running] = {}
         self._by_stream: dict[int, int] = {}
+        self._waits = Waits()
+        self._unbegun = 0
         self.refused = 0
         self.arriving = 0
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def admit(self) -> None:
+    def admit(self, timeout: float | None) -> float | None:
         """As `Service.admit`: nothing is read, rendered or tokenized for what will be refused."""
         self._check_room(self.arriving + 1)
+        now = self._rt.clock.now()
+        if timeout is not None and (expected := self._expected(now)) > timeout:
+            self._rt.count("refused_late")
+            text = f"Others wait for {expected:.1f} s already, this request has {timeout:g} s"
+            retry_after = expected - timeout
+            raise ApiError(503, f"{text}: try again later.", retry_after=retry_after)
         self.arriving += 1
+        return None if timeout is None else now + timeout
+
+    def _expected(self, now: float) -> float:
+        """Seconds, at least, until one that comes now has its first token."""
+        return self._waits.expected(now, self._unbegun + self.arriving)
 
     def arrived(self) -> None:
         self.arriving -= 1
@@ -105,15 +126,32 @@ class Streams:
     def _check_room(self, more: int) -> None:
         if len(self._running) + more > self._limit:
             self.refused += 1
-            raise ApiError(503, f"{self._limit} choices are being served already: try again later.")
+            raise ApiError(
+                429,
+                f"{self._limit} choices are being served already: try again later.",
+                retry_after=self._expected(self._rt.clock.now()),
+            )
 
     def submit(self, orders: list[Order]) -> list[int]:
         """Start choices; returns their keys. Raises ApiError when too many run."""
         self._check_room(len(orders))
         keys = [next(self._keys) for _ in orders]
+        now = self._rt.clock.now()
         for key, order in zip(keys, orders, strict=True):
             generate = order.generate
-            self._running[key] = Running(generate, order.sink, order.trace, tell=order.placed)
+            self._running[key] = Running(
+                generate,
+                order.sink,
+                order.trace,
+                tell=order.placed,
+                since=now,
+                ahead=self._unbegun,
+                until=order.until,
+            )
+            self._unbegun += 1
+            if order.until is not None:
+                late = self._rt.clock.call_later(order.until - now, partial(self._late, key))
+                self._running[key].late = late
             self.handle(
                 Submit(
                     key,
@@ -157,6 +195,7 @@ class Streams:
                 continue
             if not choice.started:
                 choice.started = True
+                self._begun(choice)
                 self.handle(Started(key))
             try:
                 cut = choice.sink.push(_continued(delta) if choice.resumed else delta)
@@ -255,8 +294,11 @@ class Streams:
         done = partial(self._placed, effect.choice, effect.router)
         choice = self._running[effect.choice]
         choice.routed = None
+        timeout = PLACEMENT_TIMEOUT
+        if choice.until is not None:
+            timeout = max(0.0, min(timeout, choice.until - self._rt.clock.now()))
         choice.open = self._rt.ask(
-            effect.router, effect.ask, done, timeout=PLACEMENT_TIMEOUT, trace=choice.trace
+            effect.router, effect.ask, done, timeout=timeout, trace=choice.trace
         )
 
     def _placed(self, key: int, router: str, message: Message) -> None:
@@ -283,6 +325,24 @@ class Streams:
         self._end(key, cut=True)
         choice.sink.fail(code, message, None)
 
+    def _late(self, key: int) -> None:
+        """Its time is over: an engine shall not go on with it."""
+        choice = self._running.get(key)
+        if choice is None:
+            return
+        self._rt.count("deadline_missed")
+        self.handle(ClientGone([key]))
+        self._forget(key)
+        choice.sink.fail("deadline", "the time that x-request-timeout gave it is over", None)
+
+    def _begun(self, choice: Running) -> None:
+        """It has something, of one engine or another: nobody waits behind it any more."""
+        if not choice.begun:
+            choice.begun = True
+            self._unbegun -= 1
+            now = self._rt.clock.now()
+            self._waits.begun(now, now - choice.since, choice.ahead)
+
     def _end(self, key: int, *, cut: bool = False) -> None:
         self.handle(Finished(key, cut))
         self._forget(key)
@@ -304,6 +364,9 @@ class Streams:
         choice = self._running.pop(key, None)
         if choice is not None:
             self._by_stream.pop(choice.open, None)
+            self._unbegun -= not choice.begun
+            if choice.late is not None:
+                choice.late.cancel()
 
 
 def _resuming(generate: Generate, tokens: array[int], *, alone: bool) -> Generate:

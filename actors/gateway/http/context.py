@@ -29,13 +29,13 @@ class Context(msgspec.Struct, frozen=True):
     max_body_bytes: int
     max_pending_bytes: int
 
-    def admit(self) -> None:
+    def admit(self, timeout: float | None) -> float | None:
         """As `Service.admit`. Raises ApiError also while the gateway stops."""
         if self.draining():
             raise ApiError(
                 503, "The gateway is stopping: try again, another will answer.", last=True
             )
-        self.service.admit()
+        return self.service.admit(timeout)
 
     def model(self, name: str | None) -> Model:
         """Raises ApiError where no engine offers it."""

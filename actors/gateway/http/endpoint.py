@@ -22,7 +22,7 @@ from actors.gateway.http.pipe import Pipe
 from actors.gateway.http.placements import Placements
 from actors.gateway.http.prompts import Prompt, text_of, text_or_none
 from actors.gateway.http.sampling import Terms, make_sampling, max_output, seeded
-from actors.gateway.http.wishes import Wishes, wishes
+from actors.gateway.http.wishes import Wishes, timeout_of, wishes
 from actors.gateway.models import Model
 from actors.gateway.text import ModelText
 from schemas.generate import Generate
@@ -34,7 +34,7 @@ class Call(msgspec.Struct, Generic[R]):
     """One HTTP request on its way; `request_id` is the client's own.
 
     `block_size`: a router wants its prompts named in such blocks. `placements` gathers where it
-    runs, if the client wants to know.
+    runs, if the client wants to know. `until` as in `Order`.
     """
 
     request: R
@@ -47,6 +47,7 @@ class Call(msgspec.Struct, Generic[R]):
     block_size: int
     pipe: Pipe
     placements: Placements | None
+    until: float | None = None
 
     @property
     def name(self) -> str:
@@ -133,10 +134,11 @@ class Endpoint(Generic[R]):
         self, scope: Scope, receive: Receive, pipe: Pipe, request_id: str
     ) -> tuple[Answer, list[Order]]:
         """Read it and make its choices. Raises ApiError, also where there is no room for it."""
-        self.context.admit()
+        until = self.context.admit(timeout_of(scope))
         try:
             request, body = await self._reader.read(scope, receive)
             call = await self._call(scope, request, body, pipe, request_id)
+            call.until = until
             return await self.answer(call)
         finally:
             self.context.service.arrived()
@@ -214,6 +216,7 @@ def add_choices(
                     call.wishes.session,
                     call.wishes.engine,
                     None if call.placements is None else call.placements.choice(),
+                    call.until,
                 )
             )
     return orders

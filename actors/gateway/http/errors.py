@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from schemas.refusal import Code
 
 RETRY_AFTER = 1
-"""Seconds, in the header of a 503."""
+LONGEST_RETRY_AFTER = 30
+"""Seconds, in the header of a 429 or 503."""
 
 _TYPES = {
     400: "BadRequestError",
@@ -17,6 +20,7 @@ _TYPES = {
     408: "TimeoutError",
     413: "RequestTooLargeError",
     415: "UnsupportedMediaTypeError",
+    429: "RateLimitError",
     500: "InternalServerError",
     501: "NotImplementedError",
     503: "ServiceUnavailableError",
@@ -60,16 +64,23 @@ class ErrorBody(msgspec.Struct, frozen=True):
 class ApiError(Exception):
     """Ends a request with this status; the message goes to the client as it is.
 
-    `last`: the connection ends with it.
+    `last`: the connection ends with it. `retry_after` in seconds, for a 429 or 503.
     """
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, last: bool = False
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        last: bool = False,
+        retry_after: float = RETRY_AFTER,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.param = param
         self.last = last
+        self.retry_after = max(RETRY_AFTER, min(math.ceil(retry_after), LONGEST_RETRY_AFTER))
 
     @classmethod
     def of_refusal(cls, code: Code, message: str, param: str | None) -> ApiError:
@@ -81,9 +92,9 @@ class ApiError(Exception):
         return msgspec.json.encode(ErrorBody(info))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        if self.status == 503:
+        if self.status in (429, 503):
             closing = [(b"connection", b"close")] if self.last else []
-            return [(b"retry-after", str(RETRY_AFTER).encode()), *closing]
+            return [(b"retry-after", str(self.retry_after).encode()), *closing]
         if self.status == 401:
             return [(b"www-authenticate", b"Bearer")]
         return []

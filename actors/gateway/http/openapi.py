@@ -21,11 +21,14 @@ _ERRORS = {
     "401": "No accepted API key.",
     "404": "No such model.",
     "413": "The body is too large.",
-    "503": "No engine can take it now; see the `retry-after` header.",
+    "429": "This gateway serves as much as it may; see the `retry-after` header.",
+    "503": "No engine can take it now, or not in time; see the `retry-after` header.",
+    "504": "The time of `x-request-timeout` is over.",
 }
 _HEADERS = {
     "x-request-id": "Its id, for logs and `callboard why`; made up if there is none.",
     "x-callboard-placement": "1: the response says in a header of this name where it ran, and why.",
+    "x-request-timeout": "Seconds after which the answer is of no use.",
     "x-session-id": "Requests of one session belong together.",
     "x-callboard-engine": "The engine that it must run on, e.g. engine/0.",
     "x-callboard-rank": "The data-parallel rank that it must run on.",

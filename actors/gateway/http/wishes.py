@@ -11,6 +11,8 @@ from actors.gateway.http.errors import invalid
 
 MAX_NAME = 256
 """Characters of a session or engine."""
+LONGEST = 86_400.0
+"""Seconds of the longest `x-request-timeout`."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -44,6 +46,25 @@ def wishes(scope: Scope) -> Wishes:
         _traceparent(given),
         _switch(given, b"x-callboard-placement"),
     )
+
+
+def timeout_of(scope: Scope) -> float | None:
+    """Seconds after which nobody wants the answer any more. Raises ApiError.
+
+    Read before all else: whoever cannot be answered in time shall cost nothing.
+    """
+    for name, value in scope["headers"]:
+        if name == b"x-request-timeout":
+            try:
+                seconds = float(value)
+            except ValueError:
+                seconds = 0.0
+            if not 0 < seconds <= LONGEST:
+                text = value.decode("latin-1")[:40]
+                rule = f"x-request-timeout: {text!r} is no number of seconds above 0, to"
+                raise invalid("x-request-timeout", f"{rule} {LONGEST:.0f}.")
+            return seconds
+    return None
 
 
 def _number(given: dict[bytes, bytes], name: bytes) -> int | None:

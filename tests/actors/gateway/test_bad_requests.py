@@ -188,7 +188,7 @@ def test_too_many_choices_at_once():
             first = asyncio.create_task(world.chat(n=3))
             await world.until(lambda: len(world.bus.requests) == 3)
             response = await world.chat()
-            check_error(response, 503)
+            check_error(response, 429)
             assert response.headers["retry-after"] == "1"
             first.cancel()
             await world.until(world.idle)

@@ -352,7 +352,7 @@ def test_a_full_gateway_refuses_before_it_reads():
             writer.write(request_bytes()[:-10])  # the second place, though its body is incomplete
             await world.until(lambda: world.actor.pending() == 2)
             refused = await world.chat()
-            check_error(refused, 503)
+            check_error(refused, 429)
             assert refused.headers["retry-after"] == "1"
             assert world.actor.queues()[0].dropped == 1
             writer.close()
@@ -366,7 +366,7 @@ def test_a_full_gateway_refuses_before_it_reads():
 
 def test_memory_is_flat_under_overload():
     async def go():
-        answered = {200: 0, 503: 0}
+        answered = {200: 0, 429: 0}
 
         async def ask(world):
             answered[(await world.chat(max_tokens=40, padding="x" * 50_000)).status_code] += 1
