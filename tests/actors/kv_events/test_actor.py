@@ -49,6 +49,11 @@ def read_all(subscriber: Subscriber) -> VllmReader:
     return reader
 
 
+def has_all(subscriber: Subscriber, actor: KvEventActor) -> bool:
+    """Nothing that the actor has published is still on its way to the reader."""
+    return bool(subscriber.got) and subscriber.got[-1][0] == actor.core.sequence
+
+
 async def agree(
     actor: KvEventActor, publisher: Publisher, subscriber: Subscriber, cache: Cache
 ) -> VllmReader:
@@ -164,10 +169,10 @@ def test_a_restarted_actor_that_cannot_know_all_says_so():
                 await until(lambda: actor.core.feeds["engine"].state.joined)
                 unknown = actor.core.table.state.unknown["engine"]
                 assert not actor.core.complete
-                assert read_all(subscriber).held() <= cache.held()
-                for medium, block in list(cache.held()):
-                    known = {(medium, block)} <= read_all(subscriber).held()
-                    assert known or block in unknown
+                await until(lambda: has_all(subscriber, actor))
+                known = read_all(subscriber).held()
+                assert known <= cache.held()
+                assert all(block in unknown for _, block in cache.held() - known)
                 # All that was unknown goes, and all is known again.
                 while any(cache.copies.values()):
                     gone = cache.remove(0)

@@ -10,6 +10,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -88,11 +89,9 @@ class Stage:
         trace: TracebackType | None,
     ) -> None:
         for child in self._children:
-            family = psutil.Process(child.pid).children(recursive=True) if lives(child) else []
-            for process in family:
-                process.kill()
-            if lives(child):
-                child.kill()
+            for process in family(child):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             await child.wait()
             if child.stdin is not None:
                 child.stdin.close()
@@ -179,8 +178,15 @@ class Stage:
         )
 
 
-def lives(child: Process) -> bool:
-    return child.returncode is None and psutil.pid_exists(child.pid)
+def family(child: Process) -> list[psutil.Process]:
+    """It and what it started, as far as they live: asyncio's thread may reap it at any moment."""
+    if child.returncode is not None:
+        return []
+    try:
+        process = psutil.Process(child.pid)
+        return [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def stop(pid: int) -> float:
