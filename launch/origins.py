@@ -22,4 +22,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 Origins = dict[str, Origin]
-"""By path in the document, e.g. `gateway.port`, `engine[0].args.block_size`."""
+"""By path, as in a topology file, e.g. `gateway.port`, `router.policy`. Arguments of an engine are
+below `args`, e.g. `engine[0].args.block_size`. A path that is not there has its default."""
+
+DEFAULT = Origin("default")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast, get_args
 
-import msgspec
-
-from launch.build import InvalidTopology, Source, build
+from launch.build import InvalidTopology, build
 from launch.cli.console import OK, USAGE, Failure, complain, say
 from launch.cli.options import serve_parser
 from launch.cli.run import serve_topology
+from launch.environment import environment_layer
 from launch.flags.cache import VllmMissing
 from launch.flags.line import canonical, is_option, take
 from launch.flags.router import router_settings
 from launch.flags.table import nearest
 from launch.flags.tables import Tables
+from launch.layers import Layer
 from launch.topology import Backend, Topology
 
 _GATEWAY = (
@@ -41,9 +42,9 @@ _PLACES = {
     ("kv_events", "index"): "--kv-index",
     ("health", "host"): "--health-host",
     ("health", "port"): "--health-port",
-    ("engine[0]", "count"): "--engines",
-    ("engine[0]", "backend"): "--engine",
-    ("engine[0]", "model"): "MODEL",
+    ("engine", "count"): "--engines",
+    ("engine", "backend"): "--engine",
+    ("engine", "model"): "MODEL",
 }
 _INSTEAD = {
     "--config": "write a topology file, see `callboard up --help`",
@@ -86,18 +87,20 @@ def parse(words: Sequence[str], tables: Tables) -> tuple[Topology, list[str]]:
     own, unknown = parser.parse_known_args(taken.rest)
     findings = [*taken.findings, *_strangers(unknown, backend, tables, parser.options)]
     try:
-        topology = build(
-            _raw(own, named or own.model, backend),
-            Source(_place, text=True),
-            tables.of,
-            os.environ,
+        flags = Layer(
+            "flag",
+            _raw(own),
+            partial(_place, taken.spelling),
+            text=True,
+            engine=_given({"model": named or own.model, "backend": backend, "count": own.engines}),
+            arguments=taken.args,
         )
+        built = build([environment_layer(os.environ), flags], tables.of)
     except InvalidTopology as error:
-        raise Failure(*findings, *error.findings, code=USAGE) from None
+        raise Failure(*findings, *map(str, error.findings), code=USAGE) from None
     if findings:
         raise Failure(*findings, code=USAGE)
-    engine = msgspec.structs.replace(topology.engines[0], args=taken.args)
-    return msgspec.structs.replace(topology, engines=[engine]), own.api_key
+    return built.topology, own.api_key
 
 
 def _backend(words: Sequence[str]) -> Backend:
@@ -113,7 +116,7 @@ def _backend(words: Sequence[str]) -> Backend:
     return cast("Backend", value)
 
 
-def _raw(own: argparse.Namespace, model: str, backend: Backend) -> dict[str, Any]:
+def _raw(own: argparse.Namespace) -> dict[str, Any]:
     """What was given, in the form of a topology file."""
     gateway = {name: getattr(own, name) for name in _GATEWAY}
     raw = {
@@ -131,7 +134,6 @@ def _raw(own: argparse.Namespace, model: str, backend: Backend) -> dict[str, Any
         ),
         "health": _given({"host": own.health_host, "port": own.health_port}),
         "log": _given({"level": own.log_level, "format": own.log_format}),
-        "engine": [_given({"model": model, "backend": backend, "count": own.engines})],
     }
     return _given(raw)
 
@@ -144,9 +146,13 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _place(section: str, key: str) -> str:
+def _place(spelling: Mapping[str, str], section: str, key: str) -> str:
+    """`spelling` of the engine's arguments."""
+    if section.startswith("engine[") and key in spelling:
+        return spelling[key]
     flag = key if section != "router" else f"router-{key}"
-    return _PLACES.get((section, key), f"--{flag.replace('_', '-')}")
+    place = _PLACES.get((section.partition("[")[0], key))
+    return place or f"--{flag.replace('_', '-')}"
 
 
 def _strangers(

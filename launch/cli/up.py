@@ -7,11 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from launch.build import InvalidTopology, Source, build
+from launch.build import InvalidTopology, build
 from launch.cli.console import USAGE, Failure, Parser, complain
 from launch.cli.run import serve_topology
+from launch.environment import environment_layer
 from launch.flags.cache import VllmMissing
 from launch.flags.tables import Tables
+from launch.layers import Layer
 from launch.topology import Topology
 
 EPILOG = """
@@ -91,9 +93,10 @@ def read(file: Path, tables: Tables, *, name: str | None = None) -> Topology:
         return f"{file}: {section}.{key}" if section else f"{file}: {key}"
 
     try:
-        return build(raw, Source(place), tables.of, os.environ)
+        layers = [Layer("file", raw, place), environment_layer(os.environ)]
+        return build(layers, tables.of).topology
     except InvalidTopology as error:
-        raise Failure(*error.findings, code=USAGE) from None
+        raise Failure(*map(str, error.findings), code=USAGE) from None
     except VllmMissing as error:
         raise Failure(str(error), code=USAGE) from None
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from launch.actors import actors_of
-from launch.build import InvalidTopology, Source, build
+from launch.build import InvalidTopology, build
+from launch.environment import environment_layer
 from launch.flags.sim import sim_table
 from launch.flags.table import Document, Flag, FlagTable
 from launch.flags.values import BadValue, size
+from launch.layers import Layer
 from launch.rundir import RunDirError, check_name
 from launch.supervision import Group, Limits, Supervision
 from launch.topology import API_KEYS_ENV, Gateway, Topology
@@ -31,18 +33,14 @@ def made(text: bool = False, environ: dict[str, str] | None = None, **raw: Any) 
     def place(section: str, key: str) -> str:
         return f"f: {section}.{key}" if section else f"f: {key}"
 
-    return build(
-        raw,
-        Source(place, text),
-        lambda backend: VLLM if backend == "vllm" else sim_table(),
-        environ or {},
-    )
+    layers = [Layer("file", raw, place, text), environment_layer(environ or {})]
+    return build(layers, lambda backend: VLLM if backend == "vllm" else sim_table()).topology
 
 
 def findings(**raw: Any) -> list[str]:
     with pytest.raises(InvalidTopology) as refused:
         made(**raw)
-    return refused.value.findings
+    return [str(finding) for finding in refused.value.findings]
 
 
 def test_the_smallest() -> None:
@@ -262,14 +260,14 @@ def test_kv_events_that_cannot_be() -> None:
     ]
 
 
-def test_the_port_of_kv_events_is_that_of_flag_file_environment_in_this_order() -> None:
+def test_the_environment_stands_above_the_file() -> None:
     environ = {"DYN_VLLM_KV_EVENT_PORT": "21000"}
     engine = [{"model": "m"}]
     assert made(engine=engine).kv_events.port == 20080
     assert made(engine=engine, environ=environ).kv_events.port == 21000
-    assert made(engine=engine, environ=environ, kv_events={"port": 22000}).kv_events.port == 22000
+    assert made(engine=engine, environ=environ, kv_events={"port": 22000}).kv_events.port == 21000
     assert findings(engine=engine, environ={"DYN_VLLM_KV_EVENT_PORT": "x"}) == [
-        "DYN_VLLM_KV_EVENT_PORT x: write a whole number from 1 to 65535"
+        "DYN_VLLM_KV_EVENT_PORT=x: write a whole number from 1 to 65535"
     ]
 
 
@@ -322,7 +320,7 @@ def test_what_is_wrong_with_supervision() -> None:
         "f: supervision.jitter = 2: write a number from 0 to 1",
         "f: supervision.restart: unknown; did you mean restarts?",
         "f: supervision.group[0].strategy = 'none': choose one of one-for-one, rest-for-one, all",
-        "f: supervision.group[2].actors = 'x': write a list of actors or kinds",
+        ('f: supervision.group[2].actors = \'x\': write a list of text, such as ["a", "b"]'),
         "f: supervision.group[1].actors: no actor is named 'engines'; did you mean engine?",
     ]
     assert findings(engine=engine, supervision={"group": {}}) == [

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.build import KV_EVENT_PORT
+from launch.environment import KV_EVENT_PORT
 
 ROOT = Path(__file__).parents[3]
 GUARD = 60.0

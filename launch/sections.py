@@ -1,0 +1,127 @@
+"""Values of a section as a struct: each key is converted and checked by itself."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from launch.findings import Finding
+from launch.flags.table import nearest
+from launch.layers import Section, missing
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+YES, NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+"""Words for booleans, in any case."""
+
+
+class BadText(ValueError):
+    """Text that is no value of its type."""
+
+
+def as_struct(
+    kind: type[T], section: str, given: Section, findings: list[Finding], *, place: str = ""
+) -> T | None:
+    """`given` as a struct, or None with the findings said. `place` names what is missing."""
+    before = len(findings)
+    hints = get_type_hints(kind, include_extras=True)
+    values = {}
+    for value in given.values():
+        if value.field not in hints:
+            findings.append(value.unknown("unknown", meant(value.field, hints)))
+            continue
+        try:
+            values[value.field] = _converted(value.value, hints[value.field], value.layer.text)
+        except (msgspec.ValidationError, BadText):
+            findings.append(value.wrong("bad-value", _rule(hints[value.field])))
+    known = {value.field for value in given.values()}
+    findings += [
+        missing(f"{place}{field.name}", f"{section}.{field.name}")
+        for field in msgspec.structs.fields(kind)
+        if field.required and field.name not in known
+    ]
+    return kind(**values) if len(findings) == before else None
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """The mend for a word that is not known, if any is near."""
+    near = nearest(word, known)
+    return f"did you mean {near}?" if near else ""
+
+
+def yes_or_no(word: str) -> bool:
+    """Raises `BadText`."""
+    if word.strip().lower() in YES:
+        return True
+    if word.strip().lower() in NO:
+        return False
+    raise BadText(word)
+
+
+def words(text: str) -> list[str]:
+    """Parts between commas and blanks."""
+    return text.replace(",", " ").split()
+
+
+def _converted(value: Any, hint: Any, text: bool) -> Any:
+    if text and isinstance(value, str):
+        value = _from_text(value, _plain(hint))
+    found = msgspec.convert(value, hint, strict=not text)
+    if isinstance(found, float) and not math.isfinite(found):
+        raise BadText(value)
+    return found
+
+
+def _from_text(text: str, hint: Any) -> Any:
+    """What is no number: those are `msgspec`'s to read."""
+    if hint is bool:
+        return yes_or_no(text)
+    if hint == list[str]:
+        return words(text)
+    if get_origin(hint) in (list, dict):
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            raise BadText(text) from None
+    return text
+
+
+def _plain(hint: Any) -> Any:
+    """The type beside None."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(part for part in get_args(hint) if part is not type(None))
+    return hint
+
+
+def _rule(hint: Any) -> str:
+    """What a value of this type must be, in words."""
+    hint = _plain(hint)
+    if hint is bool:
+        return "write true or false"
+    if hint == list[str]:
+        return 'write a list of text, such as ["a", "b"]'
+    if get_origin(hint) is list:
+        return 'write a list of { name = "…", endpoint = "tcp://HOST:PORT", rank = N }'
+    if get_origin(hint) is dict:
+        return "write a table of numbers above 0"
+    if get_origin(hint) is Literal:
+        return f"choose one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is Annotated:
+        return _bounds(*get_args(hint))
+    return "write text"
+
+
+def _bounds(base: Any, meta: Any) -> str:
+    if meta.min_length is not None:
+        return "write text that is not empty"
+    if base is float:
+        if meta.gt is not None:
+            return "write a number above 0"
+        return "write a number from 0" + ("" if meta.le is None else f" to {meta.le}")
+    if meta.le is not None:
+        return f"write a whole number from {meta.ge} to {meta.le}"
+    return f"write a whole number of at least {meta.ge}"
