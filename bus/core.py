@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
+import msgspec
+
 Event_contra = TypeVar("Event_contra", contravariant=True)
 Effect = TypeVar("Effect")
 
@@ -21,3 +23,10 @@ class Core(Protocol[Event_contra, Effect]):
 
     def restore(self, data: bytes) -> None:
         """Become what `snapshot` saw. Raises `msgspec.ValidationError` on anything else."""
+
+
+class CoreRecord(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of events and effects: a msgpack array that begins with the name of the class.
+
+    A journal holds them. New fields are appended with a default, as in messages.
+    """

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from bus.core import CoreRecord
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, Registered
 
 STARTING = 900.0
 """Seconds of lease for an actor that starts: loading a model may keep its loop from beating."""
 
 
-class Come(msgspec.Struct, frozen=True):
+class Come(CoreRecord, frozen=True):
     """An actor asks to be registered; `ask` identifies the ask for the answer."""
 
     now: float
@@ -18,12 +19,12 @@ class Come(msgspec.Struct, frozen=True):
     entry: Entry
 
 
-class Renewed(msgspec.Struct, frozen=True):
+class Renewed(CoreRecord, frozen=True):
     now: float
     entry: Entry
 
 
-class Left(msgspec.Struct, frozen=True):
+class Left(CoreRecord, frozen=True):
     """A life is over: it said so itself, or somebody saw it die."""
 
     now: float
@@ -33,21 +34,21 @@ class Left(msgspec.Struct, frozen=True):
     in_order: bool = False
 
 
-class Tick(msgspec.Struct, frozen=True):
+class Tick(CoreRecord, frozen=True):
     now: float
 
 
-class Accept(msgspec.Struct, frozen=True):
+class Accept(CoreRecord, frozen=True):
     ask: int
     answer: Registered
 
 
-class Reject(msgspec.Struct, frozen=True):
+class Reject(CoreRecord, frozen=True):
     ask: int
     text: str
 
 
-class Announce(msgspec.Struct, frozen=True):
+class Announce(CoreRecord, frozen=True):
     """Publish on topic `directory`."""
 
     message: Entries | EntryChanged | EntryRemoved

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from bus.core import CoreRecord
 from schemas.generate import Delta, Generate, Step
 from schemas.refusal import Code
 
@@ -14,14 +15,14 @@ Phase = Literal["loading", "serving", "draining", "dead"]
 """Sleeping, adapters and checkpoints will be further phases of this same machine."""
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class Loaded(CoreRecord, frozen=True):
     """The engine serves these model names on this many data-parallel ranks."""
 
     names: list[str]
     ranks: int
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(CoreRecord, frozen=True):
     """A gateway opens a stream. `peer` is its identity on the wire, `stream` its own number."""
 
     peer: str
@@ -29,61 +30,61 @@ class Asked(msgspec.Struct, frozen=True):
     request: Generate
 
 
-class Rejected(msgspec.Struct, frozen=True):
+class Rejected(CoreRecord, frozen=True):
     """The engine did not take the request, for this reason."""
 
     key: int
     text: str
 
 
-class Lost(msgspec.Struct, frozen=True):
+class Lost(CoreRecord, frozen=True):
     """KV blocks that the request was to get from another engine did not come."""
 
     key: int
     text: str
 
 
-class Withdrawn(msgspec.Struct, frozen=True):
+class Withdrawn(CoreRecord, frozen=True):
     """The client left, or its gateway died."""
 
     peer: str
     stream: int
 
 
-class PeerLost(msgspec.Struct, frozen=True):
+class PeerLost(CoreRecord, frozen=True):
     """Nothing can be sent to this gateway any more."""
 
     peer: str
 
 
-class Stepped(msgspec.Struct, frozen=True):
+class Stepped(CoreRecord, frozen=True):
     """Output of one engine step, `(key, delta)`."""
 
     deltas: Sequence[tuple[int, Delta]]
 
 
-class EngineDied(msgspec.Struct, frozen=True):
+class EngineDied(CoreRecord, frozen=True):
     """`outside`: somebody killed it."""
 
     reason: str
     outside: bool = False
 
 
-class Draining(msgspec.Struct, frozen=True):
+class Draining(CoreRecord, frozen=True):
     pass
 
 
-class Submit(msgspec.Struct, frozen=True):
+class Submit(CoreRecord, frozen=True):
     key: int
     stream: int
     request: Generate
 
 
-class Abort(msgspec.Struct, frozen=True):
+class Abort(CoreRecord, frozen=True):
     keys: list[int]
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send(CoreRecord, frozen=True):
     """One message for one gateway; `ended` are the streams whose last delta is in it."""
 
     peer: str
@@ -91,14 +92,14 @@ class Send(msgspec.Struct, frozen=True):
     ended: list[int]
 
 
-class Refuse(msgspec.Struct, frozen=True):
+class Refuse(CoreRecord, frozen=True):
     peer: str
     stream: int
     code: Code
     text: str
 
 
-class EndLife(msgspec.Struct, frozen=True):
+class EndLife(CoreRecord, frozen=True):
     reason: str
     outside: bool = False
 

@@ -13,8 +13,8 @@ from schemas.placement import Place, RoutingState
 from schemas.refusal import Code
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """Base of events and effects."""
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of events and effects: as `bus.core.CoreRecord`, and out of sight of the collector."""
 
 
 class Submit(Record, frozen=True):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from bus.core import CoreRecord
 from schemas.kv import KvBeat, KvChanged, KvLost
 from schemas.kv_events import BlockHash
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(CoreRecord, frozen=True):
     """`now`, here and elsewhere: seconds since 1970, for batches of our own."""
 
     now: float
 
 
-class EngineSeen(msgspec.Struct, frozen=True):
+class EngineSeen(CoreRecord, frozen=True):
     """An entry of the directory. `block_size` of its card, 0 while there is none."""
 
     now: float
@@ -23,12 +22,12 @@ class EngineSeen(msgspec.Struct, frozen=True):
     block_size: int = 0
 
 
-class EngineGone(msgspec.Struct, frozen=True):
+class EngineGone(CoreRecord, frozen=True):
     now: float
     incarnation: int
 
 
-class BatchCame(msgspec.Struct, frozen=True):
+class BatchCame(CoreRecord, frozen=True):
     now: float
     source: str
     sequence: int
@@ -36,7 +35,7 @@ class BatchCame(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
-class ReplayEnded(msgspec.Struct, frozen=True):
+class ReplayEnded(CoreRecord, frozen=True):
     """`answered`: with the end of the replay; else nobody answered for long enough."""
 
     now: float
@@ -44,7 +43,7 @@ class ReplayEnded(msgspec.Struct, frozen=True):
     answered: bool
 
 
-class CensusCame(msgspec.Struct, frozen=True):
+class CensusCame(CoreRecord, frozen=True):
     """All blocks of the devices after the batch `through`; None: there is no census.
 
     `groups` where the engine has several: the same by cache group.
@@ -57,42 +56,42 @@ class CensusCame(msgspec.Struct, frozen=True):
     groups: dict[int, dict[BlockHash, int]] = {}
 
 
-class Malformed(msgspec.Struct, frozen=True):
+class Malformed(CoreRecord, frozen=True):
     """What came from a source is no batch at all."""
 
     source: str
     text: str
 
 
-class Tick(msgspec.Struct, frozen=True):
+class Tick(CoreRecord, frozen=True):
     """Once a second."""
 
     now: float
 
 
-class Publish(msgspec.Struct, frozen=True):
+class Publish(CoreRecord, frozen=True):
     """One public batch, and what it means on the bus."""
 
     payload: bytes
     message: KvChanged
 
 
-class Say(msgspec.Struct, frozen=True):
+class Say(CoreRecord, frozen=True):
     """Publish on the bus, topic `kv`."""
 
     message: KvLost | KvBeat
 
 
-class AskReplay(msgspec.Struct, frozen=True):
+class AskReplay(CoreRecord, frozen=True):
     source: str
     start: int
 
 
-class AskCensus(msgspec.Struct, frozen=True):
+class AskCensus(CoreRecord, frozen=True):
     source: str
 
 
-class Notice(msgspec.Struct, frozen=True):
+class Notice(CoreRecord, frozen=True):
     """For log and counters."""
 
     name: str

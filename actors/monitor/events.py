@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
+from bus.core import CoreRecord
 from schemas import life
 from schemas.health import Condition, Verdict
 from schemas.progress import StepSlot
@@ -14,7 +13,7 @@ Role = Literal["actor", "engine", "worker"]
 """The actor's own process; the one in which its engine steps; another without which it cannot."""
 
 
-class EntrySeen(msgspec.Struct, frozen=True):
+class EntrySeen(CoreRecord, frozen=True):
     """An actor of this machine in the directory. `canary`: it is an engine that can be asked."""
 
     now: float
@@ -25,7 +24,7 @@ class EntrySeen(msgspec.Struct, frozen=True):
     canary: bool = False
 
 
-class Beat(msgspec.Struct, frozen=True):
+class Beat(CoreRecord, frozen=True):
     """A heartbeat."""
 
     now: float
@@ -35,7 +34,7 @@ class Beat(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-class Left(msgspec.Struct, frozen=True):
+class Left(CoreRecord, frozen=True):
     """The directory does not have it any more.
 
     `final`: its life is said to be over. `in_order`: it said so itself.
@@ -49,7 +48,7 @@ class Left(msgspec.Struct, frozen=True):
     in_order: bool = False
 
 
-class Exited(msgspec.Struct, frozen=True):
+class Exited(CoreRecord, frozen=True):
     """The kernel says that this process ended. `cause` is "" where it is not known how."""
 
     now: float
@@ -61,7 +60,7 @@ class Exited(msgspec.Struct, frozen=True):
     cause: str
 
 
-class Worked(msgspec.Struct, frozen=True):
+class Worked(CoreRecord, frozen=True):
     """An engine reported load: it has requests, or has made steps."""
 
     now: float
@@ -69,7 +68,7 @@ class Worked(msgspec.Struct, frozen=True):
     incarnation: int
 
 
-class Probed(msgspec.Struct, frozen=True):
+class Probed(CoreRecord, frozen=True):
     """The end of a canary request. `problem` is "" if a token came."""
 
     now: float
@@ -78,14 +77,14 @@ class Probed(msgspec.Struct, frozen=True):
     problem: str
 
 
-class GpuSeen(msgspec.Struct, frozen=True):
+class GpuSeen(CoreRecord, frozen=True):
     """Bytes of GPU memory by process."""
 
     now: float
     held: dict[int, int]
 
 
-class ProcessSample(msgspec.Struct, frozen=True):
+class ProcessSample(CoreRecord, frozen=True):
     """A process as /proc shows it. `state` is one letter, `cpu` seconds of all its threads."""
 
     actor: str
@@ -97,7 +96,7 @@ class ProcessSample(msgspec.Struct, frozen=True):
     cpu: float
 
 
-class RankSample(msgspec.Struct, frozen=True):
+class RankSample(CoreRecord, frozen=True):
     """A progress record. `began` and `ended` are the newest steps of each kind."""
 
     actor: str
@@ -109,7 +108,7 @@ class RankSample(msgspec.Struct, frozen=True):
     ended: StepSlot
 
 
-class Looked(msgspec.Struct, frozen=True):
+class Looked(CoreRecord, frozen=True):
     """A look at all processes and records. The time between two looks is what drives the core."""
 
     now: float
@@ -120,12 +119,12 @@ class Looked(msgspec.Struct, frozen=True):
 Event = EntrySeen | Beat | Left | Exited | Worked | Probed | GpuSeen | Looked
 
 
-class Changed(msgspec.Struct, frozen=True):
+class Changed(CoreRecord, frozen=True):
     verdict: Verdict
     was: Condition
 
 
-class Probe(msgspec.Struct, frozen=True):
+class Probe(CoreRecord, frozen=True):
     """Send a canary request to this engine; `Probed` follows."""
 
     actor: str

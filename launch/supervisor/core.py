@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from bus.core import CoreRecord
 from launch.supervision import Supervision
 from schemas.life import State as LifeState
 
@@ -20,7 +21,7 @@ GRACE = 5.0
 """Seconds after the end of a drain until a process that is still there is killed."""
 
 
-class Begin(msgspec.Struct, frozen=True):
+class Begin(CoreRecord, frozen=True):
     """The actors of the topology, in the order of their start."""
 
     now: float
@@ -28,14 +29,14 @@ class Begin(msgspec.Struct, frozen=True):
     actors: list[str]
 
 
-class Spawned(msgspec.Struct, frozen=True):
+class Spawned(CoreRecord, frozen=True):
     actor: str
     incarnation: int
     pid: int
     now: float
 
 
-class Exited(msgspec.Struct, frozen=True):
+class Exited(CoreRecord, frozen=True):
     """A process ended. `cause` says how, for a person ("exit code 1", "killed by SIGKILL").
 
     `unexplained` as in `Died`, as far as the exit status tells.
@@ -50,7 +51,7 @@ class Exited(msgspec.Struct, frozen=True):
     random: float = 0.0  # from 0 to 1, for the delay before the next life
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(CoreRecord, frozen=True):
     """What an actor says of its own state. `detail` is None where only the state is known."""
 
     actor: str
@@ -60,7 +61,7 @@ class Seen(msgspec.Struct, frozen=True):
     now: float
 
 
-class Hung(msgspec.Struct, frozen=True):
+class Hung(CoreRecord, frozen=True):
     """The monitor is certain that this life will not go on by itself."""
 
     actor: str
@@ -68,19 +69,19 @@ class Hung(msgspec.Struct, frozen=True):
     reason: str
 
 
-class RestartAsked(msgspec.Struct, frozen=True):
+class RestartAsked(CoreRecord, frozen=True):
     actor: str
     now: float
 
 
-class RollAsked(msgspec.Struct, frozen=True):
+class RollAsked(CoreRecord, frozen=True):
     """Restart these, one after another."""
 
     actors: list[str]
     now: float
 
 
-class Resized(msgspec.Struct, frozen=True):
+class Resized(CoreRecord, frozen=True):
     """`actors` are all, in the order of their start: new ones start, those left out end."""
 
     now: float
@@ -88,28 +89,28 @@ class Resized(msgspec.Struct, frozen=True):
     actors: list[str]
 
 
-class ShutdownAsked(msgspec.Struct, frozen=True):
+class ShutdownAsked(CoreRecord, frozen=True):
     now: float
 
 
-class Tick(msgspec.Struct, frozen=True):
+class Tick(CoreRecord, frozen=True):
     now: float
     now_ms: int
 
 
-class Spawn(msgspec.Struct, frozen=True):
+class Spawn(CoreRecord, frozen=True):
     actor: str
     incarnation: int
 
 
-class Drain(msgspec.Struct, frozen=True):
+class Drain(CoreRecord, frozen=True):
     actor: str
     incarnation: int
     pid: int
     timeout: float
 
 
-class Kill(msgspec.Struct, frozen=True):
+class Kill(CoreRecord, frozen=True):
     """End this process and all that it started, now."""
 
     actor: str
@@ -117,7 +118,7 @@ class Kill(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Announce(msgspec.Struct, frozen=True):
+class Announce(CoreRecord, frozen=True):
     """Publish that this life is over. `unexplained` as in `Died`."""
 
     actor: str
@@ -126,11 +127,11 @@ class Announce(msgspec.Struct, frozen=True):
     unexplained: bool = False
 
 
-class Ready(msgspec.Struct, frozen=True):
+class Ready(CoreRecord, frozen=True):
     """Every actor has been ready once: the topology serves."""
 
 
-class Finish(msgspec.Struct, frozen=True):
+class Finish(CoreRecord, frozen=True):
     """All processes are gone. `reason` is empty after an orderly shutdown."""
 
     reason: str

@@ -1,0 +1,104 @@
+"""Takes token ids and text out of messages; lengths stay, so that what is left has its shape.
+
+Keys of clients never travel on the bus. What could hold other secrets, the options of actors, is
+never recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from schemas.config import Config, SetConfig
+from schemas.generate import Delta, Generate, Sampling, Step
+from schemas.kv import AskKvMatch, KvSnapshotPart
+from schemas.message import Message
+from schemas.supervise import Resize
+
+_ZEROS = [[0] * n for n in range(17)]
+_NEUTRAL = Sampling()
+_SAMPLING_TEXT = ("bad_words", "stop")
+_SAMPLING_TOKENS = ("allowed_token_ids", "stop_token_ids")
+replace = msgspec.structs.replace
+
+
+def tokens(ids: list[int]) -> list[int]:
+    """As many zeros."""
+    count = len(ids)
+    return _ZEROS[count] if count < len(_ZEROS) else [0] * count
+
+
+def text(given: str | None) -> str | None:
+    """As many letters."""
+    return None if given is None else "x" * len(given)
+
+
+def sampling(given: Sampling) -> Sampling:
+    changes: dict[str, Any] = {}
+    for name in _SAMPLING_TEXT:
+        if words := getattr(given, name):
+            changes[name] = [text(word) for word in words]
+    for name in _SAMPLING_TOKENS:
+        if ids := getattr(given, name):
+            changes[name] = tokens(ids)
+    for name in ("logit_bias", "structured", "extra_args"):
+        if getattr(given, name) is not None:
+            changes[name] = getattr(_NEUTRAL, name)
+    return replace(given, **changes) if changes else given
+
+
+def generate(given: Generate) -> Generate:
+    return replace(
+        given,
+        sampling=sampling(given.sampling),
+        token_ids=tokens(given.token_ids),
+        text=text(given.text),
+        salt=text(given.salt),
+        resumed=tokens(given.resumed),
+    )
+
+
+def delta(given: Delta) -> Delta:
+    stop = given.stop_reason
+    return Delta(
+        given.stream,
+        tokens(given.token_ids),
+        given.finish_reason,
+        text(stop) if isinstance(stop, str) else None if stop is None else 0,
+        None,
+        None,
+        given.prompt_tokens,
+        given.cached_tokens,
+        text(given.text),
+        given.error,
+        given.transfer,
+    )
+
+
+def step(given: Step) -> Step:
+    return Step([delta(one) for one in given.deltas])
+
+
+def _match(given: AskKvMatch) -> AskKvMatch:
+    return replace(given, token_ids=tokens(given.token_ids), salt=text(given.salt))
+
+
+def _part(given: KvSnapshotPart) -> KvSnapshotPart:
+    return replace(given, batches=[bytes(len(batch)) for batch in given.batches])
+
+
+REDACTORS: dict[str, Callable[[Any], Message]] = {
+    "Generate": generate,
+    "Step": step,
+    "AskKvMatch": _match,
+    "KvSnapshotPart": _part,
+}
+"""By tag: what is recorded of it unless text is to be kept."""
+ALWAYS: dict[str, Callable[[Any], Message]] = {
+    "Config": lambda given: Config(given.version, {}, {}),
+    "SetConfig": lambda given: SetConfig(given.version, {}, {}),
+    "Resize": lambda _given: Resize({}, {}),
+}
+"""By tag: what is recorded of it in any case."""
