@@ -39,10 +39,14 @@ class InvalidTopology(Exception):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """A topology, and where its values came from: those that are not in `origins` are defaults."""
+    """A topology, and what its user should know of what was given."""
 
     topology: Topology
-    origins: Origins
+    notes: list[Finding]
+
+    @property
+    def origins(self) -> Origins:
+        return self.topology.origins
 
 
 def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> Built:
@@ -63,6 +67,7 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
     engines, of_engines = engines_of(merged.engines, table_of, findings)
     if findings or not (whole and gateway and log and router and kv_events and health):
         raise InvalidTopology(findings)
+    given = [*merged.whole.values(), *(g for part in sections.values() for g in part.values())]
     topology = Topology(
         name=name,
         drain_timeout=whole.drain_timeout,
@@ -73,9 +78,9 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
         supervision=supervision,
         log=log,
         engines=engines,
+        origins={one.where: one.origin for one in [*given, *of_engines]},
     )
-    given = [*merged.whole.values(), *(g for part in sections.values() for g in part.values())]
-    return Built(topology, {g.where: g.origin for g in [*given, *of_engines]})
+    return Built(topology, [])
 
 
 def _whole(merged: Merged, findings: list[Finding]) -> Whole | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from launch.origins import Origins
 from launch.supervision import Supervision
 from schemas.directory import Role
 
@@ -123,7 +124,10 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked topology. Holds no secrets: keys travel in the environment or a file."""
+    """A checked topology. Holds no secrets: keys travel in the environment or a file.
+
+    `origins` has where its values came from, but for defaults.
+    """
 
     name: str = "default"
     drain_timeout: float = Whole().drain_timeout
@@ -134,6 +138,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     supervision: Supervision = Supervision()
     engines: list[Engine]
     log: Log = Log()
+    origins: Origins = {}
 
     def document(self) -> dict[str, Any]:
         """The whole, for ConfigActor."""

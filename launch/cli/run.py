@@ -8,6 +8,7 @@ import time
 
 import msgspec
 
+from launch.build import Built
 from launch.cli.console import USAGE, Failure, complain
 from launch.kv_events import plan
 from launch.preflight import api_keys, check
@@ -15,7 +16,7 @@ from launch.rundir import RunDirError, check_free
 from launch.topology import API_KEYS_ENV, Topology
 
 
-def serve_topology(topology: Topology, given_keys: list[str]) -> int:
+def serve_topology(built: Built, given_keys: list[str]) -> int:
     """Blocks until the topology ended. Returns the exit code.
 
     Raises `Failure` where it cannot be started, or failed.
@@ -23,10 +24,10 @@ def serve_topology(topology: Topology, given_keys: list[str]) -> int:
     started = time.monotonic()
     # Until the supervisor takes signals in hand, SIGTERM ends the command as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    topology, tokens = _without_tokens(topology)
+    topology, tokens = _without_tokens(built.topology)
     if findings := [*_obstacles(topology.name, tokens), *check(topology, _vllm_version)]:
         raise Failure(*findings, code=USAGE)
-    for note in plan(topology).notes:
+    for note in [*built.notes, *plan(topology).notes]:
         complain(f"callboard: {note}")
     # From here on what is imported is heavy, and needed.
     from launch.cli.foreground import run_in_foreground

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast, get_args
 
-from launch.build import InvalidTopology, build
+from launch.build import Built, InvalidTopology, build
 from launch.cli.console import OK, USAGE, Failure, complain, say
 from launch.cli.options import serve_parser
 from launch.cli.run import serve_topology
@@ -19,7 +19,7 @@ from launch.flags.router import router_settings
 from launch.flags.table import nearest
 from launch.flags.tables import Tables
 from launch.layers import Layer
-from launch.topology import Backend, Topology
+from launch.topology import Backend
 
 _GATEWAY = (
     "host",
@@ -69,7 +69,7 @@ def run(words: list[str]) -> int:
     return serve_topology(*parse(words, Tables(complain)))
 
 
-def parse(words: Sequence[str], tables: Tables) -> tuple[Topology, list[str]]:
+def parse(words: Sequence[str], tables: Tables) -> tuple[Built, list[str]]:
     """The topology that the flags describe, and the API keys among them.
 
     Raises `Failure` with every finding.
@@ -100,7 +100,7 @@ def parse(words: Sequence[str], tables: Tables) -> tuple[Topology, list[str]]:
         raise Failure(*findings, *map(str, error.findings), code=USAGE) from None
     if findings:
         raise Failure(*findings, code=USAGE)
-    return built.topology, own.api_key
+    return built, own.api_key
 
 
 def _backend(words: Sequence[str]) -> Backend:

@@ -7,14 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from launch.build import InvalidTopology, build
+from launch.build import Built, InvalidTopology, build
 from launch.cli.console import USAGE, Failure, Parser, complain
 from launch.cli.run import serve_topology
 from launch.environment import environment_layer
 from launch.flags.cache import VllmMissing
 from launch.flags.tables import Tables
 from launch.layers import Layer
-from launch.topology import Topology
 
 EPILOG = """
 A topology file, all but the engines' models optional:
@@ -73,11 +72,11 @@ def run(words: list[str]) -> int:
     parser.add_argument("file", metavar="FILE", help="the topology file (TOML)")
     parser.add_argument("--name", help="name of the topology, instead of the file's")
     arguments = parser.parse_args(words)
-    topology = read(Path(arguments.file), Tables(complain), name=arguments.name)
-    return serve_topology(topology, [])
+    built = read(Path(arguments.file), Tables(complain), name=arguments.name)
+    return serve_topology(built, [])
 
 
-def read(file: Path, tables: Tables, *, name: str | None = None) -> Topology:
+def read(file: Path, tables: Tables, *, name: str | None = None) -> Built:
     """The topology in `file`. Raises `Failure` with every finding."""
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -94,7 +93,7 @@ def read(file: Path, tables: Tables, *, name: str | None = None) -> Topology:
 
     try:
         layers = [Layer("file", raw, place), environment_layer(os.environ)]
-        return build(layers, tables.of).topology
+        return build(layers, tables.of)
     except InvalidTopology as error:
         raise Failure(*map(str, error.findings), code=USAGE) from None
     except VllmMissing as error:

@@ -19,7 +19,7 @@ def file(tmp_path) -> Path:
 
 def reading(file: Path, text: str) -> Topology:
     file.write_text(text)
-    return read(file, Known())
+    return read(file, Known()).topology
 
 
 def findings(file: Path, text: str) -> tuple[str, ...]:
@@ -60,8 +60,8 @@ def test_what_is_no_toml(file) -> None:
 
 def test_the_name_may_be_given(file) -> None:
     file.write_text('name = "a"\n[[engine]]\nmodel = "m"')
-    assert read(file, Known()).name == "a"
-    assert read(file, Known(), name="b").name == "b"
+    assert read(file, Known()).topology.name == "a"
+    assert read(file, Known(), name="b").topology.name == "b"
 
 
 def test_the_example_of_the_help_is_right(file) -> None:
