@@ -28,6 +28,7 @@ SCHEDULER = "vllm.v1.core.sched.scheduler"
 HASHES = "vllm.v1.core.kv_cache_utils"
 STATS = "vllm.v1.metrics.stats"
 STRUCTURED = "vllm.v1.structured_output"
+NIXL = "vllm.distributed.kv_transfer.kv_connector.v1.nixl"
 
 USES = (
     # setup.py
@@ -141,6 +142,29 @@ USES = (
     Use(HASHES, "get_block_hash", call=("key",)),
     Use(HASHES, "get_group_id", call=("key",)),
     Use(HASHES, "maybe_convert_block_hash", call=("hash_bytes",)),
+    # connectors.py, transfers.py, and those of the plugin about connectors
+    Use("vllm.config", "KVTransferConfig", members=("kv_connector_extra_config",)),
+    Use("vllm.outputs", "RequestOutput", members=("kv_transfer_params",)),
+    Use(STATS, "SchedulerStats", members=("kv_connector_stats",)),
+    Use("vllm.v1.engine.core_client", "MPClient", members=("core_engines",)),
+    Use("vllm.v1.engine.core_client", "AsyncMPClient", method="_call_utility_async",
+        call=("method", "engine")),
+    Use("vllm.distributed.kv_transfer.kv_connector.factory", "KVConnectorFactory",
+        method="create_connector", call=("config",)),
+    Use(f"{NIXL}.base_scheduler", "NixlBaseConnectorScheduler", members=("_reqs_need_send",)),
+    Use(f"{NIXL}.base_worker", "NixlBaseConnectorWorker", method="_pop_done_transfers",
+        call=("transfers",)),
+    Use(f"{NIXL}.base_worker", "NixlBaseConnectorWorker", method="_send_heartbeats",
+        call=("metadata",)),
+    Use(f"{NIXL}.base_worker", "NixlBaseConnectorWorker", members=(
+        "_recving_transfers", "_recving_metadata", "_remote_agents", "_invalid_block_ids",
+        "_failed_recv_reqs", "xfer_stats",
+    )),
+    Use(f"{NIXL}.stats", "NixlKVConnectorStats", members=("record_failed_transfer",)),
+    Use(f"{NIXL}.metadata", "NixlConnectorMetadata", method="add_new_req_to_recv",
+        call=("request_id", "local_block_ids", "kv_transfer_params")),
+    Use(f"{NIXL}.metadata", "NixlConnectorMetadata", members=("heartbeat_by_engine",)),
+    Use("vllm.platforms.cpu", "CpuPlatform", members=("discover_numa_topology",)),
     # resuming.py, plugin/resume.py
     Use(SAMPLING, "SamplingParams", members=("extra_args", "max_tokens", "sampling_type", "seed")),
     Use(SAMPLING, "SamplingType", members=("RANDOM_SEED",)),

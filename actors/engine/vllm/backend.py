@@ -73,6 +73,8 @@ class VllmBackend:
 
     def unread(self, request_id: str, transfer: dict[str, Any]) -> None:
         """As Backend.unread."""
+        if self._serving is not None:
+            self._serving.unread(transfer)
 
     async def stop(self) -> None:
         """As Backend.stop: processes, sockets, shared memory and temporary files are gone then."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from vllm.transformers_utils.repo_utils import try_get_local_file
 
+from actors.engine.vllm.connectors import lease, mover
 from actors.engine.vllm.options import OwnOptions
 from actors.engine.vllm.plugin import kv_events
 from actors.engine.vllm.resuming import obstacle
@@ -43,6 +44,8 @@ def make_card(engine: Engine, own: OwnOptions, arguments: dict[str, Any]) -> Mod
         default_sampling=engine.default_sampling,
         kv_publisher=_kv_publisher(config.kv_events_config),
         resumes=obstacle(config) is None,
+        connector=mover(config.kv_transfer_config),
+        kv_lease=lease(config.kv_transfer_config),
         prefix_caching=bool(config.cache_config.enable_prefix_caching),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from actors.engine.vllm.options import InvalidOption
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
     import torch
@@ -71,6 +71,21 @@ def start_output_handler(llm: AsyncLLM) -> asyncio.Task[None]:
 def replace_ready(collector: Any, ready: Any) -> None:
     """Let `ready.set()` be called instead of an asyncio.Event's when output arrives."""
     collector.ready = ready
+
+
+CORE_RELEASE = "callboard_release"
+"""Name of the plugin's `transfers.release` in EngineCore."""
+
+
+async def release_blocks(llm: AsyncLLM, request_ids: list[str]) -> list[tuple[int, int]]:
+    """Call `transfers.release` in the EngineCore of every rank."""
+    core = llm.engine_core
+    # The public method calls, or answers for, the first rank alone.
+    calls = [
+        core._call_utility_async(CORE_RELEASE, request_ids, engine=engine)  # noqa: SLF001
+        for engine in core.core_engines
+    ]
+    return [(released, held) for released, held in await asyncio.gather(*calls)]
 
 
 # --- for the plugin, within vLLM's processes ---

@@ -11,9 +11,13 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from actors.engine.vllm.compat import replace_ready
 from actors.engine.vllm.outputs import delta_of, error_delta
 from schemas.generate import Delta
+
+LOST = "the KV blocks of the prompt did not come from the engine that had computed them"
 
 Emit = Callable[[Sequence[tuple[int, Delta]]], None]
 
@@ -22,16 +26,18 @@ class Stream:
     """One request between its submission and its last delta.
 
     `collector` is vLLM's RequestOutputCollector, None before vLLM took the request and after its
-    end: collector, mark and stream refer to each other in a ring, which that opens.
+    end: collector, mark and stream refer to each other in a ring, which that opens. `loads`: it
+    begins with KV blocks of another engine.
     """
 
-    __slots__ = ("collector", "dirty", "first", "key", "stream")
+    __slots__ = ("collector", "dirty", "first", "key", "loads", "stream")
 
-    def __init__(self, key: int, stream: int) -> None:
+    def __init__(self, key: int, stream: int, *, loads: bool) -> None:
         self.key = key
         self.stream = stream
         self.collector: Any = None
         self.first = True
+        self.loads = loads
         self.dirty = False
 
 
@@ -55,13 +61,24 @@ class Drain:
     """The streams of one engine, and what is to be said of them.
 
     `emit` gets `(key, delta)` pairs; `is_dead` tells that the engine is gone: its requests end
-    with it, not one by one. `text` says that the engine does text.
+    with it, not one by one. `text` says that the engine does text. `lost` is told of a request
+    whose KV blocks did not come; `seal` completes what a prefill gives to whoever decodes from it.
     """
 
-    def __init__(self, emit: Emit, is_dead: Callable[[], bool], *, text: bool) -> None:
+    def __init__(
+        self,
+        emit: Emit,
+        is_dead: Callable[[], bool],
+        *,
+        text: bool,
+        lost: Callable[[int, str], None],
+        seal: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> None:
         self._emit = emit
         self._is_dead = is_dead
         self._text = text
+        self._lost = lost
+        self._seal = seal
         self._streams: dict[int, Stream] = {}
         self._dirty: list[Stream] = []
         self._outside: list[tuple[int, Delta]] = []
@@ -70,9 +87,9 @@ class Drain:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, key: int, stream: int) -> None:
+    def open(self, key: int, stream: int, *, loads: bool = False) -> None:
         """A request was submitted."""
-        self._streams[key] = Stream(key, stream)
+        self._streams[key] = Stream(key, stream, loads=loads)
 
     def attach(self, key: int, collector: Any) -> bool:
         """The request is vLLM's now; False if it was forgotten meanwhile, and is to be aborted."""
@@ -140,9 +157,15 @@ class Drain:
         if output is None:
             return None
         delta = delta_of(output, stream.stream, first=stream.first, text=self._text)
-        stream.first = False
-        if delta.finish_reason is not None:
-            self._close(stream)
+        if delta.finish_reason is None:
+            stream.first = False
+            return delta
+        self._close(stream)
+        if stream.loads and stream.first and delta.finish_reason == "error":
+            self._lost(stream.key, LOST)
+            return None
+        if delta.transfer is not None:
+            return replace(delta, transfer=self._seal(delta.transfer))
         return delta
 
     def _close(self, stream: Stream) -> None:

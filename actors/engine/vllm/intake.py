@@ -16,7 +16,10 @@ actor bounds the open streams before this does."""
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """One request as vLLM's `add_request` takes it. `request_id` is unique in this engine."""
+    """One request as vLLM's `add_request` takes it. `request_id` is unique in this engine.
+
+    `loads`: it begins with KV blocks of another engine.
+    """
 
     request_id: str
     prompt: Any
@@ -25,6 +28,7 @@ class Submission(msgspec.Struct, frozen=True):
     rank: int | None = None
     reasoning_ended: bool | None = None
     tokenization: dict[str, Any] | None = None
+    loads: bool = False
 
 
 class Intake:
@@ -42,7 +46,7 @@ class Intake:
         self._wake = asyncio.Event()
 
     def submit(self, key: int, stream: int, submission: Submission) -> None:
-        self._drain.open(key, stream)
+        self._drain.open(key, stream, loads=submission.loads)
         if len(self._waiting) >= LIMIT:
             self._drain.fail(key, f"{LIMIT} requests wait for the engine already; try again later")
             return

@@ -31,6 +31,7 @@ def delta_of(output: Any, stream: int, *, first: bool, text: bool) -> Delta:
         cached_tokens=output.num_cached_tokens if count else None,
         text=choice.text if text else None,
         error=_error(finish),
+        transfer=None if finish is None else output.kv_transfer_params,
     )
 
 

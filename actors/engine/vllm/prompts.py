@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
 from vllm.inputs import TextPrompt, tokens_input
 from vllm.sampling_params import SamplingParams
 
-from actors.engine.backend import InvalidRequest
+from actors.engine.backend import InvalidRequest, KvLost
 from actors.engine.vllm.card import eos_token_ids
+from actors.engine.vllm.connectors import mover
 from actors.engine.vllm.intake import Submission
+from actors.engine.vllm.lease import KEY, lease_of
 from actors.engine.vllm.params import ParamsMaker
 from actors.engine.vllm.resuming import Resuming
 from actors.engine.vllm.setup import Engine
@@ -27,6 +30,7 @@ class RequestMaker:
         # Some tokenizers know ids beyond the text vocabulary, which vLLM accepts.
         self._highest = max(model.get_vocab_size() - 1, getattr(tokenizer, "max_token_id", 0))
         self._text = text
+        self._connector = mover(config.kv_transfer_config)
         self._resuming = Resuming(config, eos_token_ids=eos_token_ids(engine))
         self._params = ParamsMaker(
             context_length=self._context,
@@ -39,7 +43,7 @@ class RequestMaker:
         )
 
     def make(self, key: int, request: Generate) -> Submission:
-        """Raises InvalidRequest."""
+        """Raises InvalidRequest, KvLost."""
         if request.task != "generate":
             raise InvalidRequest(f"task {request.task!r}: this engine does 'generate' only")
         if request.lora is not None:
@@ -53,6 +57,7 @@ class RequestMaker:
             rank=request.rank,
             reasoning_ended=request.reasoning_ended,
             tokenization=_tokenization(request),
+            loads=loads(request.transfer),
         )
 
     def _sampling(self, request: Generate) -> SamplingParams:
@@ -64,7 +69,23 @@ class RequestMaker:
         params = self._params.make(sampling, length)
         if request.resumed:
             self._resuming.put(params, request)
+        if request.transfer is not None:
+            self._put_transfer(params, request.transfer)
         return params
+
+    def _put_transfer(self, params: SamplingParams, transfer: dict[str, Any]) -> None:
+        if not self._connector:
+            raise InvalidRequest(
+                "this engine has no KV connector: send the request without `transfer`, or start "
+                "the engine with --connector"
+            )
+        try:
+            lease = lease_of(transfer)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"transfer: {KEY}: {error}") from None
+        if lease is not None and lease.over(time.time()):
+            raise KvLost(f"the KV blocks were kept for {lease.duration:g} s, which are over")
+        params.extra_args = {**(params.extra_args or {}), "kv_transfer_params": dict(transfer)}
 
     def _prompt(self, request: Generate) -> Any:
         if request.text is not None:
@@ -96,6 +117,11 @@ class RequestMaker:
         if salt is not None:
             prompt["cache_salt"] = salt
         return prompt
+
+
+def loads(transfer: dict[str, Any] | None) -> bool:
+    """Whether a request with these parameters begins with blocks of another engine."""
+    return transfer is not None and bool(transfer.get("do_remote_prefill"))
 
 
 def _tokenization(request: Generate) -> dict[str, Any] | None:

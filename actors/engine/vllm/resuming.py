@@ -11,6 +11,7 @@ from typing import Any
 from vllm.sampling_params import SamplingParams, SamplingType
 
 from actors.engine.backend import InvalidRequest
+from actors.engine.vllm.connectors import is_nixl, parts
 from actors.engine.vllm.plugin import resume
 from schemas.generate import Generate
 
@@ -41,6 +42,11 @@ class Resuming:
             return
         if self._obstacle is not None:
             raise InvalidRequest(f"this engine resumes no requests: {self._obstacle}")
+        if request.transfer is not None:
+            raise InvalidRequest(
+                "a resumed request takes no KV blocks of another engine: leave `transfer` out, and "
+                "this one computes the prompt"
+            )
         if min(said) < 0 or max(said) >= self._vocab_size:
             wrong = next(token for token in said if not 0 <= token < self._vocab_size)
             raise InvalidRequest(
@@ -84,8 +90,10 @@ def obstacle(config: Any) -> str | None:
         return "Callboard's plugin is not in place; install callboard where vLLM runs"
     if config.speculative_config is not None:
         return "it decodes speculatively"
-    if config.kv_transfer_config is not None:
-        return "its KV connector would store resumed blocks under wrong names"
+    for name, extra in parts(config.kv_transfer_config):
+        # NIXL's does nothing for a request without transfer parameters.
+        if not is_nixl(name) and "connectors" not in extra:
+            return f"its KV connector {name} would store resumed blocks under wrong names"
     parallel = config.parallel_config
     if "ray" in (parallel.distributed_executor_backend, parallel.data_parallel_backend):
         return "its workers run on Ray, where the plugin cannot be vouched for"

@@ -8,12 +8,16 @@ from typing import Any
 
 from actors.engine.backend import InvalidRequest, Sink
 from actors.engine.vllm.compat import start_output_handler
+from actors.engine.vllm.connectors import lease, mover
 from actors.engine.vllm.drain import Drain
 from actors.engine.vllm.intake import Intake
+from actors.engine.vllm.lease import with_lease
 from actors.engine.vllm.load import RankLoad
+from actors.engine.vllm.plugin import transfers as plugged
 from actors.engine.vllm.processes import ProcessWatch
 from actors.engine.vllm.prompts import RequestMaker
 from actors.engine.vllm.setup import Engine
+from actors.engine.vllm.transfers import Counts, Transfers
 from schemas.generate import Generate
 
 
@@ -24,7 +28,15 @@ class Serving:
         self._sink = sink
         self._ended = False
         self._maker = RequestMaker(engine, text=text)
-        self._drain = Drain(sink.step, lambda: bool(engine.llm.errored), text=text)
+        self._transfers = make_transfers(engine, sink)
+        self._lease = lease(engine.config.kv_transfer_config)
+        self._drain = Drain(
+            sink.step,
+            lambda: bool(engine.llm.errored),
+            text=text,
+            lost=sink.lost,
+            seal=self._seal,
+        )
         self._intake = Intake(engine.llm, self._drain, self._on_dead)
         self._loads = {rank: RankLoad(rank, engine.num_blocks) for rank in engine.ranks}
         for load in self._loads.values():
@@ -35,6 +47,8 @@ class Serving:
             lambda _: self._on_dead("vLLM gave its engine up; its log has the cause")
         )
         self._tasks = [handler, asyncio.ensure_future(self._intake.run())]
+        if self._transfers is not None:
+            self._tasks.append(asyncio.ensure_future(self._transfers.run()))
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
         """As Backend.submit."""
@@ -47,9 +61,16 @@ class Serving:
         if not self._ended:
             self._intake.abort(keys)
 
+    def unread(self, transfer: dict[str, Any]) -> None:
+        """As Backend.unread."""
+        if self._transfers is not None and not self._ended:
+            self._transfers.unread(transfer)
+
     def on_step(self, rank: int, scheduler: Any, iteration: Any) -> None:
         """A step's output is in the collectors; with vLLM's statistics of that step."""
         self._drain.flush()
+        if self._transfers is not None and scheduler is not None:
+            self._transfers.step(scheduler.kv_connector_stats or {})
         load = self._loads[rank].record(scheduler, iteration)
         if load is not None:
             self._sink.load(load)
@@ -64,6 +85,12 @@ class Serving:
             task.cancel()
         await asyncio.wait(self._tasks)
 
+    def _seal(self, transfer: dict[str, Any]) -> dict[str, Any]:
+        """What a prefill gave: kept from now on, for so long."""
+        if self._transfers is not None:
+            self._transfers.kept()
+        return with_lease(transfer, self._lease)
+
     def _on_dead(self, reason: str) -> None:
         """Told by whoever notices first; the sink hears it once, and not after `close`."""
         if not self._ended:
@@ -76,3 +103,12 @@ class Serving:
             else:
                 self._sink.dead(end.reason, outside=end.outside)
             self._watch.close()
+
+
+def make_transfers(engine: Engine, sink: Sink) -> Transfers | None:
+    """None for an engine without a connector."""
+    connector = mover(engine.config.kv_transfer_config)
+    if not connector:
+        return None
+    counts = Counts(connector, engine.config.parallel_config.tensor_parallel_size)
+    return Transfers(engine.llm, counts, sink.transfer, can_release=plugged.installed())

@@ -37,12 +37,16 @@ class Collector:
         return output
 
 
-def output(*tokens: int, finish: str | None = None) -> Any:
+def output(*tokens: int, finish: str | None = None, transfer: Any = None) -> Any:
     choice = SimpleNamespace(
         token_ids=list(tokens), finish_reason=finish, stop_reason=None, logprobs=None, text=""
     )
     return SimpleNamespace(
-        outputs=[choice], prompt_token_ids=[1, 2, 3], prompt_logprobs=None, num_cached_tokens=2
+        outputs=[choice],
+        prompt_token_ids=[1, 2, 3],
+        prompt_logprobs=None,
+        num_cached_tokens=2,
+        kv_transfer_params=transfer,
     )
 
 
@@ -51,13 +55,19 @@ class Calls(list[list[tuple[int, Delta]]]):
         self.append(list(deltas))
 
 
-def make(calls: Calls, *, dead: bool = False) -> Drain:
-    return Drain(calls, lambda: dead, text=False)
+def make(calls: Calls, *, dead: bool = False, lost: dict[int, str] | None = None) -> Drain:
+    return Drain(
+        calls,
+        lambda: dead,
+        text=False,
+        lost=({} if lost is None else lost).__setitem__,
+        seal=lambda transfer: {**transfer, "sealed": True},
+    )
 
 
-def attached(drain: Drain, key: int) -> Collector:
+def attached(drain: Drain, key: int, *, loads: bool = False) -> Collector:
     collector = Collector(f"r{key}")
-    drain.open(key, 100 + key)
+    drain.open(key, 100 + key, loads=loads)
     assert drain.attach(key, collector)
     return collector
 
@@ -198,3 +208,34 @@ def test_no_token_is_lost_or_doubled(steps: list[tuple[tuple[int, int], ...]]):
             got[key] += delta.token_ids
     assert got == sent
     assert len(calls) == sum(bool(step) for step in steps)
+
+
+def test_one_whose_blocks_did_not_come_is_lost_and_nothing_is_said_of_it():
+    calls, lost = Calls(), dict[int, str]()
+    drain = make(calls, lost=lost)
+    loading, other = attached(drain, 1, loads=True), attached(drain, 2)
+    loading.put(output(finish="error"))
+    other.put(output(finish="error"))
+    drain.flush()
+    assert list(lost) == [1]
+    assert [[key for key, _ in call] for call in calls] == [[2]]
+    assert len(drain) == 0
+
+
+def test_one_that_fails_after_its_first_token_had_its_blocks():
+    calls, lost = Calls(), dict[int, str]()
+    drain = make(calls, lost=lost)
+    loading = attached(drain, 1, loads=True)
+    for said in (output(5), output(finish="error")):
+        loading.put(said)
+        drain.flush()
+    assert not lost
+    assert [delta.finish_reason for call in calls for _, delta in call] == [None, "error"]
+
+
+def test_what_a_prefill_gives_for_another_engine_is_on_its_last_delta():
+    calls = Calls()
+    drain = make(calls)
+    attached(drain, 1).put(output(5, finish="length", transfer={"remote": 1}))
+    drain.flush()
+    assert calls[0][0][1].transfer == {"remote": 1, "sealed": True}

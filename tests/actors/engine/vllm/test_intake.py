@@ -47,6 +47,8 @@ class Bench:
             lambda deltas: emit.extend((key, delta.error) for key, delta in deltas),
             lambda: self.llm.errored,
             text=False,
+            lost=lambda _key, _text: None,
+            seal=dict,
         )
         self.intake = Intake(self.llm, self.drain, self.deaths.append)
 

@@ -26,6 +26,7 @@ def request_output(**choice: Any) -> Any:
         prompt_token_ids=[1, 2],
         prompt_logprobs=[None, {2: entry(-0.5, 1), 9: entry(-1.5, 2)}],
         num_cached_tokens=0,
+        kv_transfer_params={"a": 1},
     )
 
 
@@ -60,3 +61,9 @@ def test_any_other_end_is_an_error_that_says_why(reason: str):
     delta = delta_of(request_output(finish_reason=reason), 3, first=False, text=False)
     assert delta.finish_reason == "error"
     assert delta.error
+
+
+def test_what_another_engine_is_to_be_given_stands_on_the_last_delta_alone():
+    going_on = delta_of(request_output(), 4, first=True, text=False)
+    last = delta_of(request_output(finish_reason="length"), 4, first=True, text=False)
+    assert (going_on.transfer, last.transfer) == (None, {"a": 1})

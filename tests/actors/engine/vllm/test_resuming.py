@@ -29,6 +29,15 @@ def config(**fields: Any) -> Any:
     )
 
 
+def connector(*names: str) -> dict[str, Any]:
+    """One, or several inside a MultiConnector."""
+    name, extra = names[0], {}
+    if len(names) > 1:
+        name, extra = "MultiConnector", {"connectors": [{"kv_connector": n} for n in names]}
+    made = SimpleNamespace(kv_connector=name, kv_connector_extra_config=extra)
+    return {"kv_transfer_config": made}
+
+
 @pytest.fixture
 def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     from actors.engine.vllm.plugin import resume
@@ -50,7 +59,8 @@ def generate(**fields: Any) -> Generate:
     ("fields", "reason"),
     [
         ({"speculative_config": object()}, "it decodes speculatively"),
-        ({"kv_transfer_config": object()}, "its KV connector would store"),
+        (connector("LMCacheMPConnector"), "its KV connector LMCacheMPConnector would store"),
+        (connector("NixlConnector", "LMCacheMPConnector"), "its KV connector LMCacheMPConnector"),
         ({"parallel": {"distributed_executor_backend": "ray"}}, "its workers run on Ray"),
         ({"parallel": {"data_parallel_backend": "ray"}}, "its workers run on Ray"),
     ],
@@ -64,6 +74,14 @@ def test_an_engine_that_cannot_be_exact_says_so(fields: dict[str, Any], reason: 
     resuming.check(generate())
     with pytest.raises(InvalidRequest, match=f"this engine resumes no requests: {reason}"):
         resuming.check(generate(resumed=[4]))
+
+
+@pytest.mark.usefixtures("in_place")
+def test_nixl_does_nothing_for_a_resumed_request_which_takes_no_blocks():
+    resuming = make(config(**connector("NixlConnector")))
+    resuming.check(generate(resumed=[4]))
+    with pytest.raises(InvalidRequest, match="takes no KV blocks of another engine"):
+        resuming.check(generate(resumed=[4], transfer={"do_remote_prefill": True}))
 
 
 @pytest.mark.usefixtures("in_place")

@@ -1,0 +1,124 @@
+"""What a connector moved, from vLLM's statistics; and what nobody will read is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from actors.engine.vllm.compat import release_blocks
+from schemas.transfer import TransferState
+
+INTERVAL = 1.0
+"""Seconds between two reports."""
+
+UNREAD_LIMIT = 16_384
+"""Requests that may wait to be let go; what is beyond is kept until its lease is over."""
+
+FAILURES = ("num_failed_transfers", "num_failed_handshakes")
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[TransferState], None]
+
+
+class Counts:
+    """Sums of what connectors' statistics list, step by step. Pure.
+
+    `workers` of a rank each report a transfer of their own.
+    """
+
+    def __init__(self, connector: str, workers: int = 1) -> None:
+        self._connector = connector
+        self._workers = workers
+        self._sums: dict[str, int] = {}
+        self.released = 0
+        """Leases that were ended on purpose; vLLM counts them as expired."""
+        self.held = 0
+
+    def add(self, statistics: Mapping[str, Any]) -> None:
+        """`SchedulerStats.kv_connector_stats`: lists by name, or such maps by connector."""
+        for name, values in statistics.items():
+            if isinstance(values, Mapping):
+                self.add(values.get("data", values))
+            elif isinstance(values, list):
+                if name == "bytes_transferred":
+                    self._count("transfers", len(values))
+                self._count(name, int(sum(values)))
+
+    def state(self) -> TransferState:
+        expired = self._sums.get("num_kv_expired_reqs", 0) // self._workers
+        return TransferState(
+            connector=self._connector,
+            received=self._sums.get("transfers", 0) // self._workers,
+            received_bytes=self._sums.get("bytes_transferred", 0),
+            failed=sum(self._sums.get(name, 0) for name in FAILURES),
+            expired=max(0, expired - self.released),
+            held=self.held,
+        )
+
+    def _count(self, name: str, number: int) -> None:
+        self._sums[name] = self._sums.get(name, 0) + number
+
+
+class Transfers:
+    """Of one engine with a connector. `can_release`: Callboard's plugin is in it."""
+
+    def __init__(self, llm: Any, counts: Counts, report: Report, *, can_release: bool) -> None:
+        self._llm = llm
+        self._counts = counts
+        self._report = report
+        self._can_release = can_release
+        self._keeps = False
+        self._unread: list[str] = []
+        self._wake = asyncio.Event()
+        self._wake.set()
+
+    def kept(self) -> None:
+        """Blocks of a request that has ended are kept for a reader."""
+        self._keeps = True
+        self._wake.set()
+
+    def unread(self, transfer: Mapping[str, Any]) -> None:
+        """Nobody will read what this prefill gave."""
+        request_id = transfer.get("remote_request_id")
+        if isinstance(request_id, str) and len(self._unread) < UNREAD_LIMIT:
+            self._unread.append(request_id)
+            self._wake.set()
+
+    def step(self, statistics: Mapping[str, Any]) -> None:
+        if statistics:
+            self._counts.add(statistics)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Report what changed, until cancelled."""
+        last: TransferState | None = None
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._ask_cores()
+            state = self._counts.state()
+            if state != last:
+                last = state
+                self._report(state)
+            await asyncio.sleep(INTERVAL)
+            if self._keeps:
+                self._wake.set()
+
+    async def _ask_cores(self) -> None:
+        if not self._can_release or not (self._keeps or self._unread):
+            return
+        unread, self._unread = self._unread, []
+        self._keeps = False
+        try:
+            answers = await release_blocks(self._llm, unread)
+        except Exception:  # whatever fails here, leases end by themselves
+            if not self._llm.errored:  # else others tell that it is gone
+                log.exception("the engine cannot say which blocks it keeps")
+                self._can_release = False
+            return
+        self._counts.released += sum(released for released, _ in answers)
+        self._counts.held = sum(held for _, held in answers)
+        self._keeps = self._keeps or self._counts.held > 0
