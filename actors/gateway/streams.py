@@ -60,7 +60,7 @@ class Running(msgspec.Struct):
     `started`: the engine where it runs has given something. `tokens` are all so far, of engines
     before too. `tell` wants to know where it runs, `routed` is what a router said of that, and
     which one. It came at `since`, when `ahead` others had no token yet, and is of no use to its
-    client after `until`, when the timer `late` runs out.
+    client after `until`, when the timer `late` runs out. Its first token came at `begun`.
     """
 
     generate: Generate
@@ -74,7 +74,7 @@ class Running(msgspec.Struct):
     routed: tuple[str, placement.Placed] | None = None
     since: float = 0.0
     ahead: int = 0
-    begun: bool = False
+    begun: float | None = None
     until: float | None = None
     late: Timer | None = None
 
@@ -110,14 +110,14 @@ class Streams:
         now = self._rt.clock.now()
         if timeout is not None and (expected := self._expected(now)) > timeout:
             self._rt.count("refused_late")
-            text = f"Others wait for {expected:.1f} s already, this request has {timeout:g} s"
+            text = f"Answers take {expected:.1f} s or more now, this request has {timeout:g} s"
             retry_after = expected - timeout
             raise ApiError(503, f"{text}: try again later.", retry_after=retry_after)
         self.arriving += 1
         return None if timeout is None else now + timeout
 
     def _expected(self, now: float) -> float:
-        """Seconds, at least, until one that comes now has its first token."""
+        """Seconds, at least, until one that comes now is answered."""
         return self._waits.expected(now, self._unbegun + self.arriving)
 
     def arrived(self) -> None:
@@ -206,8 +206,10 @@ class Streams:
             choice.tokens.extend(delta.token_ids)
             if delta.finish_reason is not None:
                 self._rt.finish(delta.stream)
+                self._complete(choice)
                 self._end(key)
             elif cut:
+                self._complete(choice)
                 self._end(key, cut=True)
         self._after_batch()
 
@@ -337,11 +339,15 @@ class Streams:
 
     def _begun(self, choice: Running) -> None:
         """It has something, of one engine or another: nobody waits behind it any more."""
-        if not choice.begun:
-            choice.begun = True
+        if choice.begun is None:
             self._unbegun -= 1
-            now = self._rt.clock.now()
+            now = choice.begun = self._rt.clock.now()
             self._waits.begun(now, now - choice.since, choice.ahead)
+
+    def _complete(self, choice: Running) -> None:
+        if choice.begun is not None:
+            now = self._rt.clock.now()
+            self._waits.ended(now, now - choice.begun)
 
     def _end(self, key: int, *, cut: bool = False) -> None:
         self.handle(Finished(key, cut))
@@ -364,7 +370,7 @@ class Streams:
         choice = self._running.pop(key, None)
         if choice is not None:
             self._by_stream.pop(choice.open, None)
-            self._unbegun -= not choice.begun
+            self._unbegun -= choice.begun is None
             if choice.late is not None:
                 choice.late.cancel()
 

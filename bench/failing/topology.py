@@ -49,7 +49,7 @@ def server(scratch: Path, model: Path | None, stopped: float) -> tuple[Server, R
     scratch.mkdir(parents=True)
     file = scratch / "topology.toml"
     file.write_text(
-        FILE.format(name=name, port=port, events=_events_port(), stopped=stopped, engine=engine)
+        FILE.format(name=name, port=port, events=events_port(), stopped=stopped, engine=engine)
     )
     command = [sys.executable, "-m", "launch.cli", "up", str(file)]
     environment = contestants.paths() | contestants.QUIET
@@ -85,7 +85,7 @@ class Topology:
         return None
 
 
-def _events_port() -> int:
+def events_port() -> int:
     """One from which the KV events of two ranks have room, below the ports of the kernel."""
     while True:
         base = random.randrange(2_000, 29_000)
