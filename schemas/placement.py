@@ -25,6 +25,8 @@ class Place(Message, frozen=True):
     ids) that the asker had no luck with. `priority`: smaller goes first where requests wait.
     Requests of one `session` belong together. `engine` and `rank` pin the choice. `role`: only
     engines of that role; None: those that compute the whole request, prompt and answer.
+    `local_tokens`: if a decode engine would have to compute more tokens of the prompt, a prefill
+    engine is chosen instead, where there is one.
     """
 
     request_id: str
@@ -39,6 +41,7 @@ class Place(Message, frozen=True):
     engine: str | None = None
     rank: int | None = None
     role: Role | None = None
+    local_tokens: int | None = None
 
 
 class Considered(Record, frozen=True):
@@ -63,8 +66,8 @@ class Considered(Record, frozen=True):
 class Placed(Message, frozen=True):
     """Where: engine (actor id), the life of it that was meant, and the data-parallel rank.
 
-    `matched` is how many tokens of the prompt are in its KV cache, as the router believes;
-    `waited` in seconds in the router's queue.
+    `role` is that of the engine. `matched` is how many tokens of the prompt are in its KV cache, as
+    the router believes; `waited` in seconds in the router's queue.
     """
 
     engine: str
@@ -74,6 +77,7 @@ class Placed(Message, frozen=True):
     policy: str = ""
     matched: int = 0
     waited: float = 0.0
+    role: Role = "aggregated"
 
 
 class PlacementStarted(Message, frozen=True):
@@ -91,7 +95,8 @@ class PlacementEnded(Message, frozen=True):
 class PlacementMade(Message, frozen=True):
     """Published by routers on topic `placements`, for each other: one more request runs there.
 
-    `asker` is the gateway, in its life `asker_incarnation`. `blocks` as in `Place`.
+    `asker` is the gateway, in its life `asker_incarnation`. `blocks` as in `Place`. `matched` of
+    the prompt's tokens are not computed there: its KV cache has them, or they are transferred.
     """
 
     request_id: str

@@ -28,6 +28,7 @@ from actors.gateway.http.pipe import Flusher
 from actors.gateway.models import Models
 from actors.gateway.options import Options, OptionsError, read_options
 from actors.gateway.server import bind, serve
+from actors.gateway.steps import Rules
 from actors.gateway.streams import Streams
 from bus.actor import Actor
 from schemas.directory import Entry
@@ -79,7 +80,8 @@ class GatewayActor(Actor):
 
     def _start(self, options: Options) -> None:
         self.options = options
-        self.core = GatewayCore(options.migration_limit, options.migration_wait)
+        rules = Rules(options.local_prefill_tokens, options.prefill_fallback)
+        self.core = GatewayCore(options.migration_limit, options.migration_wait, rules)
         keys = read_keys(options)
         sock = bind(options)
         template = options.chat_template
@@ -120,7 +122,7 @@ class GatewayActor(Actor):
 
     def on_batch(self, sender: str, message: Message) -> None:
         if isinstance(message, Step):
-            self.streams.take(message)
+            self.streams.take(message, sender)
 
     def on_event(self, sender: str, topic: str, message: Message) -> None:
         if not self._started:
@@ -158,6 +160,8 @@ class GatewayActor(Actor):
                     card.ranks,
                     card.block_size,
                     card.resumes,
+                    card.role,
+                    card.kv_lease,
                 )
             )
             self._check_ready()

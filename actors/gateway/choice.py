@@ -29,7 +29,8 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     """Where a choice runs, and why. `router` is None where none was asked.
 
     `policy` is the router's, or `only`, `pinned` or `least-loaded` without one. `matched` tokens of
-    the prompt are in the KV cache there, as the router believes; `waited` in seconds.
+    the prompt are in the KV cache there, as the router believes; `waited` in seconds. `prefill` is
+    where the prompt was computed, if that was another place.
     """
 
     engine: str
@@ -39,6 +40,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     matched: int = 0
     waited: float = 0.0
     considered: list[Considered] = []
+    prefill: Place | None = None
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):

@@ -10,6 +10,10 @@ need. The shell keeps the tokens of each choice: whoever continues it gets them 
 tokens so far. `migration_limit` bounds how often that happens without a new token in between.
 Where no engine is there it waits for one, for `migration_wait` seconds, and so does a new choice of
 a model that was served before.
+
+**Prefill and decode.** A choice may run in two steps (`steps`). What the prefill engine keeps is
+its `source`: given to one decode engine that begins with it, or told to be `Unread`. What is lost
+is computed again, `migration_limit` times; then the decode engine computes the prompt itself.
 """
 
 from __future__ import annotations
@@ -17,45 +21,39 @@ from __future__ import annotations
 import msgspec
 
 from actors.gateway.events import (
-    AskPlacement,
     Cancel,
     ClientGone,
     Due,
     Effect,
-    EndPlacement,
     EngineDied,
     EngineEntry,
-    EngineGone,
     Event,
     Fail,
     Finished,
-    LoadSeen,
-    OpenStream,
+    Lease,
+    LeaseOver,
     Pause,
     Placed,
+    Prefilled,
     Quarantine,
     Quarantined,
     Refused,
     Released,
-    RouterEntry,
-    RouterGone,
     RouterSilent,
-    RoutingSeen,
     Started,
     StartPlacement,
+    Step,
     Submit,
     Wait,
     WaitedLong,
 )
-from actors.gateway.fleet import Candidate, Fleet
-from actors.gateway.state import COUNTERS, Choice, State
-from schemas.placement import Place
+from actors.gateway.fleet import ANY, Candidate, Fleet
+from actors.gateway.state import COUNTERS, Choice, News, Source, State
+from actors.gateway.steps import Rules, Way, way
 from schemas.refusal import RETRYABLE, Code, Refusal
 
 ATTEMPTS = 4
 """Placements of a choice before its last refusal goes to the client."""
-WITHOUT_ROUTER = 100
-"""Placements without a router that did not answer: it must not stop the service."""
 SILENT: frozenset[Code] = frozenset({"died", "unreachable", "stale"})
 """Refusals of an ask that say nothing about the request itself."""
 OVER: frozenset[Code] = frozenset({"died", "stale"})
@@ -72,15 +70,18 @@ LONGEST_PAUSE = 1.0
 """Seconds between tries of a choice that migrates."""
 
 
-News = EngineEntry | EngineGone | RouterEntry | RouterGone | LoadSeen | RoutingSeen
-
-
 class GatewayCore:
     """Every choice that was submitted ends once: finished, failed, or forgotten with its client."""
 
-    def __init__(self, migration_limit: int = 3, migration_wait: float = 60.0) -> None:
+    def __init__(
+        self,
+        migration_limit: int = 3,
+        migration_wait: float = 60.0,
+        rules: Rules = Rules(),  # noqa: B008 - it is frozen
+    ) -> None:
         self._limit = migration_limit
         self._patience = migration_wait
+        self._rules = rules
         self.state = State(Fleet(), {}, [], {}, dict.fromkeys(COUNTERS, 0))
 
     def handle(self, event: Event) -> list[Effect]:
@@ -92,10 +93,12 @@ class GatewayCore:
         if isinstance(event, Submit):
             choice = state.choices[event.choice] = Choice(event, content=event.content)
             if event.content in state.suspects.quarantined:
-                return self._fail(event.choice, choice, self._sentence())
+                return self._fail(event.choice, choice, self.state.sentence())
             return self._place(event.choice, choice)
         if isinstance(event, Placed):
             return self._placed(event)
+        if isinstance(event, Prefilled):
+            return self._prefilled(event)
         if isinstance(event, Refused):
             return self._refused(event)
         if isinstance(event, RouterSilent):
@@ -112,22 +115,17 @@ class GatewayCore:
 
     @property
     def router(self) -> str | None:
-        """The router that is asked, or None: place by load."""
-        routers, silent = self.state.routers, self.state.silent
-        for i in range(len(routers)):
-            router = routers[(self.state.turn + i) % len(routers)]
-            if router not in silent:
-                return router
-        return None
+        return self.state.router
 
     def block_size(self, model: str) -> int:
         """Tokens per block in which prompts are named to a router; 0 where none will be asked."""
-        if self.router is None or len(self.state.fleet.candidates(model)) < 2:
+        fleet = self.state.fleet
+        if self.router is None or len(fleet.candidates(model, roles=ANY)) < 2:
             return 0
-        return self.state.fleet.block_size(model)
+        return fleet.block_size(model)
 
     def _trouble(
-        self, event: Due | WaitedLong | EngineDied | Quarantined | Released | News
+        self, event: Due | WaitedLong | LeaseOver | EngineDied | Quarantined | Released | News
     ) -> list[Effect]:
         if isinstance(event, Due):
             due = self.state.choices.get(event.choice)
@@ -136,6 +134,11 @@ class GatewayCore:
             return self._place(event.choice, due)
         if isinstance(event, WaitedLong):
             return self._waited(event)
+        if isinstance(event, LeaseOver):
+            late = self.state.choices.get(event.choice)
+            if late is not None and late.source and late.source.number == event.prefill:
+                late.source.over = True
+            return []
         if isinstance(event, EngineDied):
             return self._died(event)
         if isinstance(event, Quarantined):
@@ -144,94 +147,49 @@ class GatewayCore:
         if isinstance(event, Released):
             self.state.suspects.release(event.content)
             return []
-        self._learn(event)
+        self.state.learn(event)
         return self._wake() if isinstance(event, EngineEntry) else []
-
-    def _learn(self, event: News) -> None:
-        state = self.state
-        if isinstance(event, LoadSeen):
-            state.fleet.load(event)
-        elif isinstance(event, RoutingSeen):
-            state.routing[event.router] = event.routing
-        elif isinstance(event, EngineEntry):
-            state.fleet.entry(event)
-            if event.ready:
-                state.served |= dict.fromkeys(event.names)
-        elif isinstance(event, EngineGone):
-            state.fleet.gone(event)
-        elif isinstance(event, RouterEntry) and event.ready:
-            if event.router not in state.routers:
-                state.routers.append(event.router)
-                state.routers.sort()
-        else:
-            if event.router in state.routers:
-                state.routers.remove(event.router)
-            state.silent.pop(event.router, None)
-            state.routing.pop(event.router, None)
 
     def _place(self, key: int, choice: Choice) -> list[Effect]:
         """One way to go: straight there. Several: as the router says, or by load without one."""
         request, fleet = choice.request, self.state.fleet
         if choice.content and self.state.must_queue(key, choice):
             return self._hold(key, choice)
-        pinned = request.engine is not None or request.rank is not None
-        everywhere = fleet.candidates(request.model, begun=choice.began)
-        candidates = everywhere
-        if pinned:
-            candidates = self._candidates(choice)
+        if choice.source is not None and not self.state.keeps(choice.source):
+            return self._rerun(key, choice)
+        choice.step = "whole"
+        there = way(choice, fleet, self._rules)
         choice.attempts += 1
-        if not candidates:
-            return self._no_engine(key, choice)
-        if len(everywhere) > 1:
+        if not there.candidates:
+            return self._no_engine(key, choice, there)
+        if there.everywhere > 1:
             router = self.router
-            self._forgive()
+            self.state.forgive()
             if router is not None:
-                return [self._ask(key, choice, router)]
-        chosen = PINNED if pinned else ONLY
+                return [self.state.ask(key, choice, router, there.role, there.local_tokens)]
+        pinned = request.engine is not None or request.rank is not None
+        chosen, candidates = PINNED if pinned else ONLY, there.candidates
         if len(candidates) > 1:
             chosen = LEAST_LOADED
             self.state.counters["placed_by_load"] += 1
         engine, rank = fleet.least_loaded(candidates, choice.avoid)
-        return [self._open(key, choice, engine, fleet.engines[engine].incarnation, rank, chosen)]
+        step: Step = "whole" if choice.source is None else "decode"
+        if there.prefill and fleet.role(engine) == "decode":
+            chosen, step = LEAST_LOADED if len(there.prefill) > 1 else ONLY, "prefill"
+            engine, rank = fleet.least_loaded(there.prefill, choice.avoid)
+        incarnation = fleet.engines[engine].incarnation
+        return [self.state.open(key, choice, engine, incarnation, rank, step, chosen)]
 
     def _candidates(self, choice: Choice) -> list[Candidate]:
-        request = choice.request
-        return self.state.fleet.candidates(
-            request.model, request.rank, request.engine, begun=choice.began
-        )
+        """Where it could be tried again as it was."""
+        there = way(choice, self.state.fleet, self._rules)
+        return there.prefill if choice.step == "prefill" else there.candidates
 
-    def _ask(self, key: int, choice: Choice, router: str) -> AskPlacement:
+    def _no_engine(self, key: int, choice: Choice, there: Way) -> list[Effect]:
         request = choice.request
-        choice.phase, choice.routed = "placing", router
-        self.state.counters["placed_by_router"] += 1
-        avoid = list(choice.avoid)
-        if choice.began:
-            avoid += self.state.fleet.without_resumption(request.model)
-        ask = Place(
-            request.request_id,
-            request.model,
-            request.prompt_tokens,
-            request.max_tokens,
-            request.blocks,
-            request.block_size,
-            avoid,
-            request.priority,
-            request.session,
-            request.engine,
-            request.rank,
-        )
-        return AskPlacement(key, router, ask)
-
-    def _forgive(self) -> None:
-        """One placement more without the silent routers."""
-        silent = self.state.silent
-        for router in list(silent):
-            silent[router] -= 1
-            if silent[router] <= 0:
-                del silent[router]
-
-    def _no_engine(self, key: int, choice: Choice) -> list[Effect]:
-        request = choice.request
+        if there.role == "aggregated" and not choice.moves:
+            text = f"no prefill engine of {request.model!r} is ready, and its prompt is long"
+            return self._retry(key, choice, "not_ready", text)
         wrong = self.state.fleet.wrong_pin(request.model, request.engine, request.rank)
         if wrong is not None and choice.attempts == 1 and not choice.moves:
             return self._fail(key, choice, wrong)
@@ -247,52 +205,99 @@ class GatewayCore:
         if choice is None:
             return []
         choice.phase = "generating"
+        if choice.step == "whole" and self.state.fleet.role(choice.engine) == "decode":
+            self.state.counters["prefilled_locally"] += not choice.began
         choice.began, choice.armed = True, False
-        if not choice.routed:
-            return []
-        return [StartPlacement(choice.routed, choice.request.request_id)]
+        started: list[Effect] = []
+        if choice.routed:
+            started = [StartPlacement(choice.routed, choice.placement)]
+        read, choice.source = choice.source, None
+        return started + self.state.end_source(choice, read)
 
     def _placed(self, event: Placed) -> list[Effect]:
         choice = self.state.choices.get(event.choice)
         if choice is None or choice.phase != "placing":
             return []
+        step: Step = "prefill" if choice.splits and event.role == "prefill" else "whole"
+        if choice.source is not None:
+            step = "decode"
+            if not self.state.keeps(choice.source):
+                return [*self.state.end_placement(choice), *self._place(event.choice, choice)]
         if choice.began and not self.state.fleet.resumes(event.engine):
-            return [*self._end_placement(choice), *self._hold(event.choice, choice)]
-        return [self._open(event.choice, choice, event.engine, event.incarnation, event.rank)]
+            return [*self.state.end_placement(choice), *self._hold(event.choice, choice)]
+        life = event.engine, event.incarnation, event.rank
+        return [self.state.open(event.choice, choice, *life, step)]
 
-    def _open(
-        self,
-        key: int,
-        choice: Choice,
-        engine: str,
-        incarnation: int,
-        rank: int,
-        chosen: str = "",
-    ) -> OpenStream:
-        choice.phase = "opening"
-        choice.engine, choice.incarnation, choice.rank = engine, incarnation, rank
-        self.state.fleet.placed(engine, incarnation, rank)
-        choice.resumes = self.state.fleet.resumes(engine)
-        return OpenStream(key, engine, incarnation, rank, chosen, choice.alone)
+    # --- prefill and decode ---
+
+    def _prefilled(self, event: Prefilled) -> list[Effect]:
+        """From here on its blocks are kept for a decode engine, for as long as the lease is."""
+        choice = self.state.choices.get(event.choice)
+        if choice is None or choice.step != "prefill" or choice.phase != "opening":
+            return []
+        self.state.leave(choice)
+        choice.attempts = 0
+        if not event.kept:
+            ended = self.state.end_placement(choice)
+            text = f"{choice.engine} computes prompts for others but gave nothing to read"
+            return ended + self._without_prefill(
+                event.choice, choice, Refusal("internal", f"{text}: give it a connector")
+            )
+        self.state.counters["prefilled_remotely"] += 1
+        choice.prefills += 1
+        started: list[Effect] = []
+        if choice.routed:
+            started = [StartPlacement(choice.routed, choice.placement)]
+        choice.source = Source(choice.engine, choice.incarnation, choice.prefills, choice.routed)
+        choice.routed = ""
+        if lease := self.state.fleet.kv_lease(choice.engine):
+            started.append(Lease(event.choice, lease, choice.prefills))
+        return started + self._place(event.choice, choice)
+
+    def _rerun(self, key: int, choice: Choice) -> list[Effect]:
+        """The blocks are lost, so the prompt is computed again."""
+        counters, source = self.state.counters, choice.source
+        assert source is not None
+        counters["prefill_leases_over"] += source.over
+        counters["prefill_reruns"] += 1
+        choice.reruns += 1
+        if source.engine not in choice.avoid and not source.over:
+            choice.avoid.append(source.engine)
+        lost = self.state.give_up_source(key, choice)
+        if choice.reruns > self._limit:
+            text = f"what {source.engine} computed was lost, for the {choice.reruns}. time"
+            return lost + self._without_prefill(key, choice, Refusal("kv_lost", text))
+        return lost + self._place(key, choice)
+
+    def _without_prefill(self, key: int, choice: Choice, refusal: Refusal) -> list[Effect]:
+        """No prefill engine will do it."""
+        if self._rules.fallback == "refuse":
+            return self._fail(key, choice, refusal)
+        choice.local, choice.attempts = True, 0
+        return self._place(key, choice)
 
     def _refused(self, event: Refused) -> list[Effect]:
         choice = self.state.choices.get(event.choice)
         if choice is None:
             return []
         phase = choice.phase
-        self._leave(choice)
+        self.state.leave(choice)
         if phase == "placing":
             return self._not_placed(event, choice)
+        if event.code == "kv_lost" and choice.source is not None:
+            return self.state.end_placement(choice) + self._rerun(event.choice, choice)
         if choice.engine not in choice.avoid:
             choice.avoid.append(choice.engine)
         if event.code in OVER:
-            self._lost(event, choice)
+            self.state.lost(event, choice)
         if event.tokens > choice.tokens:
             choice.tokens, choice.moves = event.tokens, 0
         if event.code not in RETRYABLE:
             return self._fail(event.choice, choice, self._refusal(event, choice))
         # Whoever places it next, the router that did so first must not go on counting it.
-        ended = self._end_placement(choice)
+        ended = self.state.end_placement(choice)
+        if event.code in ("died", "unreachable"):  # it may have read what was kept for it
+            ended += self.state.give_up_source(event.choice, choice)
         if phase == "generating" or event.code in SILENT:
             return ended + self._migrate(event, choice)
         elsewhere = self._elsewhere(choice)
@@ -301,16 +306,6 @@ class GatewayCore:
 
     def _elsewhere(self, choice: Choice) -> bool:
         return any(engine not in choice.avoid for engine, _ in self._candidates(choice))
-
-    def _lost(self, event: Refused, choice: Choice) -> None:
-        """A life is over, and this choice was there."""
-        state = self.state
-        state.fleet.dead(choice.engine, choice.incarnation)
-        if event.content:
-            choice.content = event.content
-            state.suspects.present(
-                choice.engine, choice.incarnation, event.content, alone=choice.alone
-            )
 
     def _refusal(self, event: Refused, choice: Choice) -> Refusal:
         """What the client hears. That its answer cannot be continued is no fault of its own."""
@@ -386,6 +381,7 @@ class GatewayCore:
 
     def _died(self, event: EngineDied) -> list[Effect]:
         suspects = self.state.suspects
+        self.state.fleet.dead(event.engine, event.incarnation)
         guilty = suspects.explained(event.engine, event.incarnation, unexplained=event.unexplained)
         found: list[Effect] = [Quarantine(guilty)] if guilty else []
         judged = self._judge() if event.unexplained else []
@@ -400,20 +396,15 @@ class GatewayCore:
             guilty = choice.content in suspects.quarantined
             if not guilty and (choice.alone or not suspects.suspected(choice.content)):
                 continue
-            self._leave(choice)
+            self.state.leave(choice)
             if choice.phase not in ("pausing", "waiting"):
                 effects.append(Cancel(key))
-            effects += self._end_placement(choice)
+            effects += self.state.end_placement(choice) + self.state.give_up_source(key, choice)
             if guilty:
-                effects += self._fail(key, choice, self._sentence())
+                effects += self._fail(key, choice, self.state.sentence())
             else:
                 effects += self._place(key, choice)
         return effects
-
-    def _sentence(self) -> Refusal:
-        self.state.counters["quarantined"] += 1
-        text = "this request ended an engine that did nothing else: it is refused for a while"
-        return Refusal("invalid", f"{text}; send it in another form")
 
     def _not_placed(self, event: Refused, choice: Choice) -> list[Effect]:
         """A router said no, or is not there."""
@@ -427,7 +418,7 @@ class GatewayCore:
         choice.routed = ""
         if event.code not in SILENT:
             return self._retry(event.choice, choice, event.code, event.message)
-        self._do_without(router)
+        self.state.do_without(router)
         return self._place(event.choice, choice)
 
     def _silent(self, router: str) -> list[Effect]:
@@ -435,21 +426,23 @@ class GatewayCore:
         state = self.state
         if router not in state.routers or router in state.silent:
             return []
-        self._do_without(router)
+        self.state.do_without(router)
         effects: list[Effect] = []
         for key, choice in list(state.choices.items()):
             if choice.phase == "placing" and choice.routed == router:
-                effects += [Cancel(key), *self._end_placement(choice), *self._place(key, choice)]
+                effects += [
+                    Cancel(key),
+                    *self.state.end_placement(choice),
+                    *self._place(key, choice),
+                ]
         return effects
-
-    def _do_without(self, router: str) -> None:
-        self.state.silent[router] = WITHOUT_ROUTER
-        self.state.counters["router_failed"] += 1
 
     def _retry(
         self, key: int, choice: Choice, code: Code, message: str, *, at_once: bool = False
     ) -> list[Effect]:
         """Again, after a pause unless another engine may take it. What migrates has patience."""
+        if choice.attempts >= ATTEMPTS and choice.step == "prefill":
+            return self._without_prefill(key, choice, Refusal(code, message))
         if choice.attempts >= ATTEMPTS and not choice.moves:
             return self._fail(key, choice, Refusal(code, message))
         self.state.counters["retries"] += 1
@@ -461,8 +454,9 @@ class GatewayCore:
     def _fail(self, key: int, choice: Choice, refusal: Refusal) -> list[Effect]:
         del self.state.choices[key]
         self.state.counters["failed"] += 1
+        left = self.state.end_placement(choice) + self.state.give_up_source(key, choice)
         failed = Fail(key, refusal.code, refusal.message, refusal.param)
-        return [*self._end_placement(choice), failed, *self._next_alone(key)]
+        return [*left, failed, *self._next_alone(key)]
 
     def _next_alone(self, key: int) -> list[Effect]:
         if self.state.alone != key:
@@ -481,18 +475,9 @@ class GatewayCore:
         choice = self.state.choices.pop(key, None)
         if choice is None:
             return []
-        self._leave(choice)
+        self.state.leave(choice)
         effects: list[Effect] = []
         if cancel and choice.phase not in ("pausing", "waiting"):
             effects.append(Cancel(key))
-        if self.state.alone == key:
-            return [*effects, *self._end_placement(choice), *self._next_alone(key)]
-        return effects + self._end_placement(choice)
-
-    def _leave(self, choice: Choice) -> None:
-        if choice.phase in ("opening", "generating"):
-            self.state.fleet.left(choice.engine, choice.incarnation, choice.rank)
-
-    def _end_placement(self, choice: Choice) -> list[Effect]:
-        router, choice.routed = choice.routed, ""
-        return [EndPlacement(router, choice.request.request_id)] if router else []
+        effects += self.state.end_placement(choice) + self.state.give_up_source(key, choice)
+        return effects + self._next_alone(key)

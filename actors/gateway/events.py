@@ -6,11 +6,17 @@ of the gateway.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
+from schemas.directory import Role
 from schemas.load import Load
 from schemas.placement import Place, RoutingState
 from schemas.refusal import Code
+
+Step = Literal["whole", "prefill", "decode"]
+"""What an engine does of a choice: all of it, its prompt for another engine, or what follows."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -23,6 +29,7 @@ class Submit(Record, frozen=True):
     `engine` and `rank` pin it, if given. `blocks` are the packed hashes of the prompt's blocks of
     `block_size` tokens, for a router. `resumable`: what an engine began, another may continue.
     `content` is the hash of all that an engine would compute, where anything is suspected.
+    `transferable`: the engine that answers need not compute the prompt.
     """
 
     choice: int
@@ -38,15 +45,17 @@ class Submit(Record, frozen=True):
     session: str | None = None
     resumable: bool = True
     content: str = ""
+    transferable: bool = True
 
 
 class Placed(Record, frozen=True):
-    """The router chose."""
+    """The router chose, an engine of this role."""
 
     choice: int
     engine: str
     incarnation: int
     rank: int
+    role: Role = "aggregated"
 
 
 class Refused(Record, frozen=True):
@@ -67,6 +76,20 @@ class Started(Record, frozen=True):
     """The first output of a choice came from the engine where it runs now."""
 
     choice: int
+
+
+class Prefilled(Record, frozen=True):
+    """A prefill engine has computed the prompt. `kept`: its blocks wait there for a reader."""
+
+    choice: int
+    kept: bool
+
+
+class LeaseOver(Record, frozen=True):
+    """The time of a `Lease` is over."""
+
+    choice: int
+    prefill: int
 
 
 class Finished(Record, frozen=True):
@@ -97,7 +120,7 @@ class WaitedLong(Record, frozen=True):
 
 class EngineEntry(Record, frozen=True):
     """The directory has this engine, as it is now. `block_size` in tokens. `resumes`: it can
-    continue what another engine began.
+    continue what another engine began. `kv_lease`: seconds for which it keeps blocks for others.
     """
 
     engine: str
@@ -107,6 +130,8 @@ class EngineEntry(Record, frozen=True):
     ranks: int
     block_size: int = 0
     resumes: bool = False
+    role: Role = "aggregated"
+    kv_lease: float = 0.0
 
 
 class EngineGone(Record, frozen=True):
@@ -173,6 +198,7 @@ class OpenStream(Record, frozen=True):
     """Send the choice's `Generate` to this life of this engine.
 
     `chosen` is how, where no router did: see `core`. `alone`: while nothing else runs there.
+    `step` is for what; with `decode` it gets what the prefill engine gave.
     """
 
     choice: int
@@ -181,6 +207,22 @@ class OpenStream(Record, frozen=True):
     rank: int
     chosen: str = ""
     alone: bool = False
+    step: Step = "whole"
+
+
+class Lease(Record, frozen=True):
+    """`LeaseOver` after `delay` seconds: the prefill engine keeps the blocks no longer."""
+
+    choice: int
+    delay: float
+    prefill: int
+
+
+class Unread(Record, frozen=True):
+    """Tell the prefill engine that nobody will read what it keeps, and forget what it gave."""
+
+    choice: int
+    engine: str
 
 
 class Cancel(Record, frozen=True):
@@ -240,6 +282,8 @@ Event = (
     | Placed
     | Refused
     | Started
+    | Prefilled
+    | LeaseOver
     | Finished
     | ClientGone
     | Due
@@ -258,6 +302,8 @@ Event = (
 Effect = (
     AskPlacement
     | OpenStream
+    | Lease
+    | Unread
     | Cancel
     | Pause
     | Wait

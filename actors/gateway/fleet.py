@@ -8,10 +8,16 @@ from collections.abc import Collection
 import msgspec
 
 from actors.gateway.events import EngineEntry, EngineGone, LoadSeen
+from schemas.directory import Role
 from schemas.refusal import Refusal
 
 Candidate = tuple[str, int]
 """Engine (actor id) and data-parallel rank."""
+WHOLE: frozenset[Role] = frozenset({"aggregated", "decode"})
+"""Engines that compute prompt and answer."""
+PREFILL: frozenset[Role] = frozenset({"prefill"})
+DECODE: frozenset[Role] = frozenset({"decode"})
+ANY = WHOLE | PREFILL
 
 
 class Rank(msgspec.Struct):
@@ -33,6 +39,9 @@ class Engine(msgspec.Struct):
     ranks: list[Rank]
     block_size: int = 0
     resumes: bool = False
+    role: Role = "aggregated"
+    kv_lease: float = 0.0
+    dead: bool = False
 
 
 class Fleet(msgspec.Struct):
@@ -48,16 +57,18 @@ class Fleet(msgspec.Struct):
         only: str | None = None,
         *,
         begun: bool = False,
+        roles: frozenset[Role] = WHOLE,
     ) -> list[Candidate]:
         """Where `model` can run now: on this rank, and on the engine `only`, if they are given.
 
-        `begun`: where what another engine began can be continued.
+        `begun`: where what another engine began can be continued. `roles` of the engines.
         """
         return [
             (name, number)
             for name, engine in self.engines.items()
             if engine.ready
             and model in engine.names
+            and engine.role in roles
             and (only is None or name == only)
             and (engine.resumes or not begun)
             for number in range(len(engine.ranks))
@@ -72,6 +83,10 @@ class Fleet(msgspec.Struct):
         if name is not None and name not in serving:
             known = ", ".join(sorted(serving))
             text = f"x-callboard-engine: {name!r} does not serve {model!r}; choose from {known}"
+            return Refusal("invalid", text, "x-callboard-engine")
+        if name is not None and serving[name].role == "prefill":
+            known = ", ".join(sorted(e for e in serving if serving[e].role in WHOLE)) or "none now"
+            text = f"x-callboard-engine: {name} only computes prompts; choose from {known}"
             return Refusal("invalid", text, "x-callboard-engine")
         asked = serving if name is None else {name: serving[name]}
         ranks = max(len(engine.ranks) for engine in asked.values())
@@ -122,10 +137,13 @@ class Fleet(msgspec.Struct):
                 ranks,
                 event.block_size,
                 event.resumes,
+                event.role,
+                event.kv_lease,
             )
             return
         engine.ready, engine.names = event.ready, event.names
         engine.block_size, engine.resumes = event.block_size, event.resumes
+        engine.role, engine.kv_lease = event.role, event.kv_lease
         engine.ranks += [Rank() for _ in range(event.ranks - len(engine.ranks))]
 
     def gone(self, event: EngineGone) -> None:
@@ -137,7 +155,20 @@ class Fleet(msgspec.Struct):
         """Its streams say that this life is over; the directory will."""
         engine = self.engines.get(name)
         if engine is not None and engine.incarnation == incarnation:
-            engine.ready = False
+            engine.ready, engine.dead = False, True
+
+    def lives(self, name: str, incarnation: int) -> bool:
+        """Whether nothing says that this life is over."""
+        engine = self.engines.get(name)
+        return engine is not None and engine.incarnation == incarnation and not engine.dead
+
+    def role(self, name: str) -> Role:
+        engine = self.engines.get(name)
+        return "aggregated" if engine is None else engine.role
+
+    def kv_lease(self, name: str) -> float:
+        engine = self.engines.get(name)
+        return 0.0 if engine is None else engine.kv_lease
 
     def resumes(self, name: str) -> bool:
         engine = self.engines.get(name)

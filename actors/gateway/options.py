@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from actors.gateway.steps import Fallback
+
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -24,6 +26,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     A choice whose engine ends goes on elsewhere: `migration_limit` times at most without a new
     token in between (0: never). Where no engine is ready, choices wait for one for `migration_wait`
     seconds at most.
+    `local_prefill_tokens` and `prefill_fallback` as in `steps.Rules`.
     `chat_template` is a file whose template replaces the models' own.
     """
 
@@ -40,6 +43,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chat_template: str | None = None
     migration_limit: Annotated[int, Meta(ge=0)] = 3
     migration_wait: Annotated[float, Meta(gt=0)] = 60.0
+    local_prefill_tokens: Annotated[int, Meta(ge=0)] = 2048
+    prefill_fallback: Fallback = "local"
 
 
 def read_options(raw: dict[str, Any]) -> Options:

@@ -6,6 +6,7 @@ import itertools
 from array import array
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -22,9 +23,12 @@ from actors.gateway.events import (
     Event,
     Fail,
     Finished,
+    Lease,
+    LeaseOver,
     OpenStream,
     Pause,
     Placed,
+    Prefilled,
     Quarantine,
     Quarantined,
     Refused,
@@ -32,9 +36,11 @@ from actors.gateway.events import (
     Started,
     StartPlacement,
     Submit,
+    Unread,
     Wait,
     WaitedLong,
 )
+from actors.gateway.generates import continued, place_of, prefill_of, resuming
 from actors.gateway.http.errors import ApiError
 from actors.gateway.waits import Waits
 from bus.clock import Timer
@@ -45,6 +51,7 @@ from schemas.generate import Delta, Generate, Step
 from schemas.message import Message
 from schemas.refusal import Code, Refusal
 from schemas.suspects import ContentQuarantined
+from schemas.transfer import TransferUnread
 
 PLACEMENT_TIMEOUT = 30.0
 """Seconds that a choice may wait in a router's queue."""
@@ -61,6 +68,9 @@ class Running(msgspec.Struct):
     before too. `tell` wants to know where it runs, `routed` is what a router said of that, and
     which one. It came at `since`, when `ahead` others had no token yet, and is of no use to its
     client after `until`, when the timer `late` runs out. Its first token came at `begun`.
+
+    `transfer` is what a prefill engine gave, which had `cached` tokens of the prompt, and stood at
+    `prefill`. `edited`: what the engine says of the prompt is not what the client shall hear.
     """
 
     generate: Generate
@@ -68,7 +78,11 @@ class Running(msgspec.Struct):
     trace: str | None = None
     open: int = 0
     started: bool = False
-    resumed: bool = False
+    prefills: bool = False
+    edited: bool = False
+    transfer: dict[str, Any] | None = None
+    cached: int | None = None
+    prefill: Place | None = None
     tokens: array[int] = msgspec.field(default_factory=lambda: array("I"))
     tell: Callable[[Place], None] | None = None
     routed: tuple[str, placement.Placed] | None = None
@@ -168,6 +182,7 @@ class Streams:
                     order.session,
                     generate.text is None,
                     content_of(generate) if self._core.state.suspects.any else "",
+                    generate.sampling.prompt_logprobs is None,
                 )
             )
         return keys
@@ -180,25 +195,30 @@ class Streams:
         for key in keys:
             self._forget(key)
 
-    def take(self, step: Step) -> None:
+    def take(self, step: Step, sender: str = "") -> None:
         """The hot path: every token of every choice comes through here."""
         by_stream, running = self._by_stream, self._running
         for delta in step.deltas:
             key = by_stream.get(delta.stream)
             if key is None:
                 self._rt.count("late_deltas")  # cancelled while the step was on its way
+                if delta.transfer is not None and sender:
+                    self._rt.tell(sender, TransferUnread("", delta.transfer))
                 continue
             choice = running[key]
             if delta.finish_reason == "error":
                 self._rt.finish(delta.stream)
                 self._refused(key, "internal", delta.error or "the engine failed on this request")
                 continue
+            if choice.prefills:
+                self._prefilled(key, choice, delta)
+                continue
             if not choice.started:
                 choice.started = True
                 self._begun(choice)
                 self.handle(Started(key))
             try:
-                cut = choice.sink.push(_continued(delta) if choice.resumed else delta)
+                cut = choice.sink.push(continued(delta, choice.cached) if choice.edited else delta)
             except Exception as error:  # one bad choice must not take the step from the others
                 self._rt.log.exception("choice failed", request_id=choice.generate.request_id)
                 self._fail(key, "internal", f"the output was not understood: {error!r}")
@@ -226,12 +246,10 @@ class Streams:
                 self._ask(effect)
             elif isinstance(effect, Cancel):
                 self._withdraw(effect.choice)
-            elif isinstance(effect, Pause):
-                rt.clock.call_later(effect.delay, partial(self.handle, Due(effect.choice)))
-            elif isinstance(effect, Wait):
-                late = WaitedLong(effect.choice, effect.turn)
-                rt.clock.call_later(effect.delay, partial(self.handle, late))
-                rt.clock.call_later(KEEP_ALIVE, partial(self._keep_alive, effect))
+            elif isinstance(effect, Unread):
+                self._unread(effect)
+            elif isinstance(effect, Pause | Wait | Lease):
+                self._later(effect)
             elif isinstance(effect, Quarantine):
                 rt.publish("suspects", ContentQuarantined(effect.content, QUARANTINE))
                 self._release_later(effect.content, QUARANTINE)
@@ -242,6 +260,15 @@ class Streams:
             elif isinstance(effect, Fail):
                 # Not at once: the one who submits it does not know its key yet.
                 rt.clock.call_later(0, partial(self._deliver, effect))
+
+    def _later(self, effect: Pause | Wait | Lease) -> None:
+        then: Due | WaitedLong | LeaseOver = Due(effect.choice)
+        if isinstance(effect, Lease):
+            then = LeaseOver(effect.choice, effect.prefill)
+        elif isinstance(effect, Wait):
+            then = WaitedLong(effect.choice, effect.turn)
+            self._rt.clock.call_later(KEEP_ALIVE, partial(self._keep_alive, effect))
+        self._rt.clock.call_later(effect.delay, partial(self.handle, then))
 
     def quarantine(self, told: ContentQuarantined) -> None:
         """Another gateway found it."""
@@ -268,14 +295,23 @@ class Streams:
     def _open(self, effect: OpenStream) -> None:
         choice = self._running[effect.choice]
         generate = choice.generate
+        choice.prefills = effect.step == "prefill"
         if choice.tell is not None:
-            choice.tell(_place(effect, choice.routed))
+            before = choice.prefill if effect.step == "decode" else None
+            place = place_of(effect, choice.routed, before)
+            choice.prefill = place if choice.prefills else None
+            choice.tell(place)
         if effect.rank != generate.rank:
             generate = msgspec.structs.replace(generate, rank=effect.rank)
-        choice.started = False
+        choice.started = choice.edited = False
         if choice.tokens or effect.alone:
-            choice.resumed = bool(choice.tokens)
-            generate = _resuming(generate, choice.tokens, alone=effect.alone)
+            choice.edited, choice.cached = bool(choice.tokens), None
+            generate = resuming(generate, choice.tokens, alone=effect.alone)
+        elif choice.prefills:
+            generate = prefill_of(generate)
+        elif effect.step == "decode":
+            choice.edited = True
+            generate = msgspec.structs.replace(generate, transfer=choice.transfer)
         choice.open = self._rt.stream(
             effect.engine,
             generate,
@@ -284,6 +320,24 @@ class Streams:
             trace=choice.trace,
         )
         self._by_stream[choice.open] = effect.choice
+
+    def _prefilled(self, key: int, choice: Running, delta: Delta) -> None:
+        """Its only token is thrown away."""
+        if delta.cached_tokens is not None:
+            choice.cached = delta.cached_tokens
+        if delta.finish_reason is None:
+            return
+        self._rt.finish(delta.stream)
+        self._by_stream.pop(choice.open, None)
+        choice.open, choice.prefills, choice.transfer = 0, False, delta.transfer
+        self.handle(Prefilled(key, delta.transfer is not None))
+
+    def _unread(self, effect: Unread) -> None:
+        choice = self._running[effect.choice]
+        if choice.transfer is not None:
+            said = TransferUnread(choice.generate.request_id, choice.transfer)
+            self._rt.tell(effect.engine, said)
+            choice.transfer = None
 
     def _stream_ended(self, key: int, message: Message) -> None:
         """Only refusals end a stream here; the last delta ends it in `take`."""
@@ -309,7 +363,8 @@ class Streams:
             if choice.tell is not None and isinstance(message, placement.Placed):
                 choice.routed = router, message
         if isinstance(message, placement.Placed):
-            self.handle(Placed(key, message.engine, message.incarnation, message.rank))
+            where = message.engine, message.incarnation, message.rank
+            self.handle(Placed(key, *where, message.role))
         elif isinstance(message, Refusal):
             self.handle(Refused(key, message.code, message.message, message.param))
 
@@ -373,35 +428,3 @@ class Streams:
             self._unbegun -= choice.begun is None
             if choice.late is not None:
                 choice.late.cancel()
-
-
-def _resuming(generate: Generate, tokens: array[int], *, alone: bool) -> Generate:
-    """What comes after these output tokens. The prompt's logprobs were given with the first."""
-    sampling = generate.sampling
-    if tokens and sampling.prompt_logprobs is not None:
-        sampling = msgspec.structs.replace(sampling, prompt_logprobs=None)
-    return msgspec.structs.replace(
-        generate, sampling=sampling, resumed=tokens.tolist(), alone=alone
-    )
-
-
-def _continued(delta: Delta) -> Delta:
-    """What the client hears of its prompt is what the first engine said."""
-    if delta.prompt_tokens is None and delta.cached_tokens is None:
-        return delta
-    return msgspec.structs.replace(delta, prompt_tokens=None, cached_tokens=None)
-
-
-def _place(opened: OpenStream, routed: tuple[str, placement.Placed] | None) -> Place:
-    if opened.chosen or routed is None:
-        return Place(opened.engine, opened.rank, None, opened.chosen)
-    router, placed = routed
-    return Place(
-        opened.engine,
-        opened.rank,
-        router,
-        placed.policy,
-        placed.matched,
-        placed.waited,
-        placed.considered,
-    )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from actors.router.cost import Candidate
 from actors.router.workers import Workers
+from schemas.directory import Role
 from schemas.placement import Considered, Place
 from schemas.refusal import Refusal
 
 NOT_READY = "not ready"
+WHOLE: frozenset[Role] = frozenset({"aggregated", "decode"})
+"""Roles of engines that compute prompt and answer."""
 
 
 def find(place: Place, workers: Workers) -> tuple[list[Candidate], list[Considered]]:
@@ -19,7 +22,9 @@ def find(place: Place, workers: Workers) -> tuple[list[Candidate], list[Consider
         if place.model not in engine.card.served_names:
             continue
         reason = "" if engine.ready else NOT_READY
-        if place.engine is not None and name != place.engine:
+        if not _has_role(engine.card.role, place.role):
+            reason = f"its role is {engine.card.role}"
+        elif place.engine is not None and name != place.engine:
             reason = f"pinned to {place.engine}"
         into = avoided if name in place.avoid and place.engine is None else candidates
         for number, rank in enumerate(engine.ranks):
@@ -65,16 +70,25 @@ def none_for(place: Place, workers: Workers) -> Refusal:
         if place.engine not in serving:
             return Refusal("not_ready", f"no {place.engine} that serves {model!r}", "engine")
         serving = {place.engine: serving[place.engine]}
-    ready = [engine for engine in serving.values() if engine.ready]
+    ready = [
+        engine
+        for engine in serving.values()
+        if engine.ready and _has_role(engine.card.role, place.role)
+    ]
     whom = f"no engine of {model!r}" if place.engine is None else place.engine
     if not ready:
         text = f"{whom} is ready" if place.engine is None else f"{whom} is not ready"
+        text += f" for role {place.role}" if place.role is not None else ""
         return Refusal("not_ready", text, "model" if place.engine is None else "engine")
     most = max(len(engine.ranks) for engine in ready)
     text = f"{whom} has data-parallel rank {place.rank}: give one of 0 to {most - 1}"
     if place.engine is not None:
         text = f"{whom} has no data-parallel rank {place.rank}: give one of 0 to {most - 1}"
     return Refusal("invalid", text, "rank")
+
+
+def _has_role(role: Role, wanted: Role | None) -> bool:
+    return role in WHOLE if wanted is None else role == wanted
 
 
 def _out(candidate: Candidate, reason: str) -> Considered:

@@ -52,8 +52,14 @@ def blocks_of(tokens: int, block_size: int) -> int:
     return -(-tokens // block_size) if block_size > 0 else 0
 
 
-def price(candidates: Sequence[Candidate], prompt_tokens: int, settings: Settings) -> None:
-    """Sets credit and cost of each."""
+def price(
+    candidates: Sequence[Candidate],
+    prompt_tokens: int,
+    settings: Settings,
+    *,
+    transferred: bool = False,
+) -> None:
+    """Sets credit and cost of each. `transferred`: nothing of the prompt is computed there."""
     least = min((candidate.rank.prefill_tokens for candidate in candidates), default=0)
     device_weight, host_weight = settings.device_weight, settings.host_weight
     disk_weight, scale = settings.disk_weight, settings.prefill_load_scale
@@ -70,7 +76,7 @@ def price(candidates: Sequence[Candidate], prompt_tokens: int, settings: Setting
                 excess = (waiting - least) / size
                 held /= 1 + credit_decay * excess / blocks_of(prompt_tokens, size)
             credit = held + host_weight * host + disk_weight * (disk + external)
-        to_prefill = (waiting + prompt_tokens) / size
+        to_prefill = (waiting + (0 if transferred else prompt_tokens)) / size
         candidate.credit = credit
         candidate.cost = (
             scale * max(to_prefill - credit, 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from actors.router import candidates as ranks
 from actors.router.cost import NOTHING, Candidate, blocks_of
 from actors.router.decisions import Decisions
@@ -30,6 +32,14 @@ def malformed(place: Place) -> Refusal | None:
     return Refusal("invalid", text, "blocks")
 
 
+def _too_long(place: Place, chosen: Candidate) -> bool:
+    """For a decode engine to compute the prompt itself. Nobody counts a prompt in text."""
+    if place.local_tokens is None or chosen.engine.card.role != "decode":
+        return False
+    cached = 0 if chosen.found is NOTHING else sum(chosen.found) * place.block_size
+    return not place.prompt_tokens or place.prompt_tokens - cached > place.local_tokens
+
+
 class Placing:
     def __init__(self, state: State, overlap: Overlap, decisions: Decisions) -> None:
         self._state = state
@@ -48,17 +58,22 @@ class Placing:
                 return None
             excluded += full
         policy: str = settings.policy
-        wanted = place.blocks and settings.policy in USES_BLOCKS
+        transferred = place.role == "decode"
+        wanted = place.blocks and settings.policy in USES_BLOCKS and not transferred
         if wanted and not self._overlap.fill(candidates, place, settings.policy, now):
             state.counters["size_mismatches"] += 1
             state.mismatched[place.model] = place.block_size, now
-        given = Given(place.prompt_tokens, settings, event.random)
+        given = Given(place.prompt_tokens, settings, event.random, transferred)
         chosen = CHOOSE[settings.policy](candidates, given)
         if policy == "session":
             home = None
             if place.session is not None:
                 home = state.sessions.find(place.session, candidates, settings, now)
             chosen, policy = (chosen, "kv") if home is None else (home, policy)
+        if _too_long(place, chosen):
+            prefill = replace(place, role="prefill", engine=None, rank=None, local_tokens=None)
+            if ranks.find(prefill, state.workers)[0]:
+                return self.place(replace(event, place=prefill), now)
         if policy == "kv" and chosen.guessed:
             policy = "approximate"
         return self._take(event, chosen, policy, candidates, excluded, now)
@@ -79,9 +94,10 @@ class Placing:
         counters["blocks_asked"] += len(place.blocks) // 8
         counters["blocks_matched"] += blocks
         considered = [candidate.considered() for candidate in candidates]
+        role = chosen.engine.card.role
         where = (chosen.name, chosen.engine.incarnation, chosen.number)
         said = (policy, matched, now - event.now)
-        self._remember(place, Placed(*where, considered + excluded, *said), "", now)
+        self._remember(place, Placed(*where, considered + excluded, *said, role), "", now)
         if len(considered) > SHOWN:
             considered = sorted(considered, key=lambda one: one.cost)[:SHOWN]
         made = PlacementMade(
@@ -89,14 +105,16 @@ class Placing:
             event.asker,
             *where,
             place.prompt_tokens,
-            matched,
+            place.prompt_tokens if place.role == "decode" else matched,
             place.blocks,
             place.block_size,
-            place.session,
+            # It is at home where its answers are.
+            None if place.role == "prefill" else place.session,
             event.incarnation,
         )
         self.count(made, now)
-        return [Reply(event.ask, Placed(*where, considered, *said)), Publish(PLACEMENTS, made)]
+        placed = Placed(*where, considered, *said, role)
+        return [Reply(event.ask, placed), Publish(PLACEMENTS, made)]
 
     def count(self, made: PlacementMade, now: float) -> None:
         """A request runs somewhere, as we decided, or another router."""

@@ -10,12 +10,13 @@ from bisect import bisect_left, insort
 import msgspec
 
 from actors.router.events import Asked
+from schemas.directory import Role
 
 MARGIN = 0.2
 """Seconds before its deadline at which a waiting request is refused: the refusal must arrive."""
 
-Line = tuple[str, str | None, int | None]
-"""Model, and the engine and rank that the request is pinned to."""
+Line = tuple[str, Role | None, str | None, int | None]
+"""Model, role, and the engine and rank that the request is pinned to."""
 
 
 class Place(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -84,4 +85,4 @@ class WaitingQueue(msgspec.Struct):
 
 def line_of(asked: Asked) -> Line:
     place = asked.place
-    return place.model, place.engine, place.rank
+    return place.model, place.role, place.engine, place.rank

@@ -191,7 +191,7 @@ def test_the_example_can_be_read_with_nothing_but_msgpack():
     header: Any = msgspec.msgpack.decode(frames["header"])
     body: Any = msgspec.msgpack.decode(frames["body"])
     assert header == [256, 1, "Place", "gateway/0", 7, 3, 1, 42, 1500, None]
-    assert body == ["Place", "r-1", "tiny", 300, 16, b"", 0, [], 0, None, None, None, None]
+    assert body == ["Place", "r-1", "tiny", 300, 16, b"", 0, [], 0, *[None] * 5]
 
 
 def test_what_the_package_exports_is_what_the_page_counts():

@@ -36,6 +36,7 @@ _STATUS: dict[Code, int] = {
     "draining": 503,
     "internal": 500,
     "invalid": 400,
+    "kv_lost": 503,
     "not_found": 404,
     "not_ready": 503,
     "overloaded": 503,

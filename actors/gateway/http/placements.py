@@ -58,6 +58,8 @@ def _plain(place: Place, most: int) -> dict[str, Any]:
         "router": place.router,
         "policy": place.policy,
     }
+    if place.prefill is not None:
+        shown["prefill"] = _plain(place.prefill, most)
     if place.router is None:
         return shown
     shown |= {"matched_tokens": place.matched, "waited": round(place.waited, 4)}

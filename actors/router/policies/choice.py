@@ -11,11 +11,12 @@ from actors.router.settings import Settings
 
 
 class Given(msgspec.Struct, frozen=True, gc=False):
-    """`random` has 64 bits."""
+    """`random` has 64 bits. `transferred`: the prompt is computed elsewhere."""
 
     prompt_tokens: int
     settings: Settings
     random: int
+    transferred: bool = False
 
 
 Choose = Callable[[Sequence[Candidate], Given], Candidate]

@@ -9,5 +9,5 @@ from actors.router.policies.choice import Given
 
 
 def choose(candidates: Sequence[Candidate], given: Given) -> Candidate:
-    price(candidates, given.prompt_tokens, given.settings)
+    price(candidates, given.prompt_tokens, given.settings, transferred=given.transferred)
     return draw(candidates, given.settings.temperature, given.random)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.gateway.core import ATTEMPTS, WITHOUT_ROUTER, GatewayCore
+from actors.gateway.core import ATTEMPTS, GatewayCore
 from actors.gateway.events import (
     AskPlacement,
     Cancel,
@@ -35,6 +35,7 @@ from actors.gateway.events import (
     Submit,
     Wait,
 )
+from actors.gateway.state import WITHOUT_ROUTER
 from schemas.load import Load
 from schemas.placement import Place, RoutingState
 
