@@ -58,6 +58,8 @@ SILENT: frozenset[Code] = frozenset({"died", "unreachable", "stale"})
 """Refusals of an ask that say nothing about the request itself."""
 OVER: frozenset[Code] = frozenset({"died", "stale"})
 """Refusals that say that a life is over."""
+AWAY: frozenset[Code] = frozenset({"draining", "not_ready"})
+"""Refusals of an engine, or of a router that has just started, that say that it will be there."""
 FINAL: frozenset[Code] = frozenset({"invalid", "overloaded", "deadline"})
 """A router's last word. Its queue is there to protect the engines: nothing may go around it, and
 `deadline` is a queue that took too long.
@@ -193,12 +195,16 @@ class GatewayCore:
         wrong = self.state.fleet.wrong_pin(request.model, request.engine, request.rank)
         if wrong is not None and choice.attempts == 1 and not choice.moves:
             return self._fail(key, choice, wrong)
-        pinned = request.engine is not None or request.rank is not None
-        if choice.moves or (request.model in self.state.served and not pinned):
+        if choice.moves or self._is_expected(request):
             return self._hold(key, choice)
         where = request.engine or f"no engine of {request.model!r}"
         text = f"{where} is {'not ready' if request.engine else 'ready'}"
         return self._retry(key, choice, "not_ready", text)
+
+    def _is_expected(self, request: Submit) -> bool:
+        """Whether an engine for it will come: any that serves its model will do, and one did."""
+        pinned = request.engine is not None or request.rank is not None
+        return request.model in self.state.served and not pinned
 
     def _started(self, event: Started) -> list[Effect]:
         choice = self.state.choices.get(event.choice)
@@ -440,13 +446,18 @@ class GatewayCore:
     def _retry(
         self, key: int, choice: Choice, code: Code, message: str, *, at_once: bool = False
     ) -> list[Effect]:
-        """Again, after a pause unless another engine may take it. What migrates has patience."""
+        """Again, after a pause unless another engine may take it.
+
+        There is patience for what migrates, and where engines come and go faster than their news.
+        """
         if choice.attempts >= ATTEMPTS and choice.step == "prefill":
             return self._without_prefill(key, choice, Refusal(code, message))
-        if choice.attempts >= ATTEMPTS and not choice.moves:
+        tried = choice.attempts >= ATTEMPTS
+        patient = choice.moves or (code in AWAY and self._is_expected(choice.request))
+        if tried and not patient:
             return self._fail(key, choice, Refusal(code, message))
         self.state.counters["retries"] += 1
-        armed = self._arm(key, choice) if choice.moves else []
+        armed = self._arm(key, choice) if choice.moves or tried else []
         if at_once:
             return armed + self._place(key, choice)
         return armed + self._pause(choice, key, choice.attempts)

@@ -34,6 +34,7 @@ from actors.gateway.events import (
     StartPlacement,
     Submit,
     Wait,
+    WaitedLong,
 )
 from actors.gateway.state import WITHOUT_ROUTER
 from schemas.load import Load
@@ -233,14 +234,40 @@ def test_with_one_engine_it_tries_again_after_growing_pauses_then_gives_up():
     core = core_with(engine(0), submit(1))
     delays = []
     for _ in range(ATTEMPTS - 1):
-        (pause,) = core.handle(Refused(1, "not_ready", "loading"))
+        (pause,) = core.handle(Refused(1, "overloaded", "full"))
         assert isinstance(pause, Pause)
         delays.append(pause.delay)
         assert core.handle(Due(1)) == [OpenStream(1, "engine/0", 1, 0, "only")]
     assert delays == sorted(set(delays))
-    assert core.handle(Refused(1, "not_ready", "loading")) == [Fail(1, "not_ready", "loading")]
+    assert core.handle(Refused(1, "overloaded", "full")) == [Fail(1, "overloaded", "full")]
     assert core.state.choices == {}
     assert placed_load(core) == 0
+
+
+@pytest.mark.parametrize("code", ["not_ready", "draining"])
+def test_an_engine_that_goes_or_comes_is_waited_for_although_the_directory_calls_it_ready(code):
+    core = core_with(engine(0), submit(1))
+    for _ in range(ATTEMPTS - 1):
+        (pause,) = core.handle(Refused(1, code, "not now"))
+        core.handle(Due(1))
+    wait, pause = core.handle(Refused(1, code, "not now"))
+    assert isinstance(wait, Wait)
+    assert isinstance(pause, Pause)
+    for _ in range(20):
+        core.handle(Due(1))
+        (pause,) = core.handle(Refused(1, code, "not now"))
+    assert pause.delay == 1.0
+    (failed,) = core.handle(WaitedLong(1, wait.turn))
+    assert (failed.choice, failed.code) == (1, "not_ready")
+    assert core.state.choices == {}
+
+
+def test_a_pinned_engine_is_not_waited_for():
+    core = core_with(engine(0), engine(1), submit(1, engine="engine/1"))
+    for _ in range(ATTEMPTS - 1):
+        core.handle(Refused(1, "draining", "not now"))
+        core.handle(Due(1))
+    assert core.handle(Refused(1, "draining", "not now")) == [Fail(1, "draining", "not now")]
 
 
 def test_what_the_client_did_wrong_is_not_tried_again():
