@@ -14,3 +14,15 @@ class ContentQuarantined(Message, frozen=True):
 
     content: str
     seconds: float
+
+
+class AskQuarantined(Message, frozen=True):
+    """Ask to a gateway, by one that starts: what is refused now? Answered by
+    `QuarantinedContents`.
+    """
+
+
+class QuarantinedContents(Message, frozen=True):
+    """Seconds for which each content is refused from now on; at most 4,096."""
+
+    contents: dict[str, float]

@@ -30,14 +30,14 @@ from actors.gateway.options import Options, OptionsError, read_options
 from actors.gateway.server import bind, serve
 from actors.gateway.steps import Rules
 from actors.gateway.streams import Streams
-from bus.actor import Actor
+from bus.actor import Actor, Incoming
 from schemas.directory import Entry
 from schemas.generate import Step
 from schemas.life import Died, Queue
 from schemas.load import Load
 from schemas.message import Message
 from schemas.placement import RoutingState
-from schemas.suspects import ContentQuarantined
+from schemas.suspects import AskQuarantined, ContentQuarantined
 
 TEXT_THREADS = 2
 """For loading tokenizers and for long prompts; the library lets go of the GIL."""
@@ -53,6 +53,7 @@ class GatewayActor(Actor):
     """OpenAI's API. Learns models from the cards of engines, and engines from the directory."""
 
     kind: ClassVar[str] = "gateway"
+    accepts: ClassVar[tuple[type[Message], ...]] = (AskQuarantined,)
     listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "engine": ("load",),
         "router": ("routing", "life"),
@@ -118,7 +119,17 @@ class GatewayActor(Actor):
         for entry in self.rt.directory.entries():
             self.on_entry(entry)
         self.rt.clock.call_later(WATCH, self._watch)
-        self._opening = asyncio.ensure_future(self._open())
+        warned = asyncio.Event()
+        others = [e.actor for e in self.rt.directory.entries("gateway") if self._may_warn(e)]
+        self.streams.quarantines.learn(others, warned.set)
+        self._opening = asyncio.ensure_future(self._open(warned))
+
+    def on_message(self, incoming: Incoming) -> None:
+        """What is refused; a gateway that has not started yet knows nothing."""
+        if self._started:
+            incoming.answer(self.streams.quarantines.contents())
+        else:
+            incoming.refuse("not_ready", "it has just started itself")
 
     def on_batch(self, sender: str, message: Message) -> None:
         if isinstance(message, Step):
@@ -134,7 +145,7 @@ class GatewayActor(Actor):
                 died = EngineDied(message.actor, message.incarnation, message.unexplained)
                 self.streams.handle(died)
         elif isinstance(message, ContentQuarantined):
-            self.streams.quarantine(message)
+            self.streams.quarantines.told(message.content, message.seconds)
         elif sender in self._heard:
             self._heard[sender] = self.rt.clock.now()
             if isinstance(message, RoutingState):
@@ -218,6 +229,10 @@ class GatewayActor(Actor):
 
     # --- ---
 
+    def _may_warn(self, entry: Entry) -> bool:
+        """Whether it may know which requests kill engines."""
+        return entry.actor != self.rt.identity.actor and entry.state == "ready"
+
     def health(self) -> Health:
         entries = self.rt.directory.entries()
         actor = self.rt.identity.actor
@@ -241,7 +256,9 @@ class GatewayActor(Actor):
             self.rt.set_state("ready", "; ".join(own) if health.ready else "")
         self.rt.clock.call_later(WATCH, self._watch)
 
-    async def _open(self) -> None:
+    async def _open(self, warned: asyncio.Event) -> None:
+        """Nobody connects before it is known what must be refused."""
+        await warned.wait()
         await self.server.start()
         self.rt.log.info("listening", address=self.server.address)
         self._listening = True

@@ -12,9 +12,12 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 def content_of(generate: Generate) -> str:
-    """BLAKE2b (16 bytes, hex) of all that an engine computes: prompt, sampling, adapter.
+    """BLAKE2b (16 bytes, hex) of all that an engine computes: model, prompt, sampling, adapter.
 
-    Not of who asks, where, how urgently, or with which cache salt.
+    The adapter counts: its weights may be what kills, and the same prompt without it is harmless.
+    The cache salt does not: it changes where a prefix is looked for and nothing that is computed,
+    and whoever could change the hash by it could kill engine after engine. Nor does it count who
+    asks, where, how urgently, or what another engine has answered already.
     """
     parts = (generate.model, generate.token_ids, generate.text, generate.sampling, generate.lora)
     return blake2b(_encode(parts), digest_size=16).hexdigest()

@@ -30,9 +30,7 @@ from actors.gateway.events import (
     Placed,
     Prefilled,
     Quarantine,
-    Quarantined,
     Refused,
-    Released,
     Started,
     StartPlacement,
     Submit,
@@ -42,6 +40,7 @@ from actors.gateway.events import (
 )
 from actors.gateway.generates import continued, place_of, prefill_of, resuming
 from actors.gateway.http.errors import ApiError
+from actors.gateway.quarantines import Quarantines
 from actors.gateway.waits import Waits
 from bus.clock import Timer
 from bus.envelope import trace_id
@@ -50,15 +49,12 @@ from schemas import placement
 from schemas.generate import Delta, Generate, Step
 from schemas.message import Message
 from schemas.refusal import Code, Refusal
-from schemas.suspects import ContentQuarantined
 from schemas.transfer import TransferUnread
 
 PLACEMENT_TIMEOUT = 30.0
 """Seconds that a choice may wait in a router's queue."""
 KEEP_ALIVE = 10.0
 """Seconds after which the client of a choice that waits for an engine gets a sign of life."""
-QUARANTINE = 600.0
-"""Seconds for which what killed an engine is refused."""
 
 
 class Running(msgspec.Struct):
@@ -110,6 +106,7 @@ class Streams:
         self._keys = itertools.count(1)
         self._running: dict[int, Running] = {}
         self._by_stream: dict[int, int] = {}
+        self.quarantines = Quarantines(rt, self.handle)
         self._waits = Waits()
         self._unbegun = 0
         self.refused = 0
@@ -251,8 +248,7 @@ class Streams:
             elif isinstance(effect, Pause | Wait | Lease):
                 self._later(effect)
             elif isinstance(effect, Quarantine):
-                rt.publish("suspects", ContentQuarantined(effect.content, QUARANTINE))
-                self._release_later(effect.content, QUARANTINE)
+                self.quarantines.found(effect.content)
             elif isinstance(effect, StartPlacement):
                 rt.tell(effect.router, placement.PlacementStarted(effect.request_id))
             elif isinstance(effect, EndPlacement):
@@ -269,14 +265,6 @@ class Streams:
             then = WaitedLong(effect.choice, effect.turn)
             self._rt.clock.call_later(KEEP_ALIVE, partial(self._keep_alive, effect))
         self._rt.clock.call_later(effect.delay, partial(self.handle, then))
-
-    def quarantine(self, told: ContentQuarantined) -> None:
-        """Another gateway found it."""
-        self.handle(Quarantined(told.content))
-        self._release_later(told.content, told.seconds)
-
-    def _release_later(self, content: str, seconds: float) -> None:
-        self._rt.clock.call_later(seconds, partial(self.handle, Released(content)))
 
     def _withdraw(self, key: int) -> None:
         choice = self._running.get(key)

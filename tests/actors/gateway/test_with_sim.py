@@ -11,6 +11,7 @@ import httpx
 import openai
 import structlog.testing
 
+from actors.gateway import GatewayActor, events
 from launch.local import LocalTopology
 from schemas.life import Describe, Description
 
@@ -128,5 +129,28 @@ def test_a_trace_goes_along_to_the_engine():
     async def scenario():
         assert await asked(f"00-{trace}-00f067aa0ba902b7-01") == [("chatcmpl-mine-0", trace)]
         assert await asked("not a trace") == [("chatcmpl-mine-0", None)]
+
+    run(scenario())
+
+
+def test_a_gateway_that_restarts_hears_from_the_others_what_is_refused():
+    def refused_by(topology: LocalTopology, name: str) -> set[str]:
+        actor: Any = topology._lives[name].runtime.actor
+        return set(actor.core.state.suspects.quarantined)
+
+    async def scenario():
+        gateways = {"gateway_1": {"port": 0}, "gateway_2": {"port": 0}}
+        async with serving(engine_0=FAST, **gateways) as (topology, _):
+            finder: Any = topology._lives["gateway/0"].runtime.actor
+            finder.streams.handle(events.Quarantined("content"))
+            finder.streams.quarantines.found("content")
+            while not refused_by(topology, "gateway/1"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await topology._lives["gateway/2"].runtime.stop()
+            topology._incarnation += 1
+            topology._start("gateway/2", GatewayActor())
+            while topology._lives["gateway/2"].runtime.state != "ready":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert refused_by(topology, "gateway/2") == {"content"}
 
     run(scenario())
