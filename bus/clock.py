@@ -95,7 +95,7 @@ class VirtualClock:
             if idle is None:
                 await asyncio.sleep(0)
                 continue
-            while not idle():
+            while not idle():  # noqa: ASYNC110  a turn for each is what is wanted
                 await asyncio.sleep(0)
         self._now = max(self._now, until)
         return done

@@ -182,7 +182,7 @@ class NodeClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._stopped = False
-        self._held: list[Callable[[], None]] | None = None
+        self._held: list[Callable[[], object]] | None = None
 
     def now(self) -> float:
         return self._clock.now()
@@ -192,7 +192,7 @@ class NodeClock:
         self._clock.call_later(delay, lambda: self.meet(timer.fire))
         return timer
 
-    def meet(self, call: Callable[[], None]) -> None:
+    def meet(self, call: Callable[[], object]) -> None:
         """Make this call now, after the thaw, or never."""
         if self._stopped:
             return
@@ -200,6 +200,10 @@ class NodeClock:
             call()
         else:
             self._held.append(call)
+
+    @property
+    def frozen(self) -> bool:
+        return self._held is not None
 
     def freeze(self) -> None:
         self._held = [] if self._held is None else self._held

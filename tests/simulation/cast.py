@@ -64,6 +64,9 @@ class CountingBackend:
         for key in keys:
             self._running.pop(key, None)
 
+    def unread(self, request_id: str, transfer: dict[str, Any]) -> None:
+        """It keeps nothing for others."""
+
     async def stop(self) -> None:
         self._stopped = True
         self._running.clear()
