@@ -11,6 +11,11 @@ STARTING = 900.0
 """Seconds of lease for an actor that starts: loading a model may keep its loop from beating."""
 
 
+ATTENTION = 2.0
+"""Seconds between two ticks that count at most. A ConfigActor that was stopped, or frozen with its
+container, has not heard what was said meanwhile: nobody's lease ends for that."""
+
+
 class Come(CoreRecord, frozen=True):
     """An actor asks to be registered; `ask` identifies the ask for the answer."""
 
@@ -71,6 +76,7 @@ class State(msgspec.Struct):
     leases: dict[str, Lease] = {}
     over: dict[str, int] = {}  # actor -> highest incarnation known to be over
     revision: int = 0  # changes announced in this epoch
+    ticked: float | None = None
 
 
 class ConfigCore:
@@ -153,7 +159,11 @@ class ConfigCore:
 
     def _tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        before = now if self.state.ticked is None else self.state.ticked
+        self.state.ticked = now
+        absent = max(now - before - ATTENTION, 0.0)
         for actor, lease in sorted(self.state.leases.items()):
+            lease.until += absent
             if lease.until <= now:
                 reason = "its lease ran out"
                 effects += self._left(actor, lease.entry.incarnation, reason)

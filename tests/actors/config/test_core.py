@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.config.core import (
+    ATTENTION,
     STARTING,
     Accept,
     Announce,
@@ -77,24 +78,48 @@ def test_only_changes_that_matter_are_announced():
     assert directory.handle(Renewed(2.0, draining)) == [Announce(EntryChanged(7, draining, 2))]
 
 
+def tick(directory: ConfigCore, start: float, until: float) -> list[Effect]:
+    """One a second, as ConfigActor does; all but the whole lists."""
+    effects: list[Effect] = []
+    now = start
+    while now < until:
+        now = min(now + 1.0, until)
+        *removed, whole = directory.handle(Tick(now))
+        assert whole == Announce(directory.whole())
+        effects += removed
+    return effects
+
+
 def test_a_lease_runs_out_unless_it_is_renewed():
     directory = core()
     directory.handle(Come(0.0, 1, entry()))
     directory.handle(Come(0.0, 2, entry("router/0")))
+    assert tick(directory, 0.0, 5.0) == []
     directory.handle(Renewed(5.0, entry()))
-    assert directory.handle(Tick(LEASE)) == [
-        Announce(EntryRemoved(7, "router/0", 1, "its lease ran out", 3)),
-        Announce(Entries(7, [entry()], 3)),
-    ]
-    assert directory.handle(Tick(5.0 + LEASE))[1:] == [Announce(Entries(7, [], 4))]
+    removed = EntryRemoved(7, "router/0", 1, "its lease ran out", 3)
+    assert tick(directory, 5.0, LEASE) == [Announce(removed)]
+    assert directory.entries() == [entry()]
+    assert len(tick(directory, LEASE, 5.0 + LEASE)) == 1
+    assert directory.entries() == []
 
 
 def test_an_actor_that_starts_may_be_silent_for_longer():
     directory = core()
     directory.handle(Come(0.0, 1, entry(state="starting")))
-    assert len(directory.handle(Tick(STARTING - 1))) == 1
+    assert tick(directory, 0.0, STARTING - 1) == []
     directory.handle(Renewed(STARTING - 1, entry()))
-    assert len(directory.handle(Tick(STARTING - 1 + LEASE))) == 2
+    assert tick(directory, STARTING - 1, STARTING - 1.1 + LEASE) == []
+    assert len(tick(directory, STARTING - 1.1 + LEASE, STARTING - 1 + LEASE)) == 1
+
+
+def test_no_lease_ends_for_the_time_in_which_it_was_stopped_itself():
+    directory = core()
+    directory.handle(Come(0.0, 1, entry()))
+    assert tick(directory, 0.0, 3.0) == []
+    later = 3.0 + 3600.0
+    assert directory.handle(Tick(later)) == [Announce(directory.whole())]
+    assert tick(directory, later, later + 4.0) == []
+    assert len(tick(directory, later + 4.0, later + LEASE)) == 1
 
 
 def test_a_renewal_of_a_life_that_it_does_not_know_is_passed_over():
@@ -185,7 +210,11 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.announced)
     @rule()
     def silence(self) -> None:
-        self.time(STARTING + LEASE)
+        for _ in range(int((STARTING + LEASE) / ATTENTION) + 1):
+            self.now += ATTENTION
+            for effect in self.core.handle(Tick(self.now)):
+                assert isinstance(effect, Announce)
+                self.heard(effect)
         assert self.core.entries() == []
 
     @invariant()
