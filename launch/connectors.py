@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from launch.flags.cache import installed
 from launch.topology import Engine, Topology
 from launch.vllm_rules import cpu_build
 from schemas.directory import Role
@@ -31,12 +32,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What the mapping must know of where engines run.
 
     `packages` are those of nixl, lmcache and kvbm that are installed. `lmcache_server` is HOST:PORT
-    of the LMCache server, "" where none is known.
+    of the LMCache server, "" where none is known. `vllm` is the installed version.
     """
 
     on_cpu: bool = False
     packages: frozenset[str] = frozenset(NAMES)
     lmcache_server: str = ""
+    vllm: str = "unknown"
 
 
 class Transfer(msgspec.Struct, frozen=True):
@@ -48,8 +50,11 @@ class Transfer(msgspec.Struct, frozen=True):
 
 def this_machine() -> Machine:
     """Found without importing any of it."""
-    installed = frozenset(name for name in NAMES if find_spec(name) is not None)
-    return Machine(on_cpu=cpu_build(), packages=installed)
+    packages = frozenset(name for name in NAMES if find_spec(name) is not None)
+    vllm = installed()
+    return Machine(
+        on_cpu=cpu_build(), packages=packages, vllm="unknown" if vllm is None else vllm.version
+    )
 
 
 def wanted(engine: Engine) -> list[str]:

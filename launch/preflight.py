@@ -6,19 +6,22 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from launch.kv_events import Plan, plan
-from launch.topology import API_KEYS_ENV, Engine, Gateway, Topology
-from launch.vllm_rules import cpu_build, refusals
+from launch import nixl
+from launch.kv_events import plan
+from launch.rules.case import Case, Rule, Said, Table
+from launch.topology import API_KEYS_ENV
+from launch.vllm_rules import refusals
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REMOTE = re.compile(r"(s3|gs|az|https?|hf)://")
 LISTED = 6
 """Ports that a finding names."""
 _ON = ("1", "on", "yes", "true")
+_FILES = ("api_key_file", "ssl_certfile", "ssl_keyfile", "chat_template")
 
 
 def api_keys(given: list[str], environ: Mapping[str, str]) -> list[str]:
@@ -27,87 +30,175 @@ def api_keys(given: list[str], environ: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(key for key in [*given, *(line.strip() for line in lines)] if key))
 
 
-def check(topology: Topology, vllm_version: Callable[[], str]) -> list[str]:
-    """Every finding, one sentence each. `vllm_version` is asked only for `vllm` engines."""
-    findings = [
-        *_check_gateway(topology.gateway),
-        *_check_health(topology),
-        *_check_kv_events(plan(topology)),
-    ]
-    for engine in topology.engines:
-        findings += (
-            _check_vllm(engine, vllm_version) if engine.backend == "vllm" else _check_sim(engine)
+def gateway_port(case: Case) -> Iterator[Said]:
+    gateway = case.topology.gateway
+    yield from _listening("gateway", gateway.host, gateway.port, "127.0.0.1 or 0.0.0.0")
+
+
+def health_port(case: Case) -> Iterator[Said]:
+    health = case.topology.health
+    if health.port is None:
+        return
+    if health.port == case.topology.gateway.port:
+        yield Said("health.port", health.port, "it is the gateway's", "choose another")
+        return
+    yield from _listening("health", health.host, health.port, "127.0.0.1")
+
+
+def _listening(section: str, host: str, port: int, others: str) -> Iterator[Said]:
+    match _obstacle(host, port):
+        case "in use":
+            yield Said(f"{section}.port", port, f"it is in use on {host}", "choose another")
+        case "reserved":
+            yield Said(f"{section}.port", port, "it is reserved for root", "choose one from 1024")
+        case "no address":
+            says = "it is no address of this machine"
+            yield Said(f"{section}.host", host, says, f"try {others}")
+
+
+def kv_event_plan(case: Case) -> Iterator[Said]:
+    yield from (Said("", None, sentence) for sentence in plan(case.topology).findings)
+
+
+def kv_event_ports(case: Case) -> Iterator[Said]:
+    events, settings = plan(case.topology), case.topology.kv_events
+    if events.findings:
+        return
+    taken: dict[str, list[int]] = {}
+    for host, port in (place for reader in events.readers for place in reader.ports):
+        match _obstacle(host, port):
+            case "in use":
+                taken.setdefault(host, []).append(port)
+            case "reserved":
+                says = f"port {port} is reserved for root"
+                yield Said("kv_events.port", settings.port, says, "choose one from 1024")
+                return
+            case "no address":
+                says = "it is no address of this machine"
+                yield Said("kv_events.host", settings.host, says, "try 127.0.0.1")
+                return
+    for host, ports in taken.items():
+        yield Said(
+            "kv_events.port",
+            settings.port,
+            f"{_in_use(ports)} on {host}",
+            "choose another range of ports, or switch KV events off",
         )
-    return list(dict.fromkeys(findings))
 
 
-def _check_gateway(gateway: Gateway) -> Iterator[str]:
-    yield from _check_port(gateway.host, gateway.port)
-    for name in ("api_key_file", "ssl_certfile", "ssl_keyfile", "chat_template"):
-        path = getattr(gateway, name)
+def side_channels(case: Case) -> Iterator[Said]:
+    """Ports that vLLM binds itself, late."""
+    events = plan(case.topology)
+    side = nixl.plan(
+        case.topology, case.machine, case.environ, events, nixl.this_machines_addresses
+    )
+    taken: list[int] = []
+    for channel in side.channels.values():
+        for port in channel.ports:
+            match _obstacle(channel.host, port):
+                case "in use":
+                    taken.append(port)
+                case "no address":
+                    says = "it is no address of this machine"
+                    yield Said(f"environment.{nixl.HOST}", channel.host, says, "try 127.0.0.1")
+                    return
+                case _:
+                    continue
+    if taken:
+        first = case.environ.get(nixl.PORT, str(nixl.FIRST_PORT))
+        yield Said(
+            f"environment.{nixl.PORT}",
+            first,
+            f"{_in_use(taken)}, which NIXL's side channels need",
+            "set it to the first of a free range",
+        )
+
+
+def _in_use(ports: list[int]) -> str:
+    some = ", ".join(map(str, ports[:LISTED])) + (", …" if len(ports) > LISTED else "")
+    return f"ports {some} are in use" if len(ports) > 1 else f"port {some} is in use"
+
+
+def files(case: Case) -> Iterator[Said]:
+    for name in _FILES:
+        path = getattr(case.topology.gateway, name)
         if path is None:
             continue
         try:
             content = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            yield f"{_flag(name)} {path} cannot be read: {reason}"
+            yield Said(f"gateway.{name}", path, f"it cannot be read: {reason}")
             continue
         if not content.strip():
-            yield f"{_flag(name)} {path} is empty" + (
-                ": write one key a line" if name == "api_key_file" else ""
-            )
-    yield from _check_certificate(gateway)
+            mend = "write one key a line" if name == "api_key_file" else "name another"
+            yield Said(f"gateway.{name}", path, "it is empty", mend)
 
 
-def _check_health(topology: Topology) -> Iterator[str]:
-    health = topology.health
-    if health.port is None:
+def certificate(case: Case) -> Iterator[Said]:
+    gateway = case.topology.gateway
+    chain, key = gateway.ssl_certfile, gateway.ssl_keyfile
+    if chain is None or key is None:
+        for name, path in (("ssl_certfile", chain), ("ssl_keyfile", key)):
+            if path is not None:
+                says = "a certificate and its private key belong together"
+                mend = "give ssl_certfile and ssl_keyfile, or none"
+                yield Said(f"gateway.{name}", path, says, mend)
         return
-    if health.port == topology.gateway.port:
-        yield f"--health-port {health.port} is the gateway's: choose another"
+    if not all(map(os.path.isfile, (chain, key))):
         return
-    match _obstacle(health.host, health.port):
-        case "in use":
-            yield f"port {health.port} on {health.host} is in use: choose another --health-port"
-        case "reserved":
-            yield f"port {health.port} is reserved for root: choose --health-port from 1024"
-        case "no address":
-            yield f"--health-host {health.host} is no address of this machine: try 127.0.0.1"
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        says = f"with the key {key} it is no usable pair: {reason}"
+        yield Said("gateway.ssl_certfile", chain, says, "give a certificate (PEM) and its own key")
 
 
-def _check_kv_events(kv_events: Plan) -> Iterator[str]:
-    yield from kv_events.findings
-    if kv_events.findings:
-        return
-    taken: dict[str, list[str]] = {}
-    for host, port in (place for reader in kv_events.readers for place in reader.ports):
-        match _obstacle(host, port):
-            case "in use":
-                taken.setdefault(host, []).append(str(port))
-            case "reserved":
-                yield f"port {port} is reserved for root: choose --kv-event-port from 1024"
-                return
-            case "no address":
-                yield f"--kv-event-host {host} is no address of this machine: try 127.0.0.1"
-                return
-    for host, ports in taken.items():
-        some = ", ".join(ports[:LISTED]) + (", …" if len(ports) > LISTED else "")
-        many = "ports" if len(ports) > 1 else "port"
-        yield (
-            f"{many} {some} on {host}, for KV events, {'are' if len(ports) > 1 else 'is'} in use: "
-            "choose others with --kv-event-port, or --no-kv-events"
-        )
+def releases(case: Case) -> Iterator[Said]:
+    from actors.engine.vllm.compat import check_version
+    from actors.engine.vllm.options import InvalidOption
+
+    for table in case.vllm_tables():
+        allowed = bool(table.get("allow_untested_vllm"))
+        try:
+            check_version(case.machine.vllm, allow_untested=allowed)
+        except InvalidOption as error:
+            yield Said("", None, str(error))
 
 
-def _check_port(host: str, port: int) -> Iterator[str]:
-    match _obstacle(host, port):
-        case "in use":
-            yield f"port {port} on {host} is in use: choose another with --port"
-        case "reserved":
-            yield f"port {port} is reserved for root: choose one from 1024 with --port"
-        case "no address":
-            yield f"--host {host} is no address of this machine: try 127.0.0.1 or 0.0.0.0"
+def refused_by_vllm(case: Case) -> Iterator[Said]:
+    machine = case.machine
+    for table in case.vllm_tables():
+        engine = table.engine
+        for sentence in refusals(
+            engine.model,
+            engine.args,
+            machine.vllm,
+            on_cpu=lambda: machine.on_cpu,
+            environ=case.environ,
+        ):
+            yield Said("", None, sentence)
+
+
+def models(case: Case) -> Iterator[Said]:
+    for table in case.tables():
+        check = _vllm_model if table.engine.backend == "vllm" else _sim_model
+        yield from check(table, case.environ)
+
+
+def simulators(case: Case) -> Iterator[Said]:
+    from actors.engine.sim.options import InvalidOptionError, parse
+
+    for table in case.tables():
+        if table.engine.backend != "sim":
+            continue
+        try:
+            parse({"model": table.engine.model, **table.engine.args})
+        except InvalidOptionError as error:
+            yield Said("", None, _as_flag(str(error)))
 
 
 def _obstacle(host: str, port: int) -> Literal["in use", "reserved", "no address"] | None:
@@ -130,81 +221,69 @@ def _obstacle(host: str, port: int) -> Literal["in use", "reserved", "no address
     return None
 
 
-def _check_certificate(gateway: Gateway) -> Iterator[str]:
-    certificate, key = gateway.ssl_certfile, gateway.ssl_keyfile
-    if (certificate is None) != (key is None):
-        yield "--ssl-certfile and --ssl-keyfile belong together: give both or none"
-    if certificate is None or key is None or not all(map(os.path.isfile, (certificate, key))):
-        return
-    import ssl
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except (ssl.SSLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        yield f"--ssl-certfile {certificate} and --ssl-keyfile {key} are no usable pair: {reason}"
-
-
-def _check_vllm(engine: Engine, vllm_version: Callable[[], str]) -> Iterator[str]:
-    from actors.engine.vllm.compat import check_version
-    from actors.engine.vllm.options import InvalidOption
-
-    try:
-        check_version(vllm_version(), allow_untested=bool(engine.args.get("allow_untested_vllm")))
-    except InvalidOption as error:
-        yield str(error)
-    yield from _check_model(engine.model)
-    yield from refusals(engine.model, engine.args, vllm_version(), on_cpu=cpu_build)
-
-
-def _check_model(model: str) -> Iterator[str]:
+def _vllm_model(table: Table, environ: Mapping[str, str]) -> Iterator[Said]:
     """A directory with a model, a name on the hub, or an address that vLLM loads from."""
+    model = table.engine.model
     path = Path(model).expanduser()
     if path.is_dir():
         wanted = ("config.json", "params.json")
         if not any((path / name).is_file() for name in wanted) and not any(path.glob("*.gguf")):
-            yield f"model {model}: the directory holds no model (no config.json)"
+            yield _model(table, "the directory holds no model", "it needs a config.json")
     elif path.exists() or _REMOTE.match(model):
         return
     elif model.startswith(("/", ".", "~")) or not _HUB_NAME.fullmatch(model):
-        yield f"model {model}: there is no such directory"
-    elif os.environ.get("HF_HUB_OFFLINE", "").lower() in _ON and not _cached(model):
-        yield (
-            f"model {model}: there is no such directory, and with HF_HUB_OFFLINE set it cannot be "
-            "fetched from the model hub (it is not in the cache)"
+        yield _model(table, "there is no such directory", "name one, or a model on the hub")
+    elif environ.get("HF_HUB_OFFLINE", "").lower() in _ON and not _cached(model, environ):
+        yield _model(
+            table,
+            "there is no such directory, and with HF_HUB_OFFLINE set it cannot be fetched from the "
+            "model hub (it is not in the cache)",
+            "name a directory, or unset HF_HUB_OFFLINE",
         )
 
 
-def _cached(model: str) -> bool:
+def _cached(model: str, environ: Mapping[str, str]) -> bool:
     """Whether the model hub's cache has it."""
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    home = environ.get("HF_HOME") or Path.home() / ".cache/huggingface"
+    cache = Path(environ.get("HF_HUB_CACHE") or Path(home) / "hub")
     return any((cache / f"models--{model.replace('/', '--')}" / "snapshots").glob("*"))
 
 
-def _check_sim(engine: Engine) -> Iterator[str]:
-    from actors.engine.sim.options import InvalidOptionError, parse
-
-    path = Path(engine.model).expanduser()
+def _sim_model(table: Table, environ: Mapping[str, str]) -> Iterator[Said]:  # noqa: ARG001
+    model = table.engine.model
+    path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "tokenizer.json").is_file():
-            yield f"model {engine.model}: the directory holds no tokenizer.json"
-    elif path.exists() or engine.model.startswith(("/", "./", "../", "~")):
-        yield (
-            f"model {engine.model}: there is no such directory; the simulator takes one with a "
-            "tokenizer.json, or any plain name"
+            mend = "name another, or any plain name"
+            yield _model(table, "the directory holds no tokenizer.json", mend)
+    elif path.exists() or model.startswith(("/", "./", "../", "~")):
+        yield _model(
+            table,
+            "there is no such directory",
+            "the simulator takes one with a tokenizer.json, or any plain name",
         )
-    try:
-        parse({"model": engine.model, **engine.args})
-    except InvalidOptionError as error:
-        yield _as_flag(str(error))
+
+
+def _model(table: Table, says: str, mend: str) -> Said:
+    return Said(table.path("model"), table.engine.model, says, mend)
 
 
 def _as_flag(sentence: str) -> str:
     """The simulator names its options as in a file; they are flags here."""
     field, space, rest = sentence.partition(" ")
-    return _flag(field) + space + rest
+    return f"--{field.replace('_', '-')}{space}{rest}"
 
 
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
+RULES = [
+    Rule("gateway-port", gateway_port),
+    Rule("gateway-file", files),
+    Rule("gateway-certificate", certificate),
+    Rule("health-port", health_port),
+    Rule("kv-events", kv_event_plan),
+    Rule("kv-event-ports", kv_event_ports),
+    Rule("nixl-ports", side_channels),
+    Rule("vllm-release", releases),
+    Rule("model", models),
+    Rule("vllm-refuses", refused_by_vllm),
+    Rule("sim-refuses", simulators),
+]

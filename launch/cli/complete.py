@@ -27,6 +27,10 @@ _CHOICES = {
 }
 _FLAGS = {
     "up": {"--name": "name of the topology"},
+    "check": {
+        "--json": "the findings, for programs",
+        "--deep": "have vLLM check its part too",
+    },
     "ps": {"--json": "everything, for programs"},
     "logs": {"--follow": "go on", "--since": "only newer", "--level": "only this and above"},
     "why": {"--json": "everything, for programs"},

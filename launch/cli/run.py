@@ -9,9 +9,9 @@ import time
 import msgspec
 
 from launch.build import Built
+from launch.check import check, errors
 from launch.cli.console import USAGE, Failure, complain
-from launch.kv_events import plan
-from launch.preflight import api_keys, check
+from launch.preflight import api_keys
 from launch.rundir import RunDirError, check_free
 from launch.topology import API_KEYS_ENV, Topology
 
@@ -25,10 +25,11 @@ def serve_topology(built: Built, given_keys: list[str]) -> int:
     # Until the supervisor takes signals in hand, SIGTERM ends the command as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     topology, tokens = _without_tokens(built.topology)
-    if findings := [*_obstacles(topology.name, tokens), *check(topology, _vllm_version)]:
-        raise Failure(*findings, code=USAGE)
-    for note in [*built.notes, *plan(topology).notes]:
-        complain(f"callboard: {note}")
+    findings = [*built.notes, *check(topology, os.environ)]
+    if wrong := [*_obstacles(topology.name, tokens), *map(str, errors(findings))]:
+        raise Failure(*wrong, code=USAGE)
+    for finding in findings:
+        complain(f"callboard: {finding}")
     # From here on what is imported is heavy, and needed.
     from launch.cli.foreground import run_in_foreground
 
@@ -48,13 +49,6 @@ def _obstacles(name: str, tokens: set[str]) -> list[str]:
     if len(tokens) > 1:
         findings.append("engines have different hf_token values: one topology takes one")
     return findings
-
-
-def _vllm_version() -> str:
-    from launch.flags.cache import installed
-
-    found = installed()
-    return found.version if found is not None else "unknown"
 
 
 def _without_tokens(topology: Topology) -> tuple[Topology, set[str]]:

@@ -79,6 +79,14 @@ def run(words: list[str]) -> int:
 def read(file: Path, tables: Tables, *, name: str | None = None) -> Built:
     """The topology in `file`. Raises `Failure` with every finding."""
     try:
+        return load(file, tables, name=name)
+    except InvalidTopology as error:
+        raise Failure(*map(str, error.findings), code=USAGE) from None
+
+
+def load(file: Path, tables: Tables, *, name: str | None = None) -> Built:
+    """As `read`, but what is wrong with the topology is raised as `InvalidTopology`."""
+    try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise Failure(f"{file} cannot be read: {error.strerror}", code=USAGE) from None
@@ -94,8 +102,6 @@ def read(file: Path, tables: Tables, *, name: str | None = None) -> Built:
     try:
         layers = [Layer("file", raw, place), environment_layer(os.environ)]
         return build(layers, tables.of)
-    except InvalidTopology as error:
-        raise Failure(*map(str, error.findings), code=USAGE) from None
     except VllmMissing as error:
         raise Failure(str(error), code=USAGE) from None
 

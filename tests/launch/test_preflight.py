@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from launch.preflight import api_keys, check
+from launch import nixl, preflight
+from launch.connectors import Machine
+from launch.preflight import api_keys
+from launch.rules.case import Case, shown
 from launch.topology import Engine, Gateway, KvEvents, Topology
 from tests.launch.cli.running import kv_event_port
 
@@ -30,7 +34,12 @@ def checked(
         kv_events=KvEvents(enabled=False),
         engines=[engine or Engine(model="demo", backend="sim")],
     )
-    return check(topology, lambda: version)
+    return said(topology, version)
+
+
+def said(topology: Topology, version: str = "0.32.0") -> list[str]:
+    case = Case(topology, environ=os.environ, machine=Machine(vllm=version))
+    return [str(finding) for rule in preflight.RULES for finding in rule.check(case)]
 
 
 def test_nothing_to_say(port) -> None:
@@ -45,7 +54,7 @@ def test_a_port_in_use(count) -> None:
         other.listen()
         taken = other.getsockname()[1]
         assert checked(taken, count=count) == [
-            f"port {taken} on 127.0.0.1 is in use: choose another with --port"
+            f"gateway.port = {taken}: it is in use on 127.0.0.1; choose another"
         ]
 
 
@@ -56,37 +65,40 @@ def test_ports_of_kv_events_in_use(port) -> None:
         kv_events=KvEvents(port=base),
         engines=[Engine(model="demo", backend="sim", count=2)],
     )
-    assert check(topology, lambda: "0.32.0") == []
+    assert said(topology) == []
     with (
         socket.create_server(("127.0.0.1", base + 1)),
         socket.create_server(("127.0.0.1", base + 2000)),
     ):
-        (finding,) = check(topology, lambda: "0.32.0")
+        (finding,) = said(topology)
         assert finding == (
-            f"ports {base + 2000}, {base + 1} on 127.0.0.1, for KV events, are in use: choose "
-            "others with --kv-event-port, or --no-kv-events"
+            f"kv_events.port = {base}: ports {base + 2000}, {base + 1} are in use on 127.0.0.1; "
+            "choose another range of ports, or switch KV events off"
         )
         off = structs.replace(topology, kv_events=KvEvents(port=base, enabled=False))
-        assert check(off, lambda: "0.32.0") == []
+        assert said(off) == []
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_kv_events_at_an_address_of_somebody_else(port, host) -> None:
-    (finding,) = check(
+    (finding,) = said(
         Topology(
             gateway=Gateway(port=port),
             kv_events=KvEvents(host=host, port=int(kv_event_port())),
             engines=[Engine(model="demo", backend="sim")],
-        ),
-        lambda: "0.32.0",
+        )
     )
-    assert finding == f"--kv-event-host {host} is no address of this machine: try 127.0.0.1"
+    assert finding == (
+        f"kv_events.host = '{host}': it is no address of this machine; try 127.0.0.1"
+    )
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_of_somebody_else(port, host) -> None:
     (finding,) = checked(port, host=host)
-    assert finding.startswith(f"--host {host} is no address of this machine")
+    assert finding == (
+        f"gateway.host = '{host}': it is no address of this machine; try 127.0.0.1 or 0.0.0.0"
+    )
 
 
 def test_files_that_cannot_be_used(port, tmp_path) -> None:
@@ -98,10 +110,16 @@ def test_files_that_cannot_be_used(port, tmp_path) -> None:
         chat_template=str(tmp_path / "none"),
         ssl_certfile=str(tmp_path),
     ) == [
-        f"--api-key-file {empty} is empty: write one key a line",
-        f"--ssl-certfile {tmp_path} cannot be read: Is a directory",
-        f"--chat-template {tmp_path / 'none'} cannot be read: No such file or directory",
-        "--ssl-certfile and --ssl-keyfile belong together: give both or none",
+        f"gateway.api_key_file = {shown(str(empty))}: it is empty; write one key a line",
+        f"gateway.ssl_certfile = {shown(str(tmp_path))}: it cannot be read: Is a directory",
+        (
+            f"gateway.chat_template = {shown(str(tmp_path / 'none'))}: it cannot be read: "
+            "No such file or directory"
+        ),
+        (
+            f"gateway.ssl_certfile = {shown(str(tmp_path))}: a certificate and its private key "
+            "belong together; give ssl_certfile and ssl_keyfile, or none"
+        ),
     ]
 
 
@@ -109,7 +127,7 @@ def test_a_certificate_that_is_none(port, tmp_path) -> None:
     file = tmp_path / "cert"
     file.write_text("no certificate")
     (finding,) = checked(port, ssl_certfile=str(file), ssl_keyfile=str(file))
-    assert "are no usable pair" in finding
+    assert "no usable pair" in finding
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
@@ -138,12 +156,17 @@ def test_untested_releases(port, tmp_path, version) -> None:
 
 @pytest.mark.parametrize("model", ["/no/such", "./none", "a/b/c", "a b"])
 def test_models_that_cannot_be(port, model) -> None:
-    assert checked(port, Engine(model=model)) == [f"model {model}: there is no such directory"]
+    assert checked(port, Engine(model=model)) == [
+        f"engine[0].model = '{model}': there is no such directory; name one, or a model on the hub"
+    ]
 
 
 def test_a_directory_without_a_model(port, tmp_path) -> None:
     assert checked(port, Engine(model=str(tmp_path))) == [
-        f"model {tmp_path}: the directory holds no model (no config.json)"
+        (
+            f"engine[0].model = {shown(str(tmp_path))}: the directory holds no model; it needs a "
+            "config.json"
+        )
     ]
     (tmp_path / "x.gguf").touch()
     assert checked(port, Engine(model=str(tmp_path))) == []
@@ -157,7 +180,7 @@ def test_names_on_the_hub(port, tmp_path, monkeypatch) -> None:
     assert checked(port, engine) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (finding,) = checked(port, engine)
-    assert finding.startswith("model org/name: ")
+    assert finding.startswith("engine[0].model = 'org/name': ")
     assert "HF_HUB_OFFLINE" in finding
     (tmp_path / "hub/models--org--name/snapshots/abc").mkdir(parents=True)
     assert checked(port, engine) == []
@@ -169,7 +192,10 @@ def test_addresses_are_left_to_vllm(port) -> None:
 
 def test_the_simulators_model_and_options(port, tmp_path) -> None:
     (finding,) = checked(port, Engine(model=str(tmp_path), backend="sim"))
-    assert finding == f"model {tmp_path}: the directory holds no tokenizer.json"
+    assert finding == (
+        f"engine[0].model = {shown(str(tmp_path))}: the directory holds no tokenizer.json; name "
+        "another, or any plain name"
+    )
     (finding,) = checked(port, Engine(model="./none", backend="sim"))
     assert "there is no such directory" in finding
     small = Engine(model="m", backend="sim", args={"num_gpu_blocks_override": 2})
@@ -177,10 +203,22 @@ def test_the_simulators_model_and_options(port, tmp_path) -> None:
     assert finding.startswith("--max-model-len 8192 needs 512 KV blocks")
 
 
-def test_one_finding_for_equal_engines(port) -> None:
-    engine = Engine(model="/no/such")
-    topology = Topology(gateway=Gateway(port=port), engines=[engine, engine])
-    assert len(check(topology, lambda: "0.32.0")) == 1
+def test_side_channels_in_use(port) -> None:
+    engine = Engine(model="org/name", connector=["nixl"], count=2)
+    topology = Topology(
+        gateway=Gateway(port=port), kv_events=KvEvents(enabled=False), engines=[engine]
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        case = Case(topology, environ={nixl.PORT: str(taken)})
+        (finding,) = [str(finding) for finding in NIXL_PORTS.check(case)]
+    assert finding == (
+        f"{nixl.PORT}={taken}: port {taken} is in use, which NIXL's side channels need; set it to "
+        "the first of a free range"
+    )
+
+
+NIXL_PORTS = next(rule for rule in preflight.RULES if rule.name == "nixl-ports")
 
 
 def test_keys_from_flags_and_environment() -> None:

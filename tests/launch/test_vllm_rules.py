@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from launch import vllm_rules
-from launch.preflight import check
+from launch.check import check
+from launch.connectors import Machine
 from launch.topology import Engine, Gateway, Topology
 from launch.vllm_rules import refusals
 from tests.launch.refused import CONFIG, LATER, REFUSED, TAKEN
@@ -85,8 +86,8 @@ def test_attention_that_is_not_plain_may_take_other_blocks(tmp_path) -> None:
     assert said(model(tmp_path), {"block_size": 16}, vllm="0.31.0") == []
 
 
-def test_it_is_said_before_the_start(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("launch.preflight.cpu_build", lambda: True)
+def test_it_is_said_before_the_start(tmp_path) -> None:
     engine = Engine(model=model(tmp_path), args={"enable_sleep_mode": True})
-    findings = check(Topology(gateway=Gateway(port=1), engines=[engine]), lambda: "0.32.0")
-    assert REFUSED[0][1] in findings
+    machine = Machine(on_cpu=True, vllm="0.32.0")
+    findings = check(Topology(gateway=Gateway(port=1), engines=[engine]), {}, machine)
+    assert REFUSED[0][1] in [str(finding) for finding in findings]

@@ -242,7 +242,10 @@ def test_with_vllm_a_bad_flag_costs_no_start(run_directory, tmp_path) -> None:
     done = callboard("serve", "/no/model", "--max-num-seqs", "3", "--port", free_port(), **more)
     assert (done.returncode, done.stderr) == (
         2,
-        "callboard: model /no/model: there is no such directory\n",
+        (
+            "callboard: MODEL /no/model: there is no such directory; name one, or a model on the "
+            "hub\n"
+        ),
     )
     done = callboard("serve", "--help=dtype", **more)
     assert (done.returncode, "choices: auto, float16, float32" in done.stdout) == (0, True)
