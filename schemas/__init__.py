@@ -4,6 +4,7 @@
 """
 
 from schemas import (
+    agreement,
     config,
     directory,
     generate,
@@ -20,6 +21,7 @@ from schemas import (
 from schemas.message import PROTOCOL, Message, Record, tag_of
 
 CONVERSATIONS = (
+    agreement,
     config,
     directory,
     generate,

@@ -1,0 +1,30 @@
+"""Conversation *agreement*: what the actors of a topology say against each other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.message import Message, Record
+
+
+class AskAgreement(Message, frozen=True):
+    """Ask to ConfigActor. Answered by `Agreement`."""
+
+
+class Disagreement(Record, frozen=True):
+    """`rule` is its stable name. With an `error` a gateway that has not opened yet does not."""
+
+    severity: Literal["error", "warning"]
+    rule: str
+    actors: list[str]
+    says: str
+    mend: str
+
+
+class Agreement(Message, frozen=True):
+    """Answer, and published on topic `agreement` by ConfigActor once a second.
+
+    At a change of the directory also before the change itself.
+    """
+
+    problems: list[Disagreement]
