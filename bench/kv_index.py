@@ -50,11 +50,13 @@ VERDICTS = {"goal": "goal", "own": "Callboard", "peer": "Dynamo", "ratio": "rati
 METHOD = """\
 Blocks (stored or removed) and look-ups (of 64 blocks) per second, the best of {tries} tries a \
 turn. decoded: events whose token hashes are known, into the index; RadixTree's only way in from \
-Python is JSON, one event each, made beforehand; Callboard takes a batch, keeps each engine's \
-hashes in a dict, and makes the sequence hashes. wire: the same from vLLM's msgpack batches, \
-Callboard with the table of its KvEventActor, which also counts copies, Dynamo with its own hash \
-function and JSON between. actors: wire with all that KvEventActor and router do beside: the order \
-of batches, messages and their encoding, without the socket. bus: the router's share of that, \
+Python is JSON, one event each, made beforehand; Callboard puts each event, its hashes and tokens \
+packed beforehand, into the table of a KvEventActor, which makes the sequence hashes, and a batch \
+of these into the index; without the extension into a dict of each engine's hashes. wire: the \
+same from vLLM's msgpack batches, Callboard with the table of its KvEventActor, which also counts \
+copies, Dynamo with its own hash function and JSON between. actors: wire with all that \
+KvEventActor and router do beside: the order of batches, messages and their encoding, without the \
+socket. bus: the router's share of that, \
 KvChanged messages into the index. mixed: \
 10,000 events/s and 2,000 look-ups/s on one thread; a look-up's time runs from when it was due, \
 and beside it that of the call alone, and the first again by a clock of which only the index's \

@@ -6,13 +6,17 @@
 #define FIRST_BITS 10
 #define MAX_BITS 30
 
-/* `copies` is 0 in a free one; then `parent` is the next free one. `root`: it has no parent. */
+/* `copies` is 0 in a free one; then `parent` is the next free one. `root`: it has no parent. `seed`:
+   of its token hash and its children's. `beside`: what Python wants to be told of it again, or NULL;
+   it consists of plain things, so that to let it go runs no code. */
 typedef struct {
-    uint64_t hash, parent, name;
+    uint64_t hash, parent, name, seed;
+    PyObject *beside;
     uint32_t copies, root;
 } Block;
 
-/* How many blocks have this name. `change`: its place among the changes of this batch, plus 1. */
+/* How many blocks have this name. `change`: its place among the changes of this batch, plus 1; or
+   of one before, if blocks have it: then another stands there. */
 typedef struct {
     uint64_t name;
     uint32_t blocks, change;
@@ -28,6 +32,7 @@ typedef struct {
     uint32_t event, blocks, number;
 } Further;
 
+/* `passed`: blocks of other groups that events have named since the last outcome. */
 typedef struct {
     PyObject_HEAD
     Block *blocks;
@@ -42,7 +47,7 @@ typedef struct {
     Batch batch;
     Change *changes;
     Further *further;
-    size_t scratch, changed, furthers;
+    size_t scratch, changed, furthers, passed;
 } Table;
 
 /* ---- open addressing ------------------------------------------------------------------------ */
@@ -186,21 +191,23 @@ static int reserve_blocks(Table *table, size_t count)
     return 0;
 }
 
-/* For a batch that names so many blocks. */
+/* For events that name so many blocks. */
 static int reserve(Table *table, size_t stored, size_t all)
 {
     if (table->held + stored > (size_t)1 << (MAX_BITS - 1))
         return -1;
-    if (all > table->scratch) {
-        Change *changes = PyMem_Realloc(table->changes, all * sizeof *changes);
+    size_t before = table->changed > table->furthers ? table->changed : table->furthers;
+    if (before + all > table->scratch) {
+        size_t scratch = 2 * (before + all);
+        Change *changes = PyMem_Realloc(table->changes, scratch * sizeof *changes);
         if (changes == NULL)
             return -1;
         table->changes = changes;
-        Further *further = PyMem_Realloc(table->further, all * sizeof *further);
+        Further *further = PyMem_Realloc(table->further, scratch * sizeof *further);
         if (further == NULL)
             return -1;
         table->further = further;
-        table->scratch = all;
+        table->scratch = scratch;
     }
     if (stored == 0)
         return 0;

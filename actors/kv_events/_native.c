@@ -6,143 +6,16 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "_blocks.h"
+#include "_events.h"
 
-#define AHEAD 8 /* hashes */
-
-/* ---- events --------------------------------------------------------------------------------- */
-
-static void change(Table *table, Name *name, uint32_t stored)
-{
-    if (name->change == 0) {
-        table->changes[table->changed] = (Change){name->name, stored};
-        name->change = (uint32_t)++table->changed;
-    }
-    table->changes[name->change - 1].stored = stored;
-}
-
-static void add_block(Table *table, Block made, const uint32_t *tokens)
-{
-    size_t number = table->free != SIZE_MAX ? table->free : table->used++;
-    if (number == table->free)
-        table->free = (size_t)table->blocks[number].parent;
-    table->blocks[number] = made;
-    memcpy(table->tokens + number * table->size, tokens, table->size * sizeof *tokens);
-    table->cells[cell_of(table, made.hash)] = mark_of(made.hash) | (number + 1);
-    table->held++;
-    Name *name = name_of(table, made.name);
-    if (!in_use(name)) {
-        name->name = made.name;
-        table->named++;
-    }
-    if (name->blocks++ == 0)
-        change(table, name, 1);
-}
-
-static void drop_block(Table *table, Block *block)
-{
-    Name *name = name_of(table, block->name);
-    if (--name->blocks == 0)
-        change(table, name, 0);
-    erase_cell(table, cell_of(table, block->hash));
-    block->copies = 0;
-    block->parent = table->free; /* SIZE_MAX ends the list */
-    table->free = (size_t)(block - table->blocks);
-    table->held--;
-}
-
-/* Hashes of an event, with an eye on those that come next: their cells are far apart in memory. */
-typedef struct {
-    Reader now, ahead;
-    uint32_t left;
-} Hashes;
-
-static void look_ahead(const Table *table, Hashes *hashes)
-{
-    uint64_t hash = 0;
-    if (hashes->left == 0 || table->cells == NULL)
-        return;
-    hashes->left--;
-    read_unsigned(&hashes->ahead, &hash);
-    __builtin_prefetch(&table->cells[home(hash, table->cell_bits)]);
-}
-
-static Hashes hashes_of(const Table *table, const Event *event)
-{
-    Hashes hashes = {event->hashes, event->hashes, event->blocks};
-    for (int i = 0; i < AHEAD; i++)
-        look_ahead(table, &hashes);
-    return hashes;
-}
-
-static uint64_t next_hash(const Table *table, Hashes *hashes)
-{
-    uint64_t hash = 0;
-    look_ahead(table, hashes);
-    read_unsigned(&hashes->now, &hash);
-    return hash;
-}
-
-/* False if its parent is not known: then it has changed nothing. */
-static int store(Table *table, const Event *event, uint32_t number, uint32_t *tokens)
-{
-    Hashes hashes = hashes_of(table, event);
-    Reader ids = event->tokens;
-    uint64_t parent = event->parent, name = 0;
-    int root = event->root;
-    for (uint32_t i = 0; i < event->blocks; i++) {
-        uint64_t hash = next_hash(table, &hashes);
-        for (size_t t = 0; t < table->size; t++) {
-            uint64_t id = 0;
-            read_unsigned(&ids, &id);
-            tokens[t] = (uint32_t)id;
-        }
-        Block *block = find(table, hash);
-        if (block) {
-            block->copies++;
-            name = block->name;
-            table->further[table->furthers++] = (Further){number, event->blocks, i};
-        } else {
-            uint64_t own = xxh3((const uint8_t *)tokens, table->size * sizeof *tokens, SEED);
-            if (i == 0 && !root) {
-                Block *before = find(table, parent);
-                if (before == NULL)
-                    return 0;
-                name = before->name;
-            }
-            name = root ? own : sequence_hash(name, own);
-            add_block(table, (Block){hash, root ? 0 : parent, name, 1, (uint32_t)root}, tokens);
-        }
-        parent = hash;
-        root = 0;
-    }
-    return 1;
-}
-
-static void take_away(Table *table, const Event *event, uint32_t number)
-{
-    Hashes hashes = hashes_of(table, event);
-    for (uint32_t i = 0; i < event->blocks; i++) {
-        Block *block = find(table, next_hash(table, &hashes));
-        if (block == NULL)
-            continue; /* nobody is known to hold it: let the reader know too */
-        if (--block->copies == 0) {
-            block->copies = 1;
-            drop_block(table, block);
-        } else
-            table->further[table->furthers++] = (Further){number, event->blocks, i};
-    }
-}
+/* ---- what has changed ----------------------------------------------------------------------- */
 
 /* Packed names that were stored, or removed. */
-static PyObject *changed_names(const Table *table, uint32_t stored)
+static PyObject *changed_names(const Table *table, uint32_t stored, size_t count)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < table->changed; i++)
-        count += table->changes[i].stored == stored;
     PyObject *packed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(8 * count));
     char *at = packed ? PyBytes_AsString(packed) : NULL;
-    for (size_t i = 0; at && i < table->changed; i++)
+    for (size_t i = 0; count && at && i < table->changed; i++)
         if (table->changes[i].stored == stored) {
             memcpy(at, &table->changes[i].name, 8);
             at += 8;
@@ -150,70 +23,221 @@ static PyObject *changed_names(const Table *table, uint32_t stored)
     return packed;
 }
 
-static PyObject *outcome(Table *table, uint32_t done)
+/* (removed, stored, further, passed): all since the last outcome. */
+static PyObject *outcome(Table *table)
 {
-    PyObject *removed = changed_names(table, 0), *stored = changed_names(table, 1);
+    size_t count = 0, passed = table->passed;
+    for (size_t i = 0; i < table->changed; i++)
+        if (table->changes[i].stored)
+            count++;
+        else {
+            Name *name = name_of(table, table->changes[i].name);
+            if (in_use(name))
+                erase_name(table, name);
+        }
+    PyObject *removed = changed_names(table, 0, table->changed - count);
+    PyObject *stored = changed_names(table, 1, count);
     PyObject *further = PyBytes_FromStringAndSize(
         (const char *)table->further, (Py_ssize_t)(table->furthers * sizeof *table->further));
-    for (size_t i = 0; i < table->changed; i++) {
-        Name *name = name_of(table, table->changes[i].name);
-        name->change = 0;
-        if (name->blocks == 0)
-            erase_name(table, name);
-    }
-    table->changed = table->furthers = 0;
-    PyObject *result = NULL;
+    table->changed = table->furthers = table->passed = 0;
     if (removed && stored && further)
-        result = Py_BuildValue("(nIOOO)", (Py_ssize_t)table->batch.count, done, removed, stored,
-                               further);
+        return Py_BuildValue("(NNNn)", removed, stored, further, (Py_ssize_t)passed);
     Py_XDECREF(removed);
     Py_XDECREF(stored);
     Py_XDECREF(further);
-    return result;
+    return NULL;
 }
 
-/* ---- methods -------------------------------------------------------------------------------- */
+/* ---- batches as they came ------------------------------------------------------------------- */
 
+/* Looks ahead at the blocks that an event begins with. */
+static void glance(const Table *table, size_t number)
+{
+    const Batch *batch = &table->batch;
+    if (number >= batch->count || table->cells == NULL)
+        return;
+    const Event *event = &batch->events[number];
+    if (event->blocks)
+        __builtin_prefetch(
+            &table->cells[home(batch->hashes[event->hashes], table->cell_bits)]);
+    if (event->stored && !event->root)
+        __builtin_prefetch(&table->cells[home(event->parent, table->cell_bits)]);
+}
+
+/* Returns how many events of the batch were taken in: less than all at an unknown parent. */
+static uint32_t take_in(Table *table)
+{
+    const Batch *batch = &table->batch;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        const Event *event = &batch->events[i];
+        const uint8_t *hashes = (const uint8_t *)(batch->hashes + event->hashes);
+        glance(table, i + 2);
+        if (event->passed)
+            table->passed += event->blocks;
+        else if (!event->stored)
+            take_away(table, hashes, event->blocks, i);
+        else {
+            Stored stored = {.hashes = hashes, .parent = event->parent, .seed = SEED,
+                             .tokens = (const uint8_t *)(batch->tokens + event->tokens),
+                             .number = i, .blocks = event->blocks, .root = event->root};
+            if (store(table, &stored) < event->blocks) {
+                table->shelf.other_count = event->others;
+                return i;
+            }
+        }
+    }
+    return (uint32_t)batch->count;
+}
+
+/* apply(payload): (events, of these taken in, outcome); None, and nothing has changed, if it is
+   FOREIGN. */
 static PyObject *apply(PyObject *self, PyObject *payload)
 {
     Table *table = (Table *)self;
     Py_buffer buffer;
     if (PyObject_GetBuffer(payload, &buffer, PyBUF_SIMPLE) < 0)
         return NULL;
-    PyObject *result = NULL;
-    uint32_t *tokens = NULL, done = 0;
     Batch *batch = &table->batch;
     Shelf shelf = table->shelf;
     size_t size = table->size;
     Reader reader = {buffer.buf, (const uint8_t *)buffer.buf + buffer.len};
     int read = read_batch(&reader, batch, &shelf, &size);
-    if (read == FOREIGN) {
-        result = Py_NewRef(Py_None);
-        goto end;
-    }
-    tokens = PyMem_Malloc((size + 1) * sizeof *tokens);
-    if (read == NO_MEMORY || tokens == NULL)
-        goto no_memory;
+    PyBuffer_Release(&buffer);
+    if (read == FOREIGN)
+        Py_RETURN_NONE;
+    if (read == NO_MEMORY)
+        return PyErr_NoMemory();
     table->size = size;
     if (reserve(table, batch->stored, batch->stored + batch->removed) < 0)
-        goto no_memory;
+        return PyErr_NoMemory();
     table->shelf = shelf;
-    for (; done < batch->count; done++) {
-        const Event *event = &batch->events[done];
-        if (!event->stored)
-            take_away(table, event, done);
-        else if (!store(table, event, done, tokens))
-            break;
-    }
-    result = outcome(table, done);
-    goto end;
-no_memory:
-    PyErr_NoMemory();
-end:
-    PyMem_Free(tokens);
-    PyBuffer_Release(&buffer);
-    return result;
+    uint32_t done = take_in(table);
+    trim(batch);
+    return Py_BuildValue("(nIN)", (Py_ssize_t)batch->count, done, outcome(table));
 }
+
+/* ---- events that Python has read ------------------------------------------------------------ */
+
+/* begin(block_size, on the GPU, group or -1, kind): the shelf of an event; False if it is not that
+   of the table, or cannot be. */
+static PyObject *begin(PyObject *self, PyObject *args)
+{
+    Table *table = (Table *)self;
+    Py_ssize_t size;
+    int medium;
+    long long group;
+    const char *kind;
+    if (!PyArg_ParseTuple(args, "npLz", &size, &medium, &group, &kind))
+        return NULL;
+    Shelf shelf = table->shelf;
+    if (!shelf.known) {
+        for (shelf.kind = 0; shelf.kind < KINDS; shelf.kind++)
+            if (kind == NULL || (kinds[shelf.kind] && strcmp(kind, kinds[shelf.kind]) == 0))
+                break;
+        shelf.known = 1;
+        shelf.medium = (uint32_t)medium;
+        shelf.group = group < 0 ? NO_GROUP : (uint64_t)group;
+    }
+    if (size < (Py_ssize_t)MIN_SIZE || size > MAX_SIZE || group > MAX_GROUP || shelf.kind == KINDS
+        || (table->size && (size_t)size != table->size) || shelf.medium != (uint32_t)medium
+        || shelf.group != (group < 0 ? NO_GROUP : (uint64_t)group))
+        Py_RETURN_FALSE;
+    table->size = (size_t)size;
+    table->shelf = shelf;
+    Py_RETURN_TRUE;
+}
+
+/* store(number, start, parent or None, hashes, token hashes, tokens, seed, besides or None): the
+   blocks of event `number` from `start` on, all packed. Returns which it came to: the first whose
+   parent is not known, or has another seed. */
+static PyObject *store_known(PyObject *self, PyObject *const *args, Py_ssize_t given)
+{
+    Table *table = (Table *)self;
+    char *hashes, *own, *tokens;
+    Py_ssize_t hash_bytes, own_bytes, token_bytes;
+    if (given != 8)
+        return PyErr_Format(PyExc_TypeError, "takes 8 arguments, not %zd", given);
+    if (PyBytes_AsStringAndSize(args[3], &hashes, &hash_bytes) < 0
+        || PyBytes_AsStringAndSize(args[4], &own, &own_bytes) < 0
+        || PyBytes_AsStringAndSize(args[5], &tokens, &token_bytes) < 0)
+        return NULL;
+    size_t blocks = (size_t)hash_bytes / 8;
+    PyObject *besides = Py_IsNone(args[7]) ? NULL : args[7];
+    if (table->size == 0 || blocks > UINT32_MAX || (size_t)hash_bytes != 8 * blocks
+        || own_bytes != hash_bytes || (size_t)token_bytes != 4 * table->size * blocks
+        || (besides && (!PyList_Check(besides) || (size_t)PyList_Size(besides) != blocks)))
+        return PyErr_Format(PyExc_ValueError, "of %zu blocks not all is there", blocks);
+    Stored event = {.hashes = (const uint8_t *)hashes, .own = (const uint8_t *)own,
+                    .tokens = (const uint8_t *)tokens, .blocks = (uint32_t)blocks,
+                    .root = Py_IsNone(args[2]), .besides = besides};
+    event.number = (uint32_t)PyLong_AsUnsignedLong(args[0]);
+    event.start = (uint32_t)PyLong_AsUnsignedLong(args[1]);
+    event.parent = event.root ? 0 : PyLong_AsUnsignedLongLong(args[2]);
+    event.seed = PyLong_AsUnsignedLongLong(args[6]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (reserve(table, blocks, blocks) < 0)
+        return PyErr_NoMemory();
+    return PyLong_FromUnsignedLong(store(table, &event));
+}
+
+/* remove(number, hashes): the blocks that event `number` removes, packed. */
+static PyObject *remove_known(PyObject *self, PyObject *const *args, Py_ssize_t given)
+{
+    Table *table = (Table *)self;
+    char *hashes;
+    Py_ssize_t bytes;
+    if (given != 2)
+        return PyErr_Format(PyExc_TypeError, "takes 2 arguments, not %zd", given);
+    if (PyBytes_AsStringAndSize(args[1], &hashes, &bytes) < 0)
+        return NULL;
+    size_t blocks = (size_t)bytes / 8;
+    if (blocks > UINT32_MAX || (size_t)bytes != 8 * blocks)
+        return PyErr_Format(PyExc_ValueError, "%zd bytes are no whole number of hashes", bytes);
+    uint32_t number = (uint32_t)PyLong_AsUnsignedLong(args[0]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (reserve(table, 0, blocks) < 0)
+        return PyErr_NoMemory();
+    take_away(table, (const uint8_t *)hashes, (uint32_t)blocks, number);
+    Py_RETURN_NONE;
+}
+
+/* pass_over(group or -1, blocks): they make no prefix, and nor does the group. */
+static PyObject *pass_over(PyObject *self, PyObject *args)
+{
+    Table *table = (Table *)self;
+    Shelf *shelf = &table->shelf;
+    long long group;
+    Py_ssize_t blocks;
+    if (!PyArg_ParseTuple(args, "Ln", &group, &blocks))
+        return NULL;
+    if (group >= 0 && !is_other(shelf, (uint64_t)group)) {
+        if (shelf->other_count == OTHER_GROUPS)
+            return PyErr_Format(PyExc_ValueError, "more than %d groups", OTHER_GROUPS);
+        shelf->others[shelf->other_count++] = (uint64_t)group;
+    }
+    table->passed += (size_t)blocks;
+    Py_RETURN_NONE;
+}
+
+/* The outcome of what was stored and removed so. */
+static PyObject *take_changes(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return outcome((Table *)self);
+}
+
+/* seed(hash): that of the children of a block; None if it is not known. */
+static PyObject *seed(PyObject *self, PyObject *given)
+{
+    unsigned long long hash = PyLong_AsUnsignedLongLong(given);
+    if (hash == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    const Block *block = find((Table *)self, hash);
+    return block ? PyLong_FromUnsignedLongLong(block->seed) : Py_NewRef(Py_None);
+}
+
+/* ---- what others ask ------------------------------------------------------------------------ */
 
 static PyObject *dump(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -225,11 +249,12 @@ static PyObject *dump(PyObject *self, PyObject *Py_UNUSED(ignored))
             continue;
         PyObject *parent =
             block->root ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(block->parent);
-        PyObject *row = parent ? Py_BuildValue("(KNy#KI)", block->hash, parent,
-                                               (const char *)(table->tokens + i * table->size),
-                                               (Py_ssize_t)(4 * table->size), block->name,
-                                               block->copies)
-                               : NULL;
+        PyObject *row =
+            parent ? Py_BuildValue("(KNy#KKIO)", block->hash, parent,
+                                   (const char *)(table->tokens + i * table->size),
+                                   (Py_ssize_t)(4 * table->size), block->name, block->seed,
+                                   block->copies, block->beside ? block->beside : Py_None)
+                   : NULL;
         if (row == NULL || PyList_Append(result, row) < 0)
             Py_CLEAR(result);
         Py_XDECREF(row);
@@ -281,6 +306,9 @@ static void free_table(PyObject *self)
 {
     Table *table = (Table *)self;
     PyTypeObject *type = Py_TYPE(self);
+    for (size_t i = 0; i < table->used; i++)
+        if (table->blocks[i].copies)
+            Py_XDECREF(table->blocks[i].beside);
     PyMem_Free(table->blocks);
     PyMem_Free(table->tokens);
     PyMem_Free(table->cells);
@@ -288,6 +316,8 @@ static void free_table(PyObject *self)
     PyMem_Free(table->changes);
     PyMem_Free(table->further);
     PyMem_Free(table->batch.events);
+    PyMem_Free(table->batch.hashes);
+    PyMem_Free(table->batch.tokens);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }
@@ -307,17 +337,39 @@ static PyObject *shelf(PyObject *self, void *Py_UNUSED(closure))
     return Py_BuildValue("(zNz)", shelf->medium ? "GPU" : NULL, group, kinds[shelf->kind]);
 }
 
+/* Groups that make no prefix, in the order in which they were seen. */
+static PyObject *other_groups(PyObject *self, void *Py_UNUSED(closure))
+{
+    const Shelf *shelf = &((Table *)self)->shelf;
+    PyObject *groups = PyList_New(0);
+    for (uint32_t i = 0; groups && i < shelf->other_count; i++) {
+        PyObject *group = PyLong_FromUnsignedLongLong(shelf->others[i]);
+        if (group == NULL || PyList_Append(groups, group) < 0)
+            Py_CLEAR(groups);
+        Py_XDECREF(group);
+    }
+    return groups;
+}
+
 #define NUMBER(name, field) {name, number, NULL, NULL, (void *)offsetof(Table, field)}
 static PyGetSetDef numbers[] = {
     NUMBER("blocks", held),
     NUMBER("named", named),
     NUMBER("block_size", size),
     {"shelf", shelf, NULL, NULL, NULL},
+    {"other_groups", other_groups, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+#define FAST(name, function) {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     {"apply", apply, METH_O, NULL},
+    {"begin", begin, METH_VARARGS, NULL},
+    FAST("store", store_known),
+    FAST("remove", remove_known),
+    {"pass_over", pass_over, METH_VARARGS, NULL},
+    {"take_changes", take_changes, METH_NOARGS, NULL},
+    {"seed", seed, METH_O, NULL},
     {"dump", dump, METH_NOARGS, NULL},
     {"names", packed_names, METH_NOARGS, NULL},
     {"has", has, METH_O, NULL},

@@ -1,8 +1,9 @@
 """The table as KvEventCore uses it: in C while that can be, else in Python. Pure.
 
-Most ranks only ever have one shelf: one source, the GPU, one group, integers for hashes, and no
-adapters, salts or images. As long as that is so, all is in the extension, which also reads the
-batches. At the first that is not so the state moves to `Table`, until all is cleared.
+Most ranks only ever have one shelf: one source, the GPU, one group that makes prefixes, integers
+for hashes. As long as that is so, all blocks are in the extension. It also reads the batches, but
+for those with adapters, salts, images or in older forms: these are read and hashed here. At the
+first that is not so the state moves to `Table`, until all is cleared.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from actors.kv_events.known import Beside, prepare, put
 from actors.kv_events.table import Applied, Block, Gone, Key, Shelf, State, Table, others
 from actors.kv_events.wire import MAX_PAYLOAD, Event, Keep, decode
-from schemas.block_hash import SEED, pack, unpack
+from schemas.block_hash import pack, unpack
 from schemas.kv import TIERS, KvChange, Tier
 from schemas.kv_events import BlockHash
 
@@ -28,6 +30,11 @@ else:
 MAX_SIZE = 4096
 """Tokens of a block that the extension takes."""
 _further = struct.Struct("=III").iter_unpack  # number of the event, its blocks, number of the block
+
+Outcome = tuple[bytes, bytes, bytes, int]
+"""Names removed and stored, packed; further copies; how many blocks make no prefix."""
+Row = tuple[int, int | None, bytes, int, int, int, Beside | None]
+"""A block: its hash, parent, tokens, name, seed, copies, and what is beside."""
 
 
 class QuickTable(Table):
@@ -54,29 +61,28 @@ class QuickTable(Table):
         quick = self._quick
         if quick is None or self._owner not in ("", source) or len(payload) > MAX_PAYLOAD:
             return None
-        outcome = quick.apply(payload)
-        if outcome is None:
+        taken = quick.apply(payload)
+        if taken is None:
             return None
-        count, done, removed, stored, further = outcome
-        state = self.state
-        state.events += done
-        self._owner = source
-        if not state.measured and quick.block_size:
-            state.block_size, state.measured = quick.block_size, True
-        keeps = self._keeps(further) if further else []
+        count, done, outcome = taken
+        applied = self._applied(source, quick, outcome, done)
         if done < count:
-            return self._hand_over(source, payload, done, keeps, removed, stored)
-        changes = []
-        if removed:
-            changes.append(KvChange("removed", "device", removed))
-        if stored:
-            changes.append(KvChange("stored", "device", stored))
-        return Applied(keeps, changes, count)
+            return self._hand_over(source, decode(payload)[done:], applied)
+        return applied
 
     def apply(self, source: str, events: Sequence[Event]) -> Applied:
-        if events:
+        quick = self._quick
+        if quick is None or not events:
+            return super().apply(source, events)
+        made = prepare(quick, events) if self._owner in ("", source) else None
+        if made is None:
             self.settle()
-        return super().apply(source, events)
+            return super().apply(source, events)
+        done = 0
+        while done < len(events) and put(quick, done, events[done], made[done]):
+            done += 1
+        applied = self._applied(source, quick, quick.take_changes(), done)
+        return applied if done == len(events) else self._hand_over(source, events[done:], applied)
 
     def clear(self, source: str) -> list[Gone]:
         gone = []
@@ -86,7 +92,10 @@ class QuickTable(Table):
             self._delta = {"device": dict.fromkeys(unpack(quick.names()), False)}
             self._quick = None
         gone += super().clear(source)
-        if self._quick is None or not self._quick.blocks:
+        quick = self._quick
+        if quick is None or not quick.blocks:
+            if quick is not None and quick.other_groups and self._owner != source:
+                return gone  # these are known all the same
             self._begin()
         return gone
 
@@ -102,12 +111,15 @@ class QuickTable(Table):
     def settle(self) -> None:
         """From now on all is in Python."""
         quick, self._quick = self._quick, None
+        if quick is not None and quick.other_groups:
+            self.state.outside[self._owner] = quick.other_groups
         if quick is None or not quick.blocks:
             return
         copies = self._own_shelf(quick).copies.setdefault(self._owner, {})
         names = self.state.names["device"]
-        for block_hash, parent, tokens, name, count in quick.dump():
-            self.blocks[block_hash] = _plain(parent, tokens, name)
+        for row in quick.dump():
+            block_hash, _, _, name, _, count, _ = row
+            self.blocks[block_hash] = _block(row)
             copies[block_hash] = count
             names[name] = names.get(name, 0) + 1
 
@@ -118,9 +130,7 @@ class QuickTable(Table):
         quick = self._quick
         if quick is None or not quick.blocks:
             return self.held(), dict(self.blocks)
-        blocks: dict[BlockHash, Block] = {
-            row[0]: _plain(row[1], row[2], row[3]) for row in quick.dump()
-        }
+        blocks: dict[BlockHash, Block] = {row[0]: _block(row) for row in quick.dump()}
         return [(self._own_shelf(quick), list(blocks))], blocks
 
     def others_hold(self, source: str) -> bool:
@@ -170,6 +180,22 @@ class QuickTable(Table):
         shelf = self._shelves.get(key)
         return self._put_up(key, Shelf(key, "device", {}, kind)) if shelf is None else shelf
 
+    def _applied(self, source: str, quick: NativeShelf, outcome: Outcome, count: int) -> Applied:
+        """What the extension did with events of a batch."""
+        removed, stored, further, passed = outcome
+        state = self.state
+        state.events += count
+        state.unindexed += passed
+        self._owner = source
+        if not state.measured and quick.block_size:
+            state.block_size, state.measured = quick.block_size, True
+        changes = []
+        if removed:
+            changes.append(KvChange("removed", "device", removed))
+        if stored:
+            changes.append(KvChange("stored", "device", stored))
+        return Applied(self._keeps(further), changes, count)
+
     def _keeps(self, further: bytes) -> list[Keep]:
         rows = list(_further(further))
         self.state.duplicates += len(rows)
@@ -178,23 +204,19 @@ class QuickTable(Table):
             for (number, blocks), group in groupby(rows, itemgetter(0, 1))
         ]
 
-    def _hand_over(
-        self,
-        source: str,
-        payload: bytes,
-        done: int,
-        keeps: list[Keep],
-        removed: bytes,
-        stored: bytes,
-    ) -> Applied:
-        """The events from number `done` on are not for the extension: a parent is not known."""
+    def _hand_over(self, source: str, events: Sequence[Event], before: Applied) -> Applied:
+        """These, the last of a batch, are not for the extension: a parent is not known."""
         self.settle()
-        delta = dict.fromkeys(unpack(removed), False)
-        self._delta = {"device": delta | dict.fromkeys(unpack(stored), True)}
-        rest = super().apply(source, decode(payload)[done:])
-        keeps += [Keep(keep.event + done, keep.ranges) for keep in rest.keeps]
-        return Applied(keeps, rest.changes, done + rest.count)
+        delta: dict[int, bool] = {}
+        for change in before.changes:
+            delta |= dict.fromkeys(unpack(change.blocks), change.kind == "stored")
+        self._delta = {"device": delta}
+        rest = super().apply(source, events)
+        keeps = [Keep(keep.event + before.count, keep.ranges) for keep in rest.keeps]
+        return Applied(before.keeps + keeps, rest.changes, before.count + rest.count)
 
 
-def _plain(parent: int | None, tokens: bytes, name: int) -> Block:
-    return Block(parent, tokens, name, SEED, None, None, None, 1)
+def _block(row: Row) -> Block:
+    _, parent, tokens, name, seed, _, beside = row
+    lora_id, lora_name, extra = beside or (None, None, None)
+    return Block(parent, tokens, name, seed, lora_id, lora_name, extra, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ from actors.router.index.index import FASTEST, Index
 from actors.router.index.pure import PureTable
 from actors.router.index.table import Found, Table
 from bench.indexes import measure
-from bench.indexes.work import HOLDERS, PART, WORKERS, Batch, Change, Prompt, restored
-from schemas.block_hash import pack, sequence_hashes
+from bench.indexes.work import BLOCK, HOLDERS, PART, WORKERS, Batch, Change, Prompt, restored
+from schemas.block_hash import SEED, pack, sequence_hashes
 from schemas.kv import KvChange, KvChanged, KvSnapshotPart
 
 encode = msgspec.msgpack.encode
@@ -39,17 +40,23 @@ class Callboard:
     def begin(self) -> None:
         self.index = Index(table=self.table)
         self.slots = [self.index.open(f"engine/{n}", 1, 0) for n in range(WORKERS)]
-        # Of each worker, by the engine's hash: all that decoded events need. Beside it the table
-        # that a KvEventActor has, for what comes from the wire.
+        # Of each worker what decoded events go into: what a KvEventActor has in C, or a dict of
+        # names by the engine's hash. Beside it the table that is for what comes from the wire.
         self.names: list[dict[int, int]] = [{} for _ in range(WORKERS)]
+        self.shelves = [self.native(BLOCK) for _ in range(WORKERS)] if self.native else []
         self.blocks = [QuickTable(self.native) for _ in range(WORKERS)]
         self.cores = [KvEventCore(f"engine/{n}", 0, 1, {"engine": False}) for n in range(WORKERS)]
         for core in self.cores:
             core.table = QuickTable(self.native)
 
     def prepare(self, way: str, batches: Sequence[Batch]) -> tuple[Callable[[Any], object], Any]:
-        if way == "decoded":
+        if way == "decoded" and self.native is None:
             return self._decoded, [(batch.worker, batch.changes) for batch in batches]
+        if way == "decoded":
+            return self._known, [
+                (batch.worker, [_packed(number, c) for number, c in enumerate(batch.changes)])
+                for batch in batches
+            ]
         if way == "wire":
             return self._wire, [(batch.worker, batch.wire) for batch in batches]
         if way == "actors":
@@ -77,6 +84,19 @@ class Callboard:
             )
             for worker, some in restored(blocks, PART)
         ]
+
+    def _known(self, item: tuple[int, list[tuple[bool, Any]]]) -> None:
+        """One batch, as a KvEventActor puts in events whose tokens Python has hashed."""
+        worker, events = item
+        shelf, slot = self.shelves[worker], self.slots[worker]
+        for is_stored, event in events:
+            if is_stored:
+                shelf.store(*event)
+            else:
+                shelf.remove(*event)
+        removed, stored, _, _ = shelf.take_changes()
+        self.index.removed(slot, "device", removed)
+        self.index.stored(slot, "device", stored)
 
     def _decoded(self, item: tuple[int, list[Change]]) -> None:
         """One batch. Events of a kind that follow each other go into the index together."""
@@ -140,6 +160,15 @@ class Callboard:
         assert part.incarnation < HOLDERS  # here it says which worker
         for change in part.changes:
             self.index.stored(self.slots[part.incarnation], change.tier, change.blocks)
+
+
+def _packed(number: int, change: Change) -> tuple[bool, Any]:
+    """An event of a batch, as `NativeShelf` takes it."""
+    hashes = pack(change.engine)
+    if not change.stored:
+        return False, (number, hashes)
+    tokens = array("I", change.tokens).tobytes()
+    return True, (number, 0, change.parent, hashes, pack(change.blocks), tokens, SEED, None)
 
 
 if __name__ == "__main__":

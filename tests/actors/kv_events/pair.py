@@ -69,7 +69,7 @@ def outcome(table: QuickTable, source: str, payload: bytes) -> object:
             return "unreadable"
         if any(isinstance(event, Cleared) for event in events):
             gone = [(part.shelf.key, sorted(part.blocks, key=repr)) for part in table.clear(source)]
-            return gone, changes(table.take_changes())
+            return sorted(gone, key=repr), changes(table.take_changes())
         applied = table.apply(source, events)
     keeps = [(keep.event, list(keep.ranges)) for keep in applied.keeps]
     return applied.count, keeps, changes(applied.changes)
@@ -108,9 +108,28 @@ class Maker:
 
     def event(self) -> dict[str, Any]:
         made = self.stored() if self.draw.random() < 0.6 else self.removed()
+        if self.draw.random() < 0.1:
+            made |= self.draw.choice(self.beside(len(made["block_hashes"])))
         if self.draw.random() < 0.02:
             made |= self.draw.choice(self.odd())
         return made
+
+    def beside(self, count: int) -> list[dict[str, Any]]:
+        """What a block depends on beside its tokens, and groups that make no prefix."""
+        adapter = self.draw.choice(("a", "b"))
+        image = [f"image-{self.draw.randrange(3)}", 0]
+        rest: list[Any] = [None] * (count - 1)
+        return [
+            {"lora_name": adapter, "lora_id": 1},
+            {"lora_name": adapter, "extra_keys": [[adapter]] * count},
+            {"lora_name": adapter, "extra_keys": [[adapter, "salt"], *rest]},
+            {"extra_keys": [[self.draw.choice(("salt", "pepper"))], *rest]},
+            {"extra_keys": [*rest, [image, ["f" * 64, 2]]]},
+            {"group_idx": 1, "kv_cache_spec_kind": "sliding_window"},
+            {"group_idx": 2, "kv_cache_spec_kind": "mamba", "block_size": 7 * SIZE},
+            {"group_idx": self.draw.choice((1, 2))},
+            {"locality": "REMOTE"},
+        ]
 
     def stored(self) -> dict[str, Any]:
         draw = self.draw

@@ -68,9 +68,8 @@ def test_plain_batches_stay_native():
 @pytest.mark.parametrize(
     "foreign",
     [
-        stored([7], lora_name="adapter"),
-        stored([7], extra_keys=[["salt"]]),
         stored([7], medium="CPU"),
+        stored([7], extra_keys=[[b"a prompt's embedding"]]),
         stored([7], 4711),  # a parent of which nothing is known
         {"type": "BlockRemoved", "block_hashes": [1], "medium": "CPU"},
     ],
@@ -82,6 +81,60 @@ def test_what_is_not_plain_moves_all_to_python_until_a_clear(foreign):
     pair.compare()
     assert pair.take(batch({"type": "AllBlocksCleared"})) == "native"
     assert pair.take(batch(stored([5]))) == "native"
+    pair.settle()
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "odd",
+    [
+        stored([7, 8], lora_name="adapter", lora_id=3),
+        stored([7, 8], 1, lora_name="adapter"),
+        stored([7, 8], extra_keys=[["salt"], None]),
+        stored([7, 8], extra_keys=[["adapter", ["image", 3], "salt"], None], lora_name="adapter"),
+        stored([7, 8], extra_keys=[None, [["image", 0], ["a" * 64, 5]]]),
+        stored([1, 7, 2, 8], extra_keys=[["salt"], None, None, None]),  # of several seeds
+        stored([7, 8], new={"a": 1}),
+    ],
+)
+def test_adapters_salts_and_images_stay_native_with_their_children(odd):
+    pair = Pair(NATIVE)
+    assert pair.take(batch(stored([1, 2]), stored([2]))) == "native"
+    assert pair.take(batch(stored([3], 2), odd, stored([4], 3), removed([2]))) == "native"
+    assert pair.take(batch(stored([9, 10], 7), stored([11], 8))) == "native"
+    pair.compare()
+    assert pair.take(batch(odd, removed([7, 8, 9]))) == "native"
+    assert pair.take(batch(stored([12], 10), removed([7, 8, 1, 10]))) == "native"
+    pair.settle()
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "passed",
+    [
+        stored([1, 7], group_idx=1, kv_cache_spec_kind="sliding_window"),
+        stored([1], group_idx=1, kv_cache_spec_kind="mamba", kv_cache_spec_sliding_window=8),
+        stored([1, 7], group_idx=1, kv_cache_spec_kind="mamba", new=[1]),
+        stored([1], group_idx=1, kv_cache_spec_kind="mamba", locality="REMOTE"),
+    ],
+)
+def test_groups_that_make_no_prefix_pass_natively(passed):
+    pair = Pair(NATIVE)
+    assert pair.take(batch(passed, stored([1, 2], group_idx=0), passed)) == "native"
+    assert pair.take(batch(passed, stored([3], 2, group_idx=0))) == "native"
+    if passed.get("locality") != "REMOTE":
+        assert pair.take(batch(removed([1, 7]) | {"group_idx": 1})) == "native"
+    assert pair.take(batch(removed([1]) | {"group_idx": 0})) == "native"
+    assert pair.quick.state.unindexed > 2
+    pair.settle()
+
+
+@needs_native
+def test_older_forms_stay_native():
+    pair = Pair(NATIVE)
+    first = ["BlockStored", [1, -2], None, list(range(2 * SIZE)), SIZE]
+    assert pair.take(encode([0.5, [first, ["BlockRemoved", [-2]]]])) == "native"
+    assert pair.take(encode([0.5, [["BlockStored", [3], 1, [1] * SIZE, SIZE, 7]]])) == "native"
     pair.settle()
 
 
