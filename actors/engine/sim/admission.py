@@ -30,6 +30,10 @@ def check(request: Generate, options: SimOptions, vocabulary: Vocabulary) -> int
             f"rank {request.rank} does not exist: this engine has ranks 0 to "
             f"{options.data_parallel_size - 1}"
         )
+    if (request.transfer or {}).get("do_remote_decode") and options.role != "prefill":
+        raise InvalidRequest(
+            f"transfer: this engine keeps no KV blocks for others, its role is {options.role}"
+        )
     _check_sampling(request.sampling, vocabulary.size)
     most = request.sampling.max_tokens
     limit = context if most is None else min(context, len(prompt) + most)

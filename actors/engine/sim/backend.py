@@ -9,10 +9,11 @@ from typing import Any
 
 from actors.engine.backend import Sink
 from actors.engine.kv_publisher import INCARNATION
-from actors.engine.progress import ProgressWriter, make_writer
+from actors.engine.progress import ENGINE, ProgressWriter, make_writer
 from actors.engine.sim import vocabulary
 from actors.engine.sim.admission import MAX_LOGPROBS, check
 from actors.engine.sim.answers import Answers
+from actors.engine.sim.channel import Keeper, Readers, Reports
 from actors.engine.sim.kv_events import RankEvents, make_events
 from actors.engine.sim.options import SimOptions, parse
 from actors.engine.sim.rank import Rank
@@ -48,6 +49,9 @@ class SimBackend:
         self._due: dict[Rank, float] = {}
         self._wake = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
+        self._keeper: Keeper
+        self._readers: Readers
+        self._reports: Reports
 
     async def start(self, sink: Sink) -> ModelCard:
         """Raises `InvalidOptionError` or `UnusableModelError` with one clear sentence."""
@@ -69,6 +73,7 @@ class SimBackend:
             if record := make_writer(number, self._incarnation):
                 self._records[number] = record
         self._sink = sink
+        await self._open_channel()
         for rank in self._ranks:
             sink.load(rank.load())
         self._driver = asyncio.create_task(self._drive(), name="sim")
@@ -84,7 +89,9 @@ class SimBackend:
             max_num_seqs=options.max_num_seqs,
             max_batched_tokens=options.max_num_batched_tokens,
             ranks=options.data_parallel_size,
-            role="aggregated",
+            role=options.role,
+            connector="sim" if options.role != "aggregated" else "",
+            kv_lease=options.sim_kv_lease if options.role == "prefill" else 0.0,
             tokenizer=words.tokenizer,
             vocab_size=words.size,
             eos_token_ids=words.eos_token_ids,
@@ -103,6 +110,9 @@ class SimBackend:
         else:
             rank = min(self._ranks, key=lambda rank: len(rank.requests))
         block_size = self._options.block_size
+        transfer = request.transfer or {}
+        if transfer.get("do_remote_prefill"):
+            self._readers.expect(key, transfer)
         rank.add(SimRequest(key, stream, request, answer, block_size=block_size, limit=limit))
         self._rank_of[key] = rank
         if rank not in self._due:
@@ -113,24 +123,69 @@ class SimBackend:
         by_rank: dict[Rank, list[int]] = {}
         for key in keys:
             if rank := self._rank_of.pop(key, None):
+                self._readers.forget(key)
                 by_rank.setdefault(rank, []).append(key)
         for rank, own in by_rank.items():
             rank.abort(own)
             if not rank.requests:
                 self._sink.load(rank.load())
+        self._wake.set()  # what it held may let others begin
 
     def unread(self, request_id: str, transfer: dict[str, Any]) -> None:
-        """As Backend.unread: nothing is kept for other engines."""
+        """As Backend.unread."""
+        self._keeper.unread(transfer)
 
     async def stop(self) -> None:
         """Requests in flight get nothing more."""
         if self._driver is not None:
             self._driver.cancel()
             await asyncio.wait([self._driver])
+            self._reports.close()
+            await self._readers.close()
+            await self._keeper.close()
         # Threads, since they send what is queued.
         closing = [asyncio.to_thread(events.close) for events in self._events.values()]
         closing += [asyncio.to_thread(record.close) for record in self._records.values()]
         await asyncio.gather(*closing)
+
+    async def _open_channel(self) -> None:
+        """What is kept for other engines, and read from them."""
+        options, lease = self._options, self._options.sim_kv_lease
+        engine = f"{os.environ.get(ENGINE, 'sim')}#{self._incarnation}"
+        second = options.sim_kv_bandwidth / options.sim_kv_token_bytes
+        self._keeper = Keeper(engine, lease, self._release)
+        self._readers = Readers(
+            lease,
+            lambda tokens: tokens / second * options.sim_speed,
+            self._arrived,
+            self._lost,
+        )
+        tell = self._sink.transfer
+        self._reports = Reports(self._keeper, self._readers, options.sim_kv_token_bytes, tell)
+        if options.role == "prefill":
+            channel = await self._keeper.start()
+            for rank in self._ranks:
+                rank.channel = channel
+
+    def _release(self, key: int) -> None:
+        rank = self._rank_of.pop(key)
+        rank.release(key)
+        self._sink.load(rank.load())
+        self._reports.changed()
+        self._wake.set()
+
+    def _arrived(self, key: int) -> None:
+        self._rank_of[key].arrived(key)
+        self._reports.changed()
+        self._wake.set()
+
+    def _lost(self, key: int, text: str) -> None:
+        rank = self._rank_of.pop(key)
+        rank.abort([key])
+        self._sink.lost(key, text)
+        self._sink.load(rank.load())
+        self._reports.changed()
+        self._wake.set()
 
     def _ended(self, driver: asyncio.Task[None]) -> None:
         if not driver.cancelled() and (error := driver.exception()):
@@ -145,7 +200,12 @@ class SimBackend:
             self._wake.clear()
             now = clock()
             for rank in self._ranks:
-                if rank not in due and (work := rank.begin()) is not None:
+                if rank in due:
+                    continue
+                work = rank.begin()
+                for key, tokens in rank.take_reads():
+                    self._readers.begin(key, tokens)
+                if work is not None:
                     start = ended.get(rank, now)
                     self._step_began(rank, work)
                     due[rank] = max(start, now - _LATE) + self._timing.seconds(work) * speed
@@ -172,17 +232,20 @@ class SimBackend:
     def _step_began(self, rank: Rank, work: Work) -> None:
         if record := self._records.get(rank.rank):
             tokens = work.prefill_tokens + work.decodes
-            record.step_began(tokens, unfinished=len(rank.requests))
+            record.step_began(tokens, unfinished=rank.unfinished)
 
     def _finish_step(self, rank: Rank) -> None:
         result = rank.end()
         if record := self._records.get(rank.rank):
-            record.step_ended(unfinished=len(rank.requests))
+            record.step_ended(unfinished=rank.unfinished)
         if result.events:
             self._events[rank.rank].publish(result.events)
         if result.deltas:
             for key, delta in result.deltas:
-                if delta.finish_reason is not None:
+                if delta.transfer is not None:
+                    self._keeper.keep(key)
+                    self._reports.changed()
+                elif delta.finish_reason is not None:
                     del self._rank_of[key]
             self._sink.step(result.deltas)
         self._sink.load(rank.load())

@@ -73,6 +73,13 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         KvEventsConfig | None,
         Meta(description="What publishes KV events, and where: vLLM's fields, as JSON."),
     ] = None
+    role: Annotated[
+        Literal["aggregated", "prefill", "decode"],
+        Meta(
+            description="prefill = computes prompts for other engines; decode = gets KV blocks of "
+            "them; aggregated = neither."
+        ),
+    ] = "aggregated"
     seed: Annotated[int, Meta(description="Seed of requests that bring none.")] = 0
     sim_seed: Annotated[
         int, Meta(description="Which simulated model it is: another seed, other answers.")
@@ -95,6 +102,17 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             description="Length at which answers end by themselves; 0 = only max_tokens ends them."
         ),
     ] = 0
+
+    sim_kv_lease: Annotated[
+        float,
+        Meta(gt=0, description="Seconds for which KV blocks are kept that no engine has read."),
+    ] = 9.0
+    sim_kv_bandwidth: Annotated[
+        float, Meta(gt=0, description="Bytes a second at which KV blocks come from other engines.")
+    ] = 25e9
+    sim_kv_token_bytes: Annotated[
+        Positive, Meta(description="Bytes of KV per token: 131072 = Llama 3.1 8B in bfloat16.")
+    ] = 131072
 
     @property
     def names(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.engine.sim.blocks import BlockPool, BlockStored
 from actors.engine.sim.options import SimOptions
-from actors.engine.sim.request import SimRequest
+from actors.engine.sim.request import SimRequest, Status
 
 
 class Paging:
@@ -36,6 +36,34 @@ class Paging:
         False, and nothing is done, unless all that is known of the request finds room, so that
         its prefill cannot get stuck half-way; and the watermark besides, unless it runs `alone`.
         """
+        if not self._take_prefix(request, prefix, alone=alone):
+            return False
+        self.held_tokens += request.capacity
+        grown = self.grow(request, tokens)
+        assert grown
+        return True
+
+    def reserve(self, request: SimRequest, prefix: list[int], *, alone: bool) -> bool:
+        """As `admit`, for blocks that are read from another engine: see `arrived`."""
+        if not self._take_prefix(request, prefix, alone=alone):
+            return False
+        count = -(-request.num_tokens // self._size) - len(prefix)
+        request.blocks = request.blocks + self.pool.take(count)
+        request.capacity += count * self._size
+        return True
+
+    def arrived(self, request: SimRequest) -> None:
+        """What was reserved has been read: the whole prompt, and it is findable from now on."""
+        self.held_tokens += request.capacity
+        self.publish(request, request.num_prompt)
+
+    def keep(self, request: SimRequest) -> list[int]:
+        """It is over, but its blocks stay as they are until they are given to the pool."""
+        self.held_tokens -= request.capacity
+        return request.lose_blocks()
+
+    def _take_prefix(self, request: SimRequest, prefix: list[int], *, alone: bool) -> bool:
+        """If all that is known of the request finds room."""
         needed = -(-request.num_tokens // self._size) - len(prefix) + self.pool.idle(prefix)
         if needed + (0 if alone else self._watermark) > self.pool.free:
             return False
@@ -43,9 +71,6 @@ class Paging:
         request.blocks = prefix
         request.findable = len(prefix)
         request.capacity = len(prefix) * self._size
-        self.held_tokens += request.capacity
-        grown = self.grow(request, tokens)
-        assert grown
         return True
 
     def grow(self, request: SimRequest, tokens: int) -> bool:
@@ -81,5 +106,6 @@ class Paging:
 
     def drop(self, request: SimRequest) -> None:
         """Take all blocks back."""
-        self.held_tokens -= request.capacity
+        if request.status is not Status.REMOTE:
+            self.held_tokens -= request.capacity
         self.pool.release(request.lose_blocks())

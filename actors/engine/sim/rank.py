@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from actors.engine.sim.answers import Answers
 from actors.engine.sim.blocks import KvEvent
@@ -48,6 +49,9 @@ class Rank:
         self._scheduler = Scheduler(options, self._paging)
         self._ahead = int(options.async_scheduling)
         self._flying: deque[Batch] = deque()
+        self._kept: dict[int, list[int]] = {}
+        self.channel: dict[str, Any] = {}
+        """Where other engines can read what is kept, in words of kv_transfer_params."""
         self._prompt_tokens = self._output_tokens = self._steps = 0
 
     def load(self) -> Load:
@@ -72,6 +76,25 @@ class Rank:
         self.requests[request.key] = request
         self._scheduler.add(request)
 
+    @property
+    def unfinished(self) -> int:
+        """Requests that are to be computed here now."""
+        return len(self.requests) - len(self._scheduler.reading)
+
+    def take_reads(self) -> list[tuple[int, int]]:
+        """Requests that have blocks now to read their prompts into: key, and how many tokens."""
+        begun = self._scheduler.take_begun()
+        return [(r.key, r.num_prompt - r.cached_tokens) for r in begun]
+
+    def arrived(self, key: int) -> None:
+        """What `take_reads` named has come."""
+        self._scheduler.arrived(self.requests[key])
+
+    def release(self, key: int) -> None:
+        """Blocks that were kept for another engine are free."""
+        if blocks := self._kept.pop(key, None):
+            self._paging.pool.release(blocks)
+
     def abort(self, keys: Iterable[int]) -> bool:
         """Forget these requests, also in steps in flight. Whether there was any."""
         gone = [request for key in keys if (request := self.requests.pop(key, None))]
@@ -87,6 +110,8 @@ class Rank:
             if not self.requests:
                 break
             batch = self._scheduler.schedule()
+            if not batch.tokens and not self._scheduler.running:
+                break  # those that wait need blocks that are kept, or read into, for others
             self._prompt_tokens += batch.prefill_tokens
             self._flying.append(batch)
         return self._flying[0].work if self._flying else None
@@ -138,6 +163,7 @@ class Rank:
         over, finish_reason, stop_reason = False, None, None
         if request.end is not None and request.end[0] == count:
             over, (_, finish_reason, stop_reason) = True, request.end
+        transfer = self._transfer(request) if over and request.keeps else None
         delta = Delta(
             request.stream,
             [token],
@@ -147,13 +173,27 @@ class Rank:
             prompt_logprobs=self._prompt_logprobs(request) if first else None,
             prompt_tokens=request.num_prompt if first or over else None,
             cached_tokens=request.cached_tokens if first or over else None,
+            transfer=transfer,
         )
         if over:
             del self.requests[request.key]
-            self._scheduler.finish(request)
+            if request.keeps:
+                self._kept[request.key] = self._scheduler.keep(request)
+            else:
+                self._scheduler.finish(request)
         else:
             request.watch = self._next_watch(request)
         return delta
+
+    def _transfer(self, request: SimRequest) -> dict[str, Any]:
+        return {
+            **self.channel,
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_request_id": str(request.key),
+            "remote_block_ids": request.blocks,
+            "remote_num_tokens": request.num_prompt,
+        }
 
     def _next_watch(self, request: SimRequest) -> int:
         if request.sampling.logprobs is not None:

@@ -15,12 +15,15 @@ from schemas.generate import FinishReason, Generate
 
 
 class Status(IntEnum):
-    """Where a request stands. A preempted one waits again and keeps its tokens."""
+    """Where a request stands. A preempted one waits again and keeps its tokens. A remote one has
+    blocks, which another engine's are being read into.
+    """
 
     WAITING = 0
     RUNNING = 1
     PREEMPTED = 2
     FINISHED = 3
+    REMOTE = 4
 
 
 @cache
@@ -41,6 +44,8 @@ class SimRequest:
     `first` is the token count with the first new token, after any that an earlier engine gave.
     `end` is the token count at which the answer is over, and why, once that is made up.
     `watch` is the token count below which a token is just one more; see `Rank`.
+    `remote`: another engine has computed the prompt, and its blocks are still to be read; `read` is
+    how many tokens they gave. `keeps`: its blocks are for another engine.
     """
 
     __slots__ = (
@@ -58,6 +63,7 @@ class SimRequest:
         "findable",
         "first",
         "hashes",
+        "keeps",
         "key",
         "limit",
         "lora",
@@ -66,6 +72,8 @@ class SimRequest:
         "num_tokens",
         "preemptions",
         "priority",
+        "read",
+        "remote",
         "salt",
         "sampling",
         "status",
@@ -109,6 +117,10 @@ class SimRequest:
         self.status = Status.WAITING
         self.preemptions = 0
         self.cached_tokens = 0
+        transfer = request.transfer or {}
+        self.remote = bool(transfer.get("do_remote_prefill"))
+        self.keeps = bool(transfer.get("do_remote_decode"))
+        self.read = 0
         self.block_size = block_size
         self.blocks: list[int] = []
         self.capacity = 0
@@ -136,7 +148,7 @@ class SimRequest:
     def lose_blocks(self) -> list[int]:
         """Forget the KV: finished, aborted or preempted. Returns the blocks in token order."""
         blocks, self.blocks = self.blocks, []
-        self.capacity = self.findable = self.num_computed = self.easy = self.watch = 0
+        self.capacity = self.findable = self.num_computed = self.easy = self.watch = self.read = 0
         self.expected = self.num_tokens
         return blocks
 

@@ -51,6 +51,9 @@ class Scheduler:
         self._arrivals = 0
         self.waiting: Waiting = Priority() if self._by_priority else Fcfs()
         self.running: list[SimRequest] = []
+        self.reading: dict[SimRequest, None] = {}
+        """Those whose blocks come from other engines now."""
+        self._begun: list[SimRequest] = []
 
     def add(self, request: SimRequest) -> None:
         request.arrival = self._arrivals
@@ -59,10 +62,31 @@ class Scheduler:
 
     def finish(self, request: SimRequest) -> None:
         """It is over or aborted. `sweep` must follow before the next `schedule`."""
-        if request.status != Status.RUNNING:
-            self.waiting.remove(request)
-        request.status = Status.FINISHED
+        self._take_out(request)
         self._paging.drop(request)
+        request.status = Status.FINISHED
+
+    def keep(self, request: SimRequest) -> list[int]:
+        """As `finish`, but its blocks are kept: they are returned."""
+        self._take_out(request)
+        request.status = Status.FINISHED
+        return self._paging.keep(request)
+
+    def arrived(self, request: SimRequest) -> None:
+        """The prompt of a request that was `reading` is there; it goes on before others."""
+        del self.reading[request]
+        request.status = Status.WAITING
+        request.remote = False
+        # The last token is computed again: its logits are needed.
+        request.read = min(request.num_prompt, request.num_tokens - 1)
+        self._paging.arrived(request)
+        self.waiting.put_back(request)
+
+    def _take_out(self, request: SimRequest) -> None:
+        if request.status is Status.REMOTE:
+            del self.reading[request]
+        elif request.status is not Status.RUNNING:
+            self.waiting.remove(request)
 
     def sweep(self) -> None:
         """Take finished requests out of the running queue."""
@@ -159,13 +183,14 @@ class Scheduler:
     def _admit(self, batch: Batch, budget: int) -> int:
         while budget and self.waiting and len(self.running) < self._most:
             request = self.waiting.first()
-            prefix = self._paging.cached_prefix(request)
-            cached = len(prefix) * request.block_size
-            upto = min(request.num_tokens, cached + budget)
-            if not request.preemptions:
-                request.cached_tokens = min(cached, request.num_prompt)
-            if not self._paging.admit(request, prefix, upto, alone=not self.running):
+            if request.remote:
+                if not self._begin_reading(request):
+                    break
+                continue
+            cached = request.read or self._begin(request, budget)
+            if cached is None:
                 break
+            upto = min(request.num_tokens, cached + budget)
             self.waiting.pop()
             self.running.append(request)
             request.status = Status.RUNNING
@@ -173,3 +198,30 @@ class Scheduler:
             batch.prefill(request, cached, upto)
             self._advance(request, upto, batch)
         return budget
+
+    def _begin(self, request: SimRequest, budget: int) -> int | None:
+        """Give a waiting request its blocks. Returns how many tokens are in them; None: no room."""
+        prefix = self._paging.cached_prefix(request)
+        cached = len(prefix) * request.block_size
+        upto = min(request.num_tokens, cached + budget)
+        if not request.preemptions:
+            request.cached_tokens = min(cached, request.num_prompt)
+        alone = not self.running
+        return cached if self._paging.admit(request, prefix, upto, alone=alone) else None
+
+    def _begin_reading(self, request: SimRequest) -> bool:
+        """It leaves the queue until its blocks have come. False: no room for them."""
+        prefix = self._paging.cached_prefix(request)
+        if not self._paging.reserve(request, prefix, alone=not self.running):
+            return False
+        self.waiting.pop()
+        request.cached_tokens = len(prefix) * request.block_size
+        request.status = Status.REMOTE
+        self.reading[request] = None
+        self._begun.append(request)
+        return True
+
+    def take_begun(self) -> list[SimRequest]:
+        """Those that began reading since the last call, and still do."""
+        begun, self._begun = self._begun, []
+        return [request for request in begun if request.status is Status.REMOTE]

@@ -23,6 +23,8 @@ class Heard:
         self.steps: list[list[tuple[int, Any]]] = []
         self.loads: list[Any] = []
         self.deaths: list[str] = []
+        self.losses: list[tuple[int, str]] = []
+        self.transfers: list[Any] = []
         self.changed = asyncio.Event()
 
     def step(self, deltas):
@@ -31,6 +33,14 @@ class Heard:
 
     def load(self, load):
         self.loads.append(load)
+        self.changed.set()
+
+    def lost(self, key, text):
+        self.losses.append((key, text))
+        self.changed.set()
+
+    def transfer(self, state):
+        self.transfers.append(state)
         self.changed.set()
 
     def dead(self, reason, *, outside=False):
