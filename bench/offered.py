@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import time
@@ -165,15 +166,13 @@ class Reader:
         self._request = request
         self._slow = slow
         self.begun = 0
-        """Answers that it asked for."""
+        """Answers that it got, whole or not."""
 
     async def run(self) -> None:
         while True:
-            self.begun += 1
-            try:
+            with contextlib.suppress(OSError):  # cut off: it asks again
                 await self._read()
-            except OSError:
-                continue  # cut off: it asks again
+            await asyncio.sleep(0.05)
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
@@ -183,10 +182,15 @@ class Reader:
             sock.setblocking(False)
             await loop.sock_connect(sock, _at(self._port))
             await loop.sock_sendall(sock, self._request)
+            if b" 200 " not in await loop.sock_recv(sock, 14):
+                return  # refused, as most are
+            self.begun += 1
             tail = b""
             while not tail.endswith(b"0\r\n\r\n"):
                 if self._slow:
                     await asyncio.sleep(1)
+                if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    return  # cut off; what is in our own buffer could be read for long
                 data = await loop.sock_recv(sock, 1 if self._slow else 1 << 16)
                 if not data:
                     return

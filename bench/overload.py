@@ -186,7 +186,6 @@ async def _measure(port: int, pids: dict[str, int], seconds: float) -> Found:
     first.close()
     memory = Memory(pids)
     watching = asyncio.create_task(memory.watch())
-    cut = 0
     for slow in (False, True):
         load = Load(port, [plain, _request(TOKENS, f"x-request-timeout: {DEADLINE}")])
         readers = [Reader(port, _long(), slow=slow) for _ in range(READERS)]
@@ -198,7 +197,7 @@ async def _measure(port: int, pids: dict[str, int], seconds: float) -> Found:
         for task in reading:
             task.cancel()
         await asyncio.wait(reading)
-        cut += sum(reader.begun - 1 for reader in readers) if slow else 0
+        cut = sum(reader.begun - 1 for reader in readers)
     watching.cancel()
     return Found(capacity, turns, memory.rows(), cut)
 
@@ -255,6 +254,7 @@ def _memory(actor: str, samples: Sequence[int]) -> dict[str, Any]:
         "end": end / 2**20,
         "most": max(samples) / 2**20,
         "ok": end <= early * (1 + GROWTH) + SLACK,
+        "every_10_s": [round(sample / 2**20, 1) for sample in samples[::20]],
     }
 
 

@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections.abc import Generator
 from typing import Any
 
 import uvicorn
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for 0 s."""
 
 
 class _Server(uvicorn.Server):
@@ -72,6 +76,17 @@ class HttpServer:
         """Returns when connections are accepted."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]))
         await self._server.up.wait()
+
+    def abort(self, scope: Any) -> None:
+        """Reset the connection of the request with this ASGI scope: what waits for its client, here
+        and in the kernel, is thrown away. ASGI has no way to say that.
+        """
+        for connection in list(self._server.server_state.connections):
+            cycle = getattr(connection, "cycle", None)  # None before its first request
+            if cycle is not None and cycle.scope is scope and connection.transport is not None:
+                sock = connection.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                connection.transport.abort()
 
     def close_listener(self) -> None:
         """Take no new connections and close idle ones; responses in progress go on."""

@@ -22,6 +22,7 @@ from actors.gateway.events import (
 )
 from actors.gateway.health import Health, look
 from actors.gateway.http import make_app
+from actors.gateway.http.asgi import Scope
 from actors.gateway.http.auth import read_keys
 from actors.gateway.http.context import Context
 from actors.gateway.http.pipe import Flusher
@@ -109,6 +110,7 @@ class GatewayActor(Actor):
             log=self.rt.log,
             draining=lambda: self._draining,
             health=self.health,
+            abort=self._abort,
             keys=keys,
             max_body_bytes=options.max_body_bytes,
             max_pending_bytes=options.max_pending_bytes,
@@ -232,6 +234,9 @@ class GatewayActor(Actor):
     def _may_warn(self, entry: Entry) -> bool:
         """Whether it may know which requests kill engines."""
         return entry.actor != self.rt.identity.actor and entry.state == "ready"
+
+    def _abort(self, scope: Scope) -> None:
+        self.server.abort(scope)
 
     def health(self) -> Health:
         entries = self.rt.directory.entries()

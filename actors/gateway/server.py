@@ -14,6 +14,10 @@ KEEP_ALIVE = 75
 """Seconds that a connection may be idle between requests."""
 STALLED = 30_000
 """Milliseconds after which the kernel drops a connection whose client takes no bytes."""
+SEND_BUFFER = 256 << 10
+"""Bytes that the kernel is asked to keep for a slow client, of which it makes twice as many. By
+itself it would take 4 MiB, which `max_pending_bytes` could not see.
+"""
 
 
 def bind(options: Options) -> socket.socket:
@@ -25,6 +29,7 @@ def bind(options: Options) -> socket.socket:
         if options.reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Accepted connections inherit what follows. Vanished clients are noticed, even idle ones.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -16,7 +16,9 @@ from actors.gateway.models import Model, Models
 
 
 class Context(msgspec.Struct, frozen=True):
-    """`draining` says whether new requests are refused; `health` is the body of `/health`."""
+    """`draining` says whether new requests are refused; `health` is the body of `/health`; `abort`
+    ends a connection at once, with all that waits for its client.
+    """
 
     service: Service
     models: Models
@@ -25,6 +27,7 @@ class Context(msgspec.Struct, frozen=True):
     log: FilteringBoundLogger
     draining: Callable[[], bool]
     health: Callable[[], Health]
+    abort: Callable[[Scope], None]
     keys: tuple[bytes, ...]
     max_body_bytes: int
     max_pending_bytes: int

@@ -119,6 +119,9 @@ class Endpoint(Generic[R]):
                 raise
             task.uncancel()
             context.count("slow_reader")
+            context.abort(
+                scope
+            )  # else it would stay as long as its client reads a byte now and then
         except Exception:  # the client gets an answer, whatever we did wrong
             context.log.exception("request failed", path=scope["path"])
             failed = ApiError(500, "The gateway failed on this request.")

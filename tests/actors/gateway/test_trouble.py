@@ -94,8 +94,11 @@ def test_a_slow_reader_is_cut_off_and_others_are_not_held_up():
             await world.until(world.idle)
             assert world.bus.counters["slow_reader"] == 1
             assert len(world.bus.cancelled) == 1
+            # It is gone, although it has not read what was sent: the other one is left.
+            await world.until(lambda: world.actor.server.connections == 1)
+            with pytest.raises(ConnectionResetError):
+                await reader.read(-1)
             writer.transport.abort()
-            del reader
 
     run(go())
 
