@@ -42,12 +42,13 @@ def refusals(topology: Topology) -> list[Finding]:
         target = Path(folder) / "refused.json"
         try:
             said = _ask(asked, target)
-            refused = msgspec.json.decode(target.read_bytes(), type=list[Refused])
-        except (OSError, msgspec.DecodeError):
-            reason = (said.strip() or "no reason given").splitlines()[-1]
-            return [_finding("", f"vLLM cannot be asked: {reason}", "")]
         except subprocess.TimeoutExpired:
             return [_finding("", f"vLLM did not answer within {LIMIT:.0f} s", "")]
+        try:
+            refused = msgspec.json.decode(target.read_bytes(), type=list[Refused])
+        except (OSError, msgspec.DecodeError):  # it ended before it could write its answer
+            reason = (said.strip() or "no reason given").splitlines()[-1]
+            return [_finding("", f"vLLM cannot be asked: {reason}", "")]
     return [
         _finding(
             f"engine[{one.place}]",
@@ -126,11 +127,11 @@ def _try(options: dict[str, Any]) -> str | None:
         if config.kv_transfer_config is not None:
             KVConnectorFactory.get_connector_class(config.kv_transfer_config)
     except Exception as error:  # noqa: BLE001  whatever vLLM raises is why it would not start
-        return _reason(error)
+        return reason_of(error)
     return None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """One line; pydantic's errors say what is wrong in the third."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[2] if len(lines) > 2 and "validation error" in lines[0] else " ".join(lines[:2])

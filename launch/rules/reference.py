@@ -19,17 +19,6 @@ POOLING = ("embedding_worker", "classify_worker", "realtime")
 _SINGLE = "aggregated"
 
 
-def prefill_and_decode(case: Case) -> Iterator[Said]:
-    for table in case.tables():
-        if table.get("is_prefill_worker") and table.get("is_decode_worker"):
-            yield Said(
-                table.path("is_decode_worker"),
-                True,
-                "is_prefill_worker is given too, and an engine has one role",
-                "leave one of them out; an engine of no role does both",
-            )
-
-
 def two_multimodal_roles(case: Case) -> Iterator[Said]:
     for table in case.tables():
         roles = _multimodal(table)
@@ -195,7 +184,6 @@ def _word(value: object) -> str:
 
 
 RULES = [
-    Rule("1.6-1", prefill_and_decode),
     Rule("1.6-2", two_multimodal_roles),
     Rule("1.6-3", multimodal_unasked),
     Rule("1.6-4", encoder_without_storage),

@@ -187,11 +187,3 @@ def _roles() -> Iterator[Row]:
                 f"kv_transfer_config says kv_role {kv_role}, which is not that role's",
                 mend,
             )
-    yield Row(
-        "1.6-1",
-        "both",
-        [{"is_prefill_worker": True, "is_decode_worker": True}],
-        "engine[0].args.is_decode_worker = true",
-        "is_prefill_worker is given too, and an engine has one role",
-        "leave one of them out; an engine of no role does both",
-    )
