@@ -32,6 +32,9 @@ count = 2
 {engine}
 """
 SIM = 'backend = "sim"\nmodel = "failover"\nserved_model_name = ["bench"]\n'
+SHARED = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""vLLM on a CPU binds every engine's threads to the same cores, where they spin for each other:
+two engines then need seconds for a step."""
 VLLM = """\
 model = "{model}"
 served_model_name = ["bench"]
@@ -53,6 +56,8 @@ def server(scratch: Path, model: Path | None, stopped: float) -> tuple[Server, R
     )
     command = [sys.executable, "-m", "launch.cli", "up", str(file)]
     environment = contestants.paths() | contestants.QUIET
+    if model is not None and not contestants.GPU:
+        environment |= SHARED
     started = Server([command], port, scratch / "log", environment=environment, patience=400)
     return started, RunDir(base_directory() / name)
 
