@@ -44,7 +44,8 @@ def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]
 def _monitor(health: Health) -> dict[str, Any]:
     """What was given; the rest is the monitor's own."""
     given = msgspec.to_builtins(health).items()
-    options = {key: value for key, value in given if value not in (None, {})}
+    own = ((key, value) for key, value in given if key != "canary_payload")
+    options = {key: value for key, value in own if value not in (None, {})}
     return options if health.port is not None else {k: v for k, v in options.items() if k != "host"}
 
 
@@ -74,6 +75,11 @@ def _gateways(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]
     options = {key: value for key, value in given if key != "count" and value is not None}
     if topology.gateway.count > 1:
         options["reuse_port"] = True
+    disaggregation = topology.disaggregation
+    if disaggregation.local_prefill_tokens is not None:
+        options["local_prefill_tokens"] = disaggregation.local_prefill_tokens
+    if disaggregation.fallback is not None:
+        options["prefill_fallback"] = disaggregation.fallback
     if api_keys:
         options["api_keys_env"] = API_KEYS_ENV
     return {f"gateway/{number}": options for number in range(topology.gateway.count)}

@@ -20,6 +20,7 @@ from launch.sections import as_struct, meant
 from launch.supervision import Group, Limits, Supervision
 from launch.topology import (
     Backend,
+    Disaggregation,
     Gateway,
     Health,
     KvEvents,
@@ -55,15 +56,20 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
     findings: list[Finding] = []
     whole = _whole(merged, findings)
     name = _name(merged, findings)
-    findings += [f for f in merged.findings if f.where != "engine"]
+    notes = [f for f in merged.findings if f.severity != "error"]
+    wrong = [f for f in merged.findings if f.severity == "error"]
+    findings += [f for f in wrong if f.where != "engine"]
     sections = merged.sections
     gateway = as_struct(Gateway, "gateway", sections["gateway"], findings)
     log = as_struct(Log, "log", sections["log"], findings)
     router = _router(sections["router"], findings)
     kv_events = as_struct(KvEvents, "kv_events", sections["kv_events"], findings)
+    disaggregation = as_struct(
+        Disaggregation, "disaggregation", sections["disaggregation"], findings
+    )
     health = _health(sections["health"], findings)
     supervision = _supervision(sections["supervision"], findings)
-    findings += [f for f in merged.findings if f.where == "engine"]
+    findings += [f for f in wrong if f.where == "engine"]
     engines, of_engines = engines_of(merged.engines, table_of, findings)
     if findings or not (whole and gateway and log and router and kv_events and health):
         raise InvalidTopology(findings)
@@ -73,6 +79,7 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
         drain_timeout=whole.drain_timeout,
         gateway=gateway,
         router=router,
+        disaggregation=disaggregation or Disaggregation(),
         kv_events=kv_events,
         health=health,
         supervision=supervision,
@@ -80,7 +87,7 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
         engines=engines,
         origins={one.where: one.origin for one in [*given, *of_engines]},
     )
-    return Built(topology, [])
+    return Built(topology, notes)
 
 
 def _whole(merged: Merged, findings: list[Finding]) -> Whole | None:

@@ -16,6 +16,8 @@ from launch.rundir import RunDirError, check_name
 from launch.sections import as_struct, meant, words
 from launch.topology import Backend, Engine
 
+LATER = "later."
+"""Before the keys of what is checked and not served yet."""
 OWN = ("model", "name", "count", "backend", "kv_events", "kv_sources", "role", "connector")
 """Keys of an engine that are none of its arguments."""
 _LISTS = ("served_model_name",)
@@ -72,9 +74,13 @@ def _engine(
         says = "empty; name a model or its directory"
         findings.append(keys["model"].unknown(says, rule="bad-value"))
     table = table_of(engine.backend)
-    args = {}
+    args, later = {}, {}
     for key, plain in keys.items():
         if key in own:
+            continue
+        if key.startswith(LATER):
+            used.append(plain)
+            later[key.removeprefix(LATER)] = plain.value
             continue
         given = replace(plain, below="args")
         flag = table.by_field.get(given.field)
@@ -88,7 +94,9 @@ def _engine(
             args[given.field] = _argument(flag, given)
         except BadValue as error:
             findings.append(given.wrong("bad-value", str(error)))
-    return msgspec.structs.replace(engine, args=args) if len(findings) == before else None
+    if len(findings) > before:
+        return None
+    return msgspec.structs.replace(engine, args=args, later=later)
 
 
 def _place(keys: Section, section: str) -> str:
@@ -101,16 +109,18 @@ def _place(keys: Section, section: str) -> str:
 def _argument(flag: Flag, given: Given) -> Any:
     """Raises `BadValue`."""
     value = given.value
-    if given.converted:
+    if given.field in _LISTS:
+        parts = value if isinstance(value, list) else [value]
+        value = [name for part in parts for name in _names(part)]
+    elif given.converted:
         return value
-    if given.field in _LISTS and isinstance(value, str | list):
-        parts = [value] if isinstance(value, str) else value
-        value = [
-            name for part in parts for name in (words(part) if isinstance(part, str) else [part])
-        ]
     elif given.layer.text and isinstance(value, str):
         return from_words(flag, [value] if flag.nargs in (None, "?", 0) else words(value))
     return from_document(flag, value)
+
+
+def _names(part: Any) -> list[Any]:
+    return words(part) if isinstance(part, str) else [part]
 
 
 def _nobodys(tables: list[Section], used: list[Given]) -> Iterable[Finding]:

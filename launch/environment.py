@@ -1,77 +1,80 @@
-"""The environment as a layer: each setting has a variable, `CALLBOARD_<SECTION>_<KEY>`."""
+"""The environment as a layer: Callboard's variables, and Dynamo's where those say the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 
-import msgspec
+from launch.findings import Finding
+from launch.flags.reference import by_variable
+from launch.flags.reference.translate import Translated, Wrote, translate, written
+from launch.flags.values import BadValue
+from launch.layers import Layer
+from launch.settings import settings
 
-from launch.engines import OWN
-from launch.flags.ours import OURS
-from launch.flags.router import router_settings
-from launch.layers import ENGINE, Layer
-from launch.supervision import Limits
-from launch.topology import Gateway, Health, KvEvents, Log, Router, Whole
-
-PREFIX = "CALLBOARD"
-
-_SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "": Whole,
-    "gateway": Gateway,
-    "router": Router,
-    "kv_events": KvEvents,
-    "health": Health,
-    "supervision": Limits,
-    "log": Log,
-}
-
+PREFIX = "CALLBOARD_"
 KV_EVENT_PORT = "DYN_VLLM_KV_EVENT_PORT"
-_OTHERS = {KV_EVENT_PORT: ("kv_events", "port")}
 
 
-@cache
-def variables() -> dict[str, tuple[str, str]]:
-    """Section and key by the variable's name."""
-    return {**_OTHERS, **{_name(section, key): (section, key) for section, key in _settings()}}
+def environment_layer(environ: Mapping[str, str], *, without: Collection[str] = ()) -> Layer:
+    """What `environ` gives. A variable that is empty gives nothing.
+
+    Callboard's own stand above Dynamo's. `without` are fields of Dynamo's that the command line
+    gives.
+    """
+    found = _dynamos(environ, without)
+    for setting in settings():
+        if given := environ.get(setting.variable):
+            found.put(setting.section, setting.key, given, setting.variable)
+    found.findings += _misspelt(environ)
+    return Layer(
+        "environment",
+        found.values,
+        found.place,
+        text=True,
+        engine=found.engine,
+        findings=found.findings,
+    )
 
 
-def environment_layer(environ: Mapping[str, str]) -> Layer:
-    """What `environ` gives. A variable that is empty gives nothing."""
-    values: dict[str, Any] = {}
-    engine: dict[str, Any] = {}
-    places: dict[tuple[str, str], str] = {}
-    for variable, (section, key) in variables().items():
-        given = environ.get(variable, "")
-        if not given:
+def _dynamos(environ: Mapping[str, str], without: Collection[str]) -> Translated:
+    given: dict[str, Wrote] = {}
+    wrong = []
+    for variable, row in by_variable().items():
+        value = environ.get(variable)
+        if not value or row.fate == "read" or row.field in without or row.field in given:
             continue
-        places[section, key] = variable
-        if section == ENGINE:
-            engine[key] = given
-        elif section:
-            values.setdefault(section, {})[key] = given
-        else:
-            values[key] = given
-
-    def place(section: str, key: str) -> str:
-        plain = section.partition("[")[0]
-        return places.get((plain, key), _name(plain, key))
-
-    return Layer("environment", values, place, text=True, engine=engine)
-
-
-def _settings() -> Iterator[tuple[str, str]]:
-    yield "", "name"
-    for section, kind in _SECTIONS.items():
-        for field in kind.__struct_fields__:
-            if (section, field) != ("router", "settings"):
-                yield section, field
-    for setting in router_settings():
-        yield "router", setting.field
-    for key in (*OWN, *(flag.field for flag in OURS)):
-        yield ENGINE, key
+        try:
+            given[row.field] = written(row, variable, value, text=True)
+        except BadValue as error:
+            where = row.to or row.field
+            wrong.append(
+                Finding(
+                    severity="error",
+                    rule="bad-value",
+                    where=where,
+                    given=f"{variable}={value}",
+                    says=str(error),
+                )
+            )
+    found = translate(given)
+    found.findings += wrong
+    return found
 
 
-def _name(section: str, key: str) -> str:
-    return "_".join(filter(None, (PREFIX, section, key))).upper()
+def _misspelt(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Variables that look like settings and are none."""
+    known = [setting.variable for setting in settings()]
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable in known:
+            continue
+        # Others are not Callboard's settings, but of its processes and tests: only near ones count.
+        for near in get_close_matches(variable, known, n=1, cutoff=0.9):
+            yield Finding(
+                severity="warning",
+                rule="unknown-variable",
+                where="environment",
+                given=variable,
+                says="there is no such setting",
+                mend=f"did you mean {near}?",
+            )

@@ -9,7 +9,7 @@ from typing import Any
 from launch.findings import Finding, Severity
 from launch.origins import Kind, Origin
 
-SECTIONS = ("gateway", "router", "kv_events", "health", "supervision", "log")
+SECTIONS = ("gateway", "router", "disaggregation", "kv_events", "health", "supervision", "log")
 ENGINE = "engine"
 
 
@@ -19,7 +19,7 @@ class Layer:
 
     `place("gateway", "port")` is where one stands, e.g. `--port`. `text` means that numbers come as
     text. `engine` holds for every engine that can have it, whatever tables `values["engine"]`
-    lists; `arguments` likewise, converted already.
+    lists; `arguments` likewise, converted already. `findings` were made as it was read.
     """
 
     kind: Kind
@@ -28,6 +28,7 @@ class Layer:
     text: bool = False
     engine: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def merge(layers: Sequence[Layer]) -> Merged:
     merged = Merged({}, {name: {} for name in SECTIONS}, [], [])
     listed: list[Section] | None = None
     for layer in layers:
+        merged.findings += layer.findings
         for key, value in layer.values.items():
             if key in SECTIONS:
                 _put_all(merged.sections[key], value, layer, key, merged.findings)

@@ -11,16 +11,10 @@ import msgspec
 
 from launch.findings import Finding
 from launch.flags.table import nearest
+from launch.flags.values import BadValue, yes_or_no
 from launch.layers import Section, missing
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-YES, NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
-"""Words for booleans, in any case."""
-
-
-class BadText(ValueError):
-    """Text that is no value of its type."""
 
 
 def as_struct(
@@ -36,7 +30,7 @@ def as_struct(
             continue
         try:
             values[value.field] = _converted(value.value, hints[value.field], value.layer.text)
-        except (msgspec.ValidationError, BadText):
+        except (msgspec.ValidationError, BadValue):
             findings.append(value.wrong("bad-value", _rule(hints[value.field])))
     known = {value.field for value in given.values()}
     findings += [
@@ -53,15 +47,6 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near}?" if near else ""
 
 
-def yes_or_no(word: str) -> bool:
-    """Raises `BadText`."""
-    if word.strip().lower() in YES:
-        return True
-    if word.strip().lower() in NO:
-        return False
-    raise BadText(word)
-
-
 def words(text: str) -> list[str]:
     """Parts between commas and blanks."""
     return text.replace(",", " ").split()
@@ -72,7 +57,7 @@ def _converted(value: Any, hint: Any, text: bool) -> Any:
         value = _from_text(value, _plain(hint))
     found = msgspec.convert(value, hint, strict=not text)
     if isinstance(found, float) and not math.isfinite(found):
-        raise BadText(value)
+        raise BadValue(value)
     return found
 
 
@@ -86,7 +71,7 @@ def _from_text(text: str, hint: Any) -> Any:
         try:
             return msgspec.json.decode(text)
         except msgspec.DecodeError:
-            raise BadText(text) from None
+            raise BadValue(text) from None
     return text
 
 

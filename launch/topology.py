@@ -57,6 +57,15 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     format: LogFormat = "auto"
 
 
+class Disaggregation(msgspec.Struct, frozen=True, kw_only=True):
+    """Which prompts prefill engines compute, and what is done without any: as the gateways' options
+    `local_prefill_tokens` and `prefill_fallback`.
+    """
+
+    local_prefill_tokens: Annotated[int, Meta(ge=0)] | None = None
+    fallback: Literal["local", "any", "refuse"] | None = None
+
+
 class KvEvents(msgspec.Struct, frozen=True, kw_only=True):
     """The KvEventActors. `port` is the first of six ranges, see `launch.kv_events`.
 
@@ -80,12 +89,14 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The MonitorActor. `port` of its health checks over HTTP; None serves none.
 
     `limits` are seconds until something is called hung, see `actors.monitor.options`.
+    `canary_payload` is a JSON object, or @ and a file that holds one.
     """
 
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Port | None = None
     canary_idle: Annotated[float, Meta(ge=0)] | None = None
     canary_timeout: Limit | None = None
+    canary_payload: str | None = None
     limits: dict[str, Limit] = {}
 
 
@@ -113,6 +124,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 
     `kv_events`: whether they publish, where their role shall not decide it. `role` in
     prefill/decode topologies. `connector`: what moves KV blocks (nixl, lmcache, kvbm), in order.
+    `later`: what was asked for that is checked, and not served yet.
     """
 
     model: str
@@ -124,6 +136,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     kv_sources: list[KvSource] = []
     role: Role | None = None
     connector: list[str] = []
+    later: dict[str, Any] = {}
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +149,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout: float = Whole().drain_timeout
     gateway: Gateway = Gateway()
     router: Router = Router()
+    disaggregation: Disaggregation = Disaggregation()
     kv_events: KvEvents = KvEvents()
     health: Health = Health()
     supervision: Supervision = Supervision()

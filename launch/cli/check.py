@@ -48,7 +48,7 @@ def run(words: list[str]) -> int:
 def of_file(file: Path, *, deep: bool) -> list[Finding]:
     """All that can be found without starting anything; errors first."""
     from launch.build import InvalidTopology
-    from launch.cli.up import load
+    from launch.cli.sources import load
     from launch.flags.tables import Tables
 
     try:

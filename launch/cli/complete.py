@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from collections.abc import Container, Iterator, Sequence
 from typing import get_args
 
@@ -110,7 +111,7 @@ def _serve(rest: Sequence[str], current: str) -> Iterator[Candidate]:
     if current.startswith("-"):
         meanings = {setting.flag: setting.help for setting in router_settings()}
         for option, action in own.items():
-            if len(option) > 2:
+            if len(option) > 2 and (option in meanings or action.help != SUPPRESS):
                 yield option, _short(meanings.get(option, action.help or ""))
         for flag in table.flags if table is not None else ():
             yield from _spellings(flag, own)

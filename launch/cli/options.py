@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Action, ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Any
 
 from launch.cli.console import Parser
-from launch.flags.router import router_settings
+from launch.settings import settings
 
 EPILOG = """
 Any engine flag of vLLM can follow, as with `vllm serve`: --dtype float16,
@@ -28,95 +30,141 @@ Serves until Ctrl-C, which lets running requests finish.
 """
 
 
-def serve_parser(*, model: bool = True) -> Parser:
+class Keep(Action):
+    """Keeps the value, and the spelling that it was given by."""
+
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        value = self.const if self.nargs == 0 else values
+        setattr(namespace, self.dest, (option_string, value))
+
+
+HELP: dict[str, list[tuple[str, str, str]]] = {
+    "topology": [
+        ("engine.backend", "vllm|sim", "what runs the model: vllm (default) or a simulator"),
+        ("engine.count", "N", "equal engines to start (1)"),
+        ("gateway.count", "N", "gateways that share the port (1)"),
+        ("name", "NAME", "name of this topology, for `callboard ps` (default)"),
+    ],
+    "ends and deaths": [
+        (
+            "drain_timeout",
+            "SECONDS",
+            "what is to end has so long for the requests that it has begun (30)",
+        ),
+        (
+            "gateway.migration_limit",
+            "N",
+            "engines in turn that an answer may lose without a new token (3); 0: none",
+        ),
+        (
+            "gateway.migration_wait",
+            "SECONDS",
+            "so long requests wait where no engine of their model is ready (60)",
+        ),
+    ],
+    "placement": [
+        ("router.count", "N", "routers (1); 0: place by load alone"),
+        ("router.policy", "NAME", "how a rank is chosen (kv)"),
+    ],
+    "KV events": [
+        (
+            "kv_events.port",
+            "PORT",
+            "of the first rank's events (20080); more ports lie up to 3,000 above it",
+        ),
+        ("kv_events.host", "HOST", "where they can be read (127.0.0.1); they contain prompts"),
+    ],
+    "HTTP": [
+        ("gateway.host", "HOST", "address to listen on (127.0.0.1: this machine only)"),
+        ("gateway.port", "PORT", "port to listen on (8000)"),
+        ("gateway.api_key_file", "FILE", "file of keys, one a line"),
+        ("gateway.ssl_certfile", "FILE", "certificate (PEM): serve HTTPS"),
+        ("gateway.ssl_keyfile", "FILE", "its private key (PEM)"),
+        ("gateway.chat_template", "FILE", "Jinja file in place of the model's template"),
+    ],
+    "health": [
+        (
+            "health.port",
+            "PORT",
+            "of /live, /ready and /health, served apart from the gateways (off)",
+        ),
+        ("health.host", "HOST", "where they can be asked (127.0.0.1)"),
+    ],
+    "logs": [
+        ("log.level", "LEVEL", "debug, info (default), warning, error"),
+        (
+            "log.format",
+            "FORMAT",
+            "auto (default: warnings on a terminal, elsewhere all, as JSON), console, json",
+        ),
+    ],
+}
+"""What --help shows, by group: path of the setting, its value, and what it does."""
+_ABOUT = {
+    "placement": "each setting of the router has its flag, --router-NAME X: see --help=router"
+}
+
+
+def serve_parser(*, model: bool = True, file: bool = False) -> Parser:
     """The parser of all but the engine's flags; with or without the positional MODEL.
 
-    Values stay text: they are checked with the rest of the topology, all at once.
+    Values stay text: they are checked with the rest of the topology, all at once. `file`: flags
+    stand above a topology file.
     """
     parser = Parser(
-        "serve",
+        "up" if file else "serve",
         "Serve one model behind an OpenAI-compatible API.",
         EPILOG,
     )
     parser.usage = "callboard serve MODEL [FLAGS] [any vLLM engine flag]"
-    if model:
-        parser.add_argument("model", metavar="MODEL", help="model directory, or name on the hub")
-    topology = parser.add_argument_group("topology")
-    topology.add_argument(
-        "--engine", metavar="vllm|sim", help="what runs the model: vllm (default) or a simulator"
-    )
-    topology.add_argument("--engines", metavar="N", help="equal engines to start (1)")
-    topology.add_argument("--gateways", metavar="N", help="gateways that share the port (1)")
-    topology.add_argument("--name", help="name of this topology, for `callboard ps` (default)")
-    deaths = parser.add_argument_group("ends and deaths")
-    deaths.add_argument(
-        "--drain-timeout",
-        metavar="SECONDS",
-        help="what is to end has so long for the requests that it has begun (30)",
-    )
-    deaths.add_argument(
-        "--migration-limit",
-        metavar="N",
-        help="engines in turn that an answer may lose without a new token (3); 0: none goes on "
-        "elsewhere",
-    )
-    deaths.add_argument(
-        "--migration-wait",
-        metavar="SECONDS",
-        help="so long requests wait where no engine of their model is ready (60)",
-    )
-    placement = parser.add_argument_group(
-        "placement", "each setting of the router has its flag, --router-NAME X: see --help=router"
-    )
-    placement.add_argument("--routers", metavar="N", help="routers (1); 0: place by load alone")
-    placement.add_argument("--router-policy", metavar="NAME", help="how a rank is chosen (kv)")
-    for setting in router_settings():
-        if setting.field != "policy":
-            placement.add_argument(setting.flag, metavar="X", help=SUPPRESS)
-    events = parser.add_argument_group("KV events")
-    events.add_argument(
-        "--kv-event-port",
-        metavar="PORT",
-        help="of the first rank's events (20080, or "
-        "DYN_VLLM_KV_EVENT_PORT); more ports lie up to 3,000 above it",
-    )
-    events.add_argument(
-        "--kv-event-host",
-        metavar="HOST",
-        help="where they can be read (127.0.0.1); they contain prompts",
-    )
-    events.add_argument("--kv-index", action="store_true", help="for `callboard kv match`")
-    events.add_argument("--no-kv-events", action="store_true", help="publish none")
-    http = parser.add_argument_group("HTTP")
-    http.add_argument("--host", help="address to listen on (127.0.0.1: this machine only)")
-    http.add_argument("--port", help="port to listen on (8000)")
-    http.add_argument(
-        "--api-key",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help="key that clients must send; may be repeated. Others on this machine see it in "
-        "`ps`: better use CALLBOARD_API_KEY or a file",
-    )
-    http.add_argument("--api-key-file", metavar="FILE", help="file of keys, one a line")
-    http.add_argument("--ssl-certfile", metavar="FILE", help="certificate (PEM): serve HTTPS")
-    http.add_argument("--ssl-keyfile", metavar="FILE", help="its private key (PEM)")
-    http.add_argument(
-        "--chat-template", metavar="FILE", help="Jinja file in place of the model's template"
-    )
-    health = parser.add_argument_group("health")
-    health.add_argument(
-        "--health-port",
-        metavar="PORT",
-        help="of /live, /ready and /health, served apart from the gateways (off)",
-    )
-    health.add_argument("--health-host", metavar="HOST", help="where they can be asked (127.0.0.1)")
-    logs = parser.add_argument_group("logs")
-    logs.add_argument("--log-level", metavar="LEVEL", help="debug, info (default), warning, error")
-    logs.add_argument(
-        "--log-format",
-        metavar="FORMAT",
-        help="auto (default): warnings, readable, on a terminal; all lines, as JSON, elsewhere. "
-        "console or json: all lines",
-    )
+    if model and not file:
+        text = "model directory, or name on the hub"
+        parser.add_argument("model", metavar="MODEL", nargs="?", help=text)
+    add_settings(parser)
     return parser
+
+
+def add_settings(parser: Parser) -> None:
+    """A flag for each setting of Callboard's; help has the usual ones."""
+    rest = {setting.path: setting for setting in settings() if setting.flags}
+    for title, rows in HELP.items():
+        group = parser.add_argument_group(title, _ABOUT.get(title))
+        for path, metavar, text in rows:
+            short, *more = rest.pop(path).flags
+            group.add_argument(short, dest=path, action=Keep, metavar=metavar, help=text)
+            for flag in more:
+                group.add_argument(flag, dest=path, action=Keep, help=SUPPRESS)
+        _add_switches(group, title)
+    for path, setting in rest.items():
+        for flag in setting.flags:
+            parser.add_argument(flag, dest=path, action=Keep, help=SUPPRESS)
+
+
+def _add_switches(group: Any, title: str) -> None:
+    """Flags without a value, and those that set nothing of the topology."""
+    if title == "KV events":
+        index = {"dest": "kv_events.index", "nargs": 0, "const": "true"}
+        group.add_argument("--kv-index", action=Keep, help="for `callboard kv match`", **index)
+        enabled = {"dest": "kv_events.enabled", "nargs": 0, "const": "false"}
+        group.add_argument("--no-kv-events", action=Keep, help="publish none", **enabled)
+    if title == "HTTP":
+        group.add_argument(
+            "--api-key",
+            action="append",
+            default=[],
+            metavar="KEY",
+            help="key that clients must send; may be repeated. Others on this machine see it in "
+            "`ps`: better use CALLBOARD_API_KEY or a file",
+        )
+    if title == "topology":
+        group.add_argument(
+            "--dump-config-to",
+            metavar="FILE",
+            help="write all of it there, with where each value came from; TOML, or JSON (.json)",
+        )

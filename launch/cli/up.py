@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
-from typing import Any
 
-from launch.build import Built, InvalidTopology, build
 from launch.cli.console import USAGE, Failure, Parser, complain
 from launch.cli.run import serve_topology
-from launch.environment import environment_layer
-from launch.flags.cache import VllmMissing
+from launch.cli.sources import read_or_fail
 from launch.flags.tables import Tables
-from launch.layers import Layer
 
 EPILOG = """
 A topology file, all but the engines' models optional:
@@ -28,6 +23,10 @@ A topology file, all but the engines' models optional:
   [router]
   count = 1                  # 0: gateways place by load
   policy = "kv"              # and all that `callboard tune router` shows
+
+  [disaggregation]           # where [[engine]] tables have role = "prefill", "decode"
+  local_prefill_tokens = 2048  # decode engines compute shorter prompts themselves
+  fallback = "local"         # without prefill engines: longer ones too; "refuse"
 
   [kv_events]
   port = 20080               # of the first rank; host = "127.0.0.1"
@@ -61,64 +60,19 @@ A topology file, all but the engines' models optional:
   backend = "sim"
   model = "demo"
 
-Paths are relative to the file. API keys: CALLBOARD_API_KEY, or api_key_file.
+Paths are relative to the file. The environment stands above it, and flags above
+both: callboard up FILE --name two --port 9000 --max-model-len 4K
+API keys: CALLBOARD_API_KEY, or api_key_file.
 """
-
-_PATHS = ("api_key_file", "ssl_certfile", "ssl_keyfile", "chat_template")
 
 
 def run(words: list[str]) -> int:
-    parser = Parser("up", "Serve what a topology file describes, until Ctrl-C.", EPILOG)
-    parser.add_argument("file", metavar="FILE", help="the topology file (TOML)")
-    parser.add_argument("--name", help="name of the topology, instead of the file's")
-    arguments = parser.parse_args(words)
-    built = read(Path(arguments.file), Tables(complain), name=arguments.name)
-    return serve_topology(built, [])
-
-
-def read(file: Path, tables: Tables, *, name: str | None = None) -> Built:
-    """The topology in `file`. Raises `Failure` with every finding."""
-    try:
-        return load(file, tables, name=name)
-    except InvalidTopology as error:
-        raise Failure(*map(str, error.findings), code=USAGE) from None
-
-
-def load(file: Path, tables: Tables, *, name: str | None = None) -> Built:
-    """As `read`, but what is wrong with the topology is raised as `InvalidTopology`."""
-    try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Failure(f"{file} cannot be read: {error.strerror}", code=USAGE) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Failure(f"{file} is no TOML: {error}", code=USAGE) from None
-    if name is not None:
-        raw["name"] = name
-    _resolve(raw, file.absolute().parent)
-
-    def place(section: str, key: str) -> str:
-        return f"{file}: {section}.{key}" if section else f"{file}: {key}"
-
-    try:
-        layers = [Layer("file", raw, place), environment_layer(os.environ)]
-        return build(layers, tables.of)
-    except VllmMissing as error:
-        raise Failure(str(error), code=USAGE) from None
-
-
-def _resolve(raw: dict[str, Any], folder: Path) -> None:
-    """Make paths independent of the directory that the command is called in."""
-    engines = raw.get("engine")
-    tables = [raw.get("gateway"), *(engines if isinstance(engines, list) else ())]
-    for table in tables:
-        if not isinstance(table, dict):
-            continue
-        for key in _PATHS:
-            value = table.get(key)
-            if isinstance(value, str) and (folder / value).is_file():
-                table[key] = str(folder / value)
-        model = table.get("model")
-        if isinstance(model, str) and (folder / model).is_dir() and Path(model) != folder / model:
-            # The name that clients use stays as it is written.
-            table.setdefault("served_model_name", [model])
-            table["model"] = str(folder / model)
+    if "-h" in words or "--help" in words:
+        parser = Parser("up", "Serve what a topology file describes, until Ctrl-C.", EPILOG)
+        parser.usage = "callboard up FILE [FLAGS] [any vLLM engine flag]"
+        parser.add_argument("file", metavar="FILE", help="the topology file (TOML)")
+        parser.parse_args(["--help"])
+    if not words or words[0].startswith("-"):
+        raise Failure("say which file, before its flags: callboard up FILE [FLAGS]", code=USAGE)
+    asked = read_or_fail(words[1:], Tables(complain), os.environ, file=Path(words[0]))
+    return serve_topology(asked.built, asked.api_keys)

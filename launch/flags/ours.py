@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from launch.flags.reference import flags as reference_flags
 from launch.flags.table import Document, Flag, FlagTable
 
 OURS = [
@@ -54,6 +55,10 @@ _OVERRULED = ("log_level", "log_config_file")
 def with_ours(document: Document) -> FlagTable:
     """The table of a vLLM engine: `document` is vLLM's part of it."""
     theirs = [flag for flag in document.flags if flag.field not in _OVERRULED]
-    groups = {"Callboard": "Callboard's own side of a vLLM engine.", **document.groups}
-    flags = [*OURS, *theirs]
+    groups = {
+        "Callboard": "Callboard's own side of a vLLM engine.",
+        "Dynamo": "Flags of Dynamo's, see --help=dynamo.",
+        **document.groups,
+    }
+    flags = [*reference_flags(), *OURS, *theirs]
     return FlagTable("vllm", msgspec.structs.replace(document, flags=flags, groups=groups))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from launch.flags.reference import flags as reference_flags
 from launch.flags.table import Document, Flag, FlagTable, Kind
 
 _KINDS: dict[type, Kind] = {
@@ -20,7 +21,7 @@ _SIZES = ("max_model_len", "max_num_batched_tokens")
 def sim_table() -> FlagTable:
     from actors.engine.sim.options import FLAGS
 
-    flags = []
+    flags = reference_flags()
     for row in FLAGS:
         name = row.name.replace("_", "-")
         flags.append(

@@ -18,7 +18,8 @@ _LISTED = 12
 """Choices that a message names; `--help=FLAG` names them all."""
 
 _NOTHING = ("", "None")
-_YES, _NO = ("true", "yes", "on"), ("false", "no", "off")
+YES, NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+"""Words for booleans, in any case."""
 
 
 class BadValue(ValueError):
@@ -28,7 +29,7 @@ class BadValue(ValueError):
 def from_words(flag: Flag, words: Sequence[str]) -> Any:
     """The argument for the words that followed `flag` on a command line. Raises `BadValue`."""
     if flag.kind == "bool":
-        return _yes_or_no(words[0]) if words else True
+        return yes_or_no(words[0]) if words else True
     if flag.nargs == "?" and not words:
         return flag.const
     if not words:
@@ -181,10 +182,10 @@ def _comma_list(word: str) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in parts]
 
 
-def _yes_or_no(word: str) -> bool:
-    if word.lower() in _YES:
+def yes_or_no(word: str) -> bool:
+    if word.lower() in YES:
         return True
-    if word.lower() in _NO:
+    if word.lower() in NO:
         return False
     raise BadValue(_RULES["bool"])
 

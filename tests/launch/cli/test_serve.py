@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 
 import msgspec
 import pytest
@@ -12,7 +13,8 @@ from launch.actors import actors_of
 from launch.build import Built
 from launch.cli.console import Failure
 from launch.cli.ready import base_url, ready_text
-from launch.cli.serve import parse
+from launch.cli.sources import read, read_or_fail
+from launch.flags.ours import with_ours
 from launch.flags.sim import sim_table
 from launch.flags.table import Document, Flag, FlagTable
 from launch.flags.tables import Tables
@@ -20,8 +22,7 @@ from launch.topology import Backend, Engine, Gateway, KvEvents, Log, Router, Top
 from tests.launch.cli.running import callboard, free_port
 from tests.launch.flags import fake_vllm
 
-VLLM = FlagTable(
-    "vllm",
+VLLM = with_ours(
     Document(
         "0.32.0",
         [
@@ -50,7 +51,7 @@ class Known(Tables):
 
 
 def parsed(line: str) -> Topology:
-    return plain(parse(line.split(), Known())[0])
+    return plain(read(line.split(), Known(), os.environ).built)
 
 
 def plain(built: Built) -> Topology:
@@ -60,7 +61,7 @@ def plain(built: Built) -> Topology:
 
 def findings(line: str) -> tuple[str, ...]:
     with pytest.raises(Failure) as refused:
-        parse(line.split(), Known())
+        read_or_fail(line.split(), Known(), os.environ)
     assert refused.value.code == 2
     return refused.value.findings
 
@@ -75,9 +76,9 @@ def test_all_of_callboards_flags() -> None:
         "--api-key a --api-key b --api-key-file k --ssl-certfile c --ssl-keyfile s "
         "--chat-template t --log-level debug --log-format json"
     )
-    built, keys = parse(line.split(), Known())
-    topology = plain(built)
-    assert keys == ["a", "b"]
+    asked = read(line.split(), Known(), os.environ)
+    topology = plain(asked.built)
+    assert asked.api_keys == ["a", "b"]
     assert topology == Topology(
         name="n",
         gateway=Gateway(
@@ -167,8 +168,7 @@ def test_engine_flags_stand_anywhere(line) -> None:
 
 
 def test_keys_are_in_no_document() -> None:
-    built, _ = parse(["m", "--api-key", "s3cret"], Known())
-    topology = built.topology
+    topology = read(["m", "--api-key", "s3cret"], Known(), os.environ).built.topology
     assert "s3cret" not in json.dumps([topology.document(), actors_of(topology, api_keys=True)])
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from launch.cli.console import Failure
-from launch.cli.up import EPILOG, read
+from launch.cli.sources import read_or_fail
+from launch.cli.up import EPILOG
 from launch.topology import Topology
 from tests.launch.cli.test_serve import Known
 
@@ -19,7 +20,7 @@ def file(tmp_path) -> Path:
 
 def reading(file: Path, text: str) -> Topology:
     file.write_text(text)
-    return read(file, Known()).topology
+    return read_or_fail([], Known(), {}, file=file).built.topology
 
 
 def findings(file: Path, text: str) -> tuple[str, ...]:
@@ -60,8 +61,8 @@ def test_what_is_no_toml(file) -> None:
 
 def test_the_name_may_be_given(file) -> None:
     file.write_text('name = "a"\n[[engine]]\nmodel = "m"')
-    assert read(file, Known()).topology.name == "a"
-    assert read(file, Known(), name="b").topology.name == "b"
+    assert read_or_fail([], Known(), {}, file=file).built.topology.name == "a"
+    assert read_or_fail(["--name", "b"], Known(), {}, file=file).built.topology.name == "b"
 
 
 def test_the_example_of_the_help_is_right(file) -> None:
