@@ -151,6 +151,9 @@ class Asking:
             return
         if not self._arrived(peer, header):
             return
+        recorder = self._wire.recorder
+        if recorder is not None and recorder.on:
+            recorder.received(header, frames, message)
         if message is None or header.kind not in (Kind.ANSWER, Kind.ITEM, Kind.END):
             self._ledger.note("bad_frame", f"{peer} sent kind {header.kind} as a reply")
         elif header.kind != Kind.ITEM:

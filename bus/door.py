@@ -13,6 +13,7 @@ from bus.clock import Clock
 from bus.directory import Directory
 from bus.envelope import Frame
 from bus.identity import Identity
+from bus.journal.recorder import Recorder
 from bus.ledger import Ledger
 from bus.mailbox import Mailbox
 from bus.sequences import Seen
@@ -35,6 +36,7 @@ class Door:
         on_cancel: Callable[[Incoming], None],
         accepts: tuple[type[Message], ...],
         topics: Sequence[str],
+        recorder: Recorder | None = None,
     ) -> None:
         self._me = identity.actor
         self._ledger = ledger
@@ -43,7 +45,7 @@ class Door:
         self._pass_on = on_message
         # Numbers of its own: an identity here is nobody that the actor's mailbox knows.
         self._mailbox = Mailbox(
-            Wire(identity), clock, directory, Seen(), ledger, self._on_message, on_cancel
+            Wire(identity, recorder), clock, directory, Seen(), ledger, self._on_message, on_cancel
         )
 
     def bind(self, transport: Transport, mailbox: str, outbox: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from bus.directory import Directory
 from bus.envelope import Frame, FrameError, Kind, decode
 from bus.identity import CONFIG
+from bus.journal.recorder import Recorder
 from bus.ledger import Ledger
 from bus.sequences import Seen
 from schemas.life import Heartbeat
@@ -22,11 +23,13 @@ class Listening:
         seen: Seen,
         ledger: Ledger,
         on_event: Callable[[str, str, Message], None],
+        recorder: Recorder | None = None,
     ) -> None:
         self._directory = directory
         self._seen = seen
         self._ledger = ledger
         self._on_event = on_event
+        self._recorder = recorder
 
     def on_published(self, publisher: str, frames: Sequence[Frame]) -> None:
         """Frames of the outbox of `publisher`."""
@@ -49,6 +52,8 @@ class Listening:
         self._count_lost(*life, topic, self._seen.lost((*life, topic), header.sequence))
         if message is None:
             return  # counted above for what it is: it is not lost as well
+        if self._recorder is not None and self._recorder.on:
+            self._recorder.received(header, frames, message)
         if isinstance(message, Heartbeat):
             self._compare(*life, message.sequences)
         self._on_event(publisher, topic, message)

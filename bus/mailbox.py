@@ -113,6 +113,9 @@ class Mailbox:
             self._refuse(identity, FrameError("stale", text, header))
             return
         self._count_lost(identity, header)
+        recorder = self._wire.recorder
+        if recorder is not None and recorder.on:
+            recorder.received(header, frames, message)
         if message is None:
             self._cancelled((header.sender, header.incarnation, header.correlation))
             return

@@ -14,10 +14,14 @@ from typing import Any, TypeVar
 from bus.actor import Actor, Incoming
 from bus.asking import Asking
 from bus.clock import Clock
+from bus.core import Core
 from bus.directory import Came, Change, Directory, Gone
 from bus.door import Door
 from bus.envelope import FrameError, Kind
 from bus.identity import CONFIG, Addresses, Identity, kind_of
+from bus.journal.codec import Codec
+from bus.journal.control import record_as_told
+from bus.journal.recorder import Recorder
 from bus.leaving import Leaving
 from bus.ledger import Ledger
 from bus.listening import Listening
@@ -30,6 +34,7 @@ from bus.sequences import Seen
 from bus.transport import Transport
 from bus.wire import Wire
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, ModelCard, Registered
+from schemas.journal import AskRecording, StartRecording, StopRecording
 from schemas.life import Describe, Description, Died, Drain, Draining, Heartbeat, Queue, State
 from schemas.message import Message
 from schemas.refusal import Code, Refusal
@@ -38,6 +43,8 @@ __all__ = ["CONFIG", "Addresses", "Identity", "Refused", "Runtime"]
 
 
 T = TypeVar("T")
+E = TypeVar("E")
+F = TypeVar("F")
 
 
 class Refused(Exception):
@@ -67,6 +74,7 @@ class Runtime:
         register: bool = True,
         host: str = "",
         on_stopped: Callable[[], None] = lambda: None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.actor = actor
         self.identity = identity
@@ -92,13 +100,16 @@ class Runtime:
         self.transport = transport
         self.doors: dict[str, str] = {}
         self._doors: list[Door] = []
-        self._wire = Wire(identity)
+        self.recorder = recorder
+        self._wire = Wire(identity, recorder)
         self._seen = Seen()
         self._peers = Peers(transport, identity.wire, self._on_reply, self._on_published)
         common = (self._wire, clock, self.directory, self._seen, self._ledger)
         self._mailbox = Mailbox(*common, self._on_message, self._on_cancel)
         self._asking = Asking(*common, self._peers, addresses, self._on_batch, self.guard)
-        self._listening = Listening(self.directory, self._seen, self._ledger, self._on_event)
+        self._listening = Listening(
+            self.directory, self._seen, self._ledger, self._on_event, recorder
+        )
         self._leaving = Leaving(clock, self._asking.waits_for, self._gone)
         self._drain_until: float | None = None
         self._on_stopped = on_stopped
@@ -207,6 +218,18 @@ class Runtime:
             self.log.exception("hook failed", hook=hook.__name__)
             return otherwise
 
+    def recorded(
+        self, codec: Codec[E, F], core: Core[E, F], settings: object
+    ) -> Callable[[E], list[F]]:
+        """`core.handle`, with its events and effects in the journal, if there is one.
+
+        `settings` is what `codec` would make this core from. From now on nothing else may change
+        its state: what is not an event cannot be played again.
+        """
+        if self.recorder is None:
+            return core.handle
+        return self.recorder.of_core(codec, core, settings)
+
     # --- sending ---
 
     def tell(self, to: str, message: Message) -> bool:
@@ -314,6 +337,7 @@ class Runtime:
             self._on_cancel,
             accepts,
             topics,
+            self.recorder,
         )
         endpoints = door.bind(self.transport, mailbox, outbox)
         self._doors.append(door)
@@ -341,6 +365,8 @@ class Runtime:
         elif isinstance(message, Drain):
             incoming.answer(Draining(self._peek(self.actor.pending, 0)))
             self.clock.call_later(0, lambda: self.drain(message.timeout))
+        elif isinstance(message, StartRecording | StopRecording | AskRecording):
+            record_as_told(incoming, message, self.recorder)
         elif not isinstance(message, self.actor.accepts):
             tag = incoming.header.tag
             self.note("not_accepted", f"{tag} from {incoming.sender}")
@@ -411,9 +437,13 @@ class Runtime:
         mailbox = self._mailbox.queues(self._peers.depth(), dropped)
         none: list[Queue] = []
         doors = [queue for door in self._doors for queue in door.queues()]
-        return [*mailbox, self._asking.queue(), *doors, *self._peek(self.actor.queues, none)]
+        journal = [] if self.recorder is None else [self.recorder.queue()]
+        own = self._peek(self.actor.queues, none)
+        return [*mailbox, self._asking.queue(), *doors, *journal, *own]
 
     def heartbeat(self) -> Heartbeat:
+        if self.recorder is not None and (problem := self.recorder.news()):
+            self.note("recording_stopped", problem)
         return Heartbeat(self.state, self._wire.last(), self.queues(), self.detail)
 
     def entry(self) -> Entry:

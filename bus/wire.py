@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bus.envelope import MAX_BODY, MAX_HEADER, VERSION, Frame, FrameError, Header, Kind, encode
 from bus.identity import Identity
+from bus.journal.recorder import Recorder
 from bus.sequences import Sent
 from schemas.message import Message, tag_of
 
 
 class Wire:
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, recorder: Recorder | None = None) -> None:
         self.identity = identity
+        self.recorder = recorder
         self.sent = Sent()
 
     def frames(
@@ -46,6 +48,8 @@ class Wire:
             self.sent.undo(key)
             text = f"{header.tag} has {len(frames[1])} bytes of header and {len(frames[2])} of body"
             raise FrameError("too_large", f"{text}; at most {MAX_HEADER} and {MAX_BODY}", header)
+        if self.recorder is not None and self.recorder.on:
+            self.recorder.sent(key, header, frames, message)
         return frames
 
     def last(self) -> dict[str, int]:

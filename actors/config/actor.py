@@ -17,6 +17,7 @@ from actors.config.core import (
     Renewed,
     Tick,
 )
+from actors.config.journal import CODEC, Settings
 from bus.actor import Actor, Incoming
 from schemas.config import Config, GetConfig, SetConfig
 from schemas.directory import (
@@ -56,11 +57,13 @@ class ConfigActor(Actor):
     def on_start(self, options: dict[str, Any]) -> None:
         self.options = msgspec.convert(options, Options)
         self.core = ConfigCore(self.rt.identity.incarnation, self.options.lease)
+        settings = Settings(self.core.state.epoch, self.core.state.lease)
+        self._decide = self.rt.recorded(CODEC, self.core, settings)
         self._asks: dict[int, Incoming] = {}
         self._ids = 0
         self.rt.config_version = self.options.version
         self.rt.ready()
-        self._run(self.core.handle(Come(self._now(), 0, self.rt.entry())))
+        self._run(self._decide(Come(self._now(), 0, self.rt.entry())))
         self._tick()
 
     def on_message(self, incoming: Incoming) -> None:
@@ -68,13 +71,13 @@ class ConfigActor(Actor):
         if isinstance(message, Register):
             self._ids += 1
             self._asks[self._ids] = incoming
-            self._run(self.core.handle(Come(self._now(), self._ids, message.entry)))
+            self._run(self._decide(Come(self._now(), self._ids, message.entry)))
         elif isinstance(message, Renew):
-            self._run(self.core.handle(Renewed(self._now(), message.entry)))
+            self._run(self._decide(Renewed(self._now(), message.entry)))
         elif isinstance(message, Deregister):
             actor, incarnation = message.actor, message.incarnation
             left = Left(self._now(), actor, incarnation, "it stopped", in_order=True)
-            self._run(self.core.handle(left))
+            self._run(self._decide(left))
         elif isinstance(message, ListEntries):
             incoming.answer(self.core.whole())
         elif isinstance(message, GetConfig):
@@ -84,7 +87,7 @@ class ConfigActor(Actor):
 
     def on_gone(self, actor: str, incarnation: int, reason: str) -> None:
         """The supervisor saw a death: no need to wait for the lease."""
-        self._run(self.core.handle(Left(self._now(), actor, incarnation, reason)))
+        self._run(self._decide(Left(self._now(), actor, incarnation, reason)))
 
     def facts(self) -> dict[str, str]:
         return {"epoch": str(self.core.state.epoch), "entries": str(len(self.core.state.leases))}
@@ -109,8 +112,8 @@ class ConfigActor(Actor):
     def _tick(self) -> None:
         if self.rt.state == "stopped":
             return
-        self._run(self.core.handle(Renewed(self._now(), self.rt.entry())))
-        self._run(self.core.handle(Tick(self._now())))
+        self._run(self._decide(Renewed(self._now(), self.rt.entry())))
+        self._run(self._decide(Tick(self._now())))
         self.rt.clock.call_later(1.0, self._tick)
 
     def _run(self, effects: Iterable[Effect]) -> None:

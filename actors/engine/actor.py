@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from actors.engine.backend import Backend, InvalidRequest, KvLost
@@ -28,6 +28,7 @@ from actors.engine.core import (
     Submit,
     Withdrawn,
 )
+from actors.engine.journal import CODEC, Settings
 from actors.engine.kv_publisher import INCARNATION
 from actors.engine.load import LoadGate
 from actors.engine.progress import ENGINE
@@ -58,6 +59,7 @@ class EngineActor(Actor):
 
     def __init__(self) -> None:
         self.core = EngineCore()
+        self._decide: Callable[[Event], list[Effect]] = self.core.handle
         self.card: ModelCard | None = None
         self._backend: Backend | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -72,6 +74,7 @@ class EngineActor(Actor):
         # For what of ours is at work in whatever process of the engine.
         os.environ[INCARNATION] = str(self.rt.identity.incarnation)
         os.environ[ENGINE] = self.rt.identity.actor
+        self._decide = self.rt.recorded(CODEC, self.core, Settings())
         self._backend = make_backend(options)
         self._loading = asyncio.ensure_future(self._load())
 
@@ -168,7 +171,7 @@ class EngineActor(Actor):
         self._beat()
 
     def _handle(self, event: Event) -> None:
-        self._run(self.core.handle(event))
+        self._run(self._decide(event))
 
     def _run(self, effects: Iterable[Effect]) -> None:
         for effect in effects:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from actors.engine.core import (
@@ -28,17 +30,17 @@ def _make(_settings: Settings) -> EngineCore:
     return EngineCore()
 
 
-def _event(event: Event) -> Event:
+def _event(event: Event) -> Any:
     if isinstance(event, Stepped):
-        return Stepped([(key, redact.delta(delta)) for key, delta in event.deltas])
+        return "Stepped", [(key, redact.delta(delta)) for key, delta in event.deltas]
     if isinstance(event, Asked):
         return replace(event, request=redact.generate(event.request))
     return event
 
 
-def _effect(effect: Effect) -> Effect:
+def _effect(effect: Effect) -> Any:
     if isinstance(effect, Send):
-        return replace(effect, step=redact.step(effect.step))
+        return "Send", effect.peer, redact.step(effect.step), effect.ended
     if isinstance(effect, Submit):
         return replace(effect, request=redact.generate(effect.request))
     return effect

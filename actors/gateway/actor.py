@@ -26,6 +26,7 @@ from actors.gateway.http.asgi import Scope
 from actors.gateway.http.auth import read_keys
 from actors.gateway.http.context import Context
 from actors.gateway.http.pipe import Flusher
+from actors.gateway.journal import CODEC, Settings
 from actors.gateway.models import Models
 from actors.gateway.options import Options, OptionsError, read_options
 from actors.gateway.server import bind, serve
@@ -118,6 +119,8 @@ class GatewayActor(Actor):
         self.server = serve(make_app(context), options, sock)
         self._started = True
         self.core.state.turn = number_of(self.rt.identity.actor)
+        settings = Settings(options.migration_limit, options.migration_wait, rules)
+        self.streams.decide = self.rt.recorded(CODEC, self.core, settings)
         for entry in self.rt.directory.entries():
             self.on_entry(entry)
         self.rt.clock.call_later(WATCH, self._watch)

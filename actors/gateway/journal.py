@@ -6,6 +6,7 @@ import msgspec
 
 from actors.gateway.core import GatewayCore
 from actors.gateway.events import Effect, Event
+from actors.gateway.steps import Rules
 from bus.journal.codec import Codec
 
 
@@ -14,10 +15,11 @@ class Settings(msgspec.Struct, frozen=True):
 
     migration_limit: int
     migration_wait: float
+    rules: Rules
 
 
 def _make(settings: Settings) -> GatewayCore:
-    return GatewayCore(settings.migration_limit, settings.migration_wait)
+    return GatewayCore(settings.migration_limit, settings.migration_wait, settings.rules)
 
 
 CODEC = Codec("gateway", Event, Effect, Settings, _make)

@@ -101,6 +101,8 @@ class Streams:
     ) -> None:
         self._rt = rt
         self._core = core
+        self.decide: Callable[[Event], list[Effect]] = core.handle
+        """What the core is asked through; where it is recorded, another way than directly."""
         self._limit = limit
         self._after_batch = after_batch
         self._keys = itertools.count(1)
@@ -232,7 +234,7 @@ class Streams:
 
     def handle(self, event: Event) -> None:
         """Tell the core, do what it wants."""
-        self._carry_out(self._core.handle(event))
+        self._carry_out(self.decide(event))
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         rt = self._rt

@@ -21,6 +21,7 @@ from actors.kv_events.effects import (
     Tick,
 )
 from actors.kv_events.inbox import Inbox
+from actors.kv_events.journal import CODEC, Settings
 from actors.kv_events.options import Options, read
 from actors.kv_events.replays import Replays
 from actors.kv_events.snapshots import Snapshots
@@ -59,6 +60,10 @@ class KvEventActor(Actor):
         self.core = KvEventCore(
             self.options.engine, self.options.rank, rt.identity.incarnation, replayable
         )
+        settings = Settings(
+            self.options.engine, self.options.rank, rt.identity.incarnation, replayable
+        )
+        self._decide = rt.recorded(CODEC, self.core, settings)
         self._topic = self.options.topic.encode()
         self._window = Window(self.options.replay_batches, self.options.replay_bytes)
         self._inbox = Inbox(rt.clock, self._handle)
@@ -192,7 +197,7 @@ class KvEventActor(Actor):
             self.rt.clock.call_later(TICK, self._tick)
 
     def _handle(self, event: CoreEvent) -> None:
-        self._run(self.core.handle(event))
+        self._run(self._decide(event))
 
     def _run(self, effects: Sequence[Effect]) -> None:
         for effect in effects:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from actors.monitor.core import MonitorCore
 from actors.monitor.events import (
     Beat,
     Changed,
+    Effect,
     EntrySeen,
     Event,
     Exited,
@@ -25,6 +26,7 @@ from actors.monitor.events import (
     Probed,
     Worked,
 )
+from actors.monitor.journal import CODEC, Settings
 from actors.monitor.options import Options, read_options
 from actors.monitor.processes import Followed
 from actors.monitor.server import Answer, bind, serve
@@ -63,6 +65,7 @@ class MonitorActor(Actor):
 
     def __init__(self, make_sight: MakeSight = MachineSight) -> None:
         self.core = MonitorCore()
+        self._decide: Callable[[Event], list[Effect]] = self.core.handle
         self._make_sight = make_sight
         self._sight: Sight | None = None
         self._options = Options()
@@ -82,6 +85,8 @@ class MonitorActor(Actor):
         self._options = own = read_options(options)
         self._payload = read_payload()
         self.core = MonitorCore(own.limits, canary_idle=own.canary_idle)
+        settings = Settings(own.limits, own.canary_idle)
+        self._decide = self.rt.recorded(CODEC, self.core, settings)
         directory = own.progress_dir or os.environ.get(DIRECTORY)
         sock = bind(own.host, own.port) if own.port is not None else None
         self._sight = self._make_sight(self._on_exit, Path(directory) if directory else None)
@@ -206,7 +211,7 @@ class MonitorActor(Actor):
     # --- carrying out ---
 
     def _handle(self, event: Event) -> None:
-        for effect in self.core.handle(event):
+        for effect in self._decide(event):
             if isinstance(effect, Changed):
                 self._changed(effect)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ from actors.router import events
 from actors.router.core import RouterCore
 from actors.router.events import AskSnapshot, CancelSnapshot, Effect, Event, Publish, Reply
 from actors.router.index import Index
+from actors.router.journal import CODEC
 from actors.router.settings import parse
 from bus.actor import Actor, Incoming
 from bus.clock import Timer
@@ -55,6 +56,7 @@ class RouterActor(Actor):
 
     def __init__(self) -> None:
         self.core = RouterCore()
+        self._decide: Callable[[Event], list[Effect]] = self.core.handle
         self._asks: dict[int, Incoming] = {}
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._snapshots: dict[int, int] = {}  # number of the core -> correlation id
@@ -65,7 +67,9 @@ class RouterActor(Actor):
     # --- hooks of the runtime ---
 
     def on_start(self, options: dict[str, Any]) -> None:
-        self.core = RouterCore(parse(options))
+        settings = parse(options)
+        self.core = RouterCore(settings)
+        self._decide = self.rt.recorded(CODEC, self.core, settings)
         # Another one in each life of each router, and the same in each run of a simulation.
         self._random = Random(self.rt.identity.wire)
         self._started = True
@@ -183,7 +187,7 @@ class RouterActor(Actor):
         return problems[0] + more
 
     def _handle(self, event: Event) -> None:
-        for effect in self.core.handle(event):
+        for effect in self._decide(event):
             self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:

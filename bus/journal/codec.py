@@ -26,9 +26,9 @@ class Codec(Generic[E, F]):
     `event` and `effect` are its unions, of structs that are msgpack arrays with their name first.
     `make` gives a core from `settings`, an instance of the type `settings`, as `Header.settings`
     holds it. `redact_event` and `redact_effect` take token ids and text out and leave the rest as
-    it is; `redact_state` does so for a snapshot. `fixed` says why a redacted journal cannot be
-    played again, "" where it can: then a core that is given redacted events must want the
-    redacted effects.
+    it is, struct or array; `redact_state` does so for a snapshot. `fixed` says why a redacted
+    journal cannot be played again, "" where it can: then a core that is given redacted events must
+    want the redacted effects.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Codec(Generic[E, F]):
         settings: type[Any],
         make: Callable[[Any], Core[E, F]],
         *,
-        redact_event: Callable[[E], E] = _as_it_is,
-        redact_effect: Callable[[F], F] = _as_it_is,
+        redact_event: Callable[[E], Any] = _as_it_is,
+        redact_effect: Callable[[F], Any] = _as_it_is,
         redact_state: Callable[[bytes], bytes] = _as_it_is,
         fixed: str = "",
     ) -> None:
@@ -77,8 +77,10 @@ class Codec(Generic[E, F]):
     def encode_event(self, event: E) -> bytes:
         return _encode(event)
 
-    def encode_effects(self, effects: list[F]) -> bytes:
-        """Equal effects have equal bytes."""
+    def encode_effects(self, effects: list[F], *, redacted: bool = False) -> bytes:
+        """Equal effects have equal bytes. `redacted`: as they stand in a redacted journal."""
+        if redacted and self.redacts:
+            return _encode([self.redact_effect(effect) for effect in effects])
         return _encode(effects)
 
     # --- versions ---

@@ -35,6 +35,7 @@ from launch.supervisor.core import (
     SupervisorCore,
     Tick,
 )
+from launch.supervisor.journal import CODEC, Settings
 from launch.supervisor.processes import ActorProcess, reap_adopted
 from schemas import life
 from schemas.config import SetConfig
@@ -89,6 +90,8 @@ class SupervisorActor(Actor):
         on_finish: Callable[[str], None],
     ) -> None:
         self.core = SupervisorCore(drain_timeout, supervision)
+        self._settings = Settings(drain_timeout, supervision)
+        self._decide: Callable[[Event], list[Effect]] = self.core.handle
         self._name = name
         self._actors = actors
         self._run_dir = run_dir
@@ -102,6 +105,7 @@ class SupervisorActor(Actor):
     # --- hooks of the runtime ---
 
     def on_start(self, options: dict[str, Any]) -> None:
+        self._decide = self.rt.recorded(CODEC, self.core, self._settings)
         self.rt.ready()
         self._handle(Begin(self._now(), self._now_ms(), self._actors))
         self._tick()
@@ -185,7 +189,7 @@ class SupervisorActor(Actor):
             self._handle(Hung(verdict.actor, verdict.incarnation, verdict.reason))
 
     def _handle(self, event: Event) -> None:
-        self._run(self.core.handle(event))
+        self._run(self._decide(event))
         if not isinstance(event, Tick):
             self._on_change(self.core)
 

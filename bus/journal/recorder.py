@@ -1,0 +1,329 @@
+"""Records an actor: its messages, its core's events and effects. Never blocks it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from bus.core import Core
+from bus.envelope import Frame, Header, Kind
+from bus.identity import Identity
+from bus.journal import format as form
+from bus.journal.codec import Codec
+from bus.journal.redact import ALWAYS, REDACTORS
+from bus.journal.writer import Lane, Writer
+from schemas import PROTOCOL
+from schemas.life import Queue
+from schemas.message import Message
+
+E = TypeVar("E")
+F = TypeVar("F")
+
+NOTE, RECEIVED, SENT, EVENT, EFFECTS, SNAPSHOT = range(6)
+"""First elements of records. Tuples instead of the structs of `form`: half the time."""
+ITEM = int(Kind.ITEM)
+MAX_PENDING = 64 << 20
+"""Bytes that may wait for the disk. Beyond that records are dropped, until half of it is free."""
+QUICK = 0.005
+"""Seconds that a snapshot may take."""
+PATIENCE = 1000.0
+"""After one that took longer, the next comes at the earliest so many times as long later."""
+UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+"""What msgspec raises for what msgpack cannot hold."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to record, and where. `limit` in bytes.
+
+    `flight`: the flight recorder, which leaves out items of streams. `text`: token ids and text
+    are kept.
+    """
+
+    directory: Path
+    limit: int
+    flight: bool = False
+    text: bool = False
+
+
+class Recorder:
+    """All of it on the actor's loop. `on` says whether it records: callers look at it first."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        log: Callable[[str], None],
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        host: str = "",
+        pid: int = 0,
+        version: str = "",
+        always: Plan | None = None,
+    ) -> None:
+        """`always` is what is recorded where nobody asks for more: nothing, if None."""
+        self.on = False
+        self.plan: Plan | None = None
+        self._always = always
+        self.records = 0
+        """Of this life, so far."""
+        self.dropped = 0
+        self._identity = identity
+        self._log = log
+        self._now, self._wall = now, wall
+        self._about: dict[str, Any] = {"host": host, "pid": pid, "version": version}
+        self._writer: Writer | None = None
+        self._ending: Writer | None = None
+        self._lane: Lane = deque()
+        self._put_bytes = 0
+        self._missing = 0
+        self._number = 0
+        self._look = False  # set by the writer's thread, too: something is not as usual
+        self._unfit = False  # a segment's records do not go on from each other any more
+        self._core: Core[Any, Any] | None = None
+        self._codec: Codec[Any, Any] | None = None
+        self._settings: object = None
+        self._redactors: Mapping[str, Callable[[Any], Any]] = {}
+        self._redacts = False
+        self._items = True
+        self._no_snapshot_before = 0.0
+        self._announced = False
+
+    # --- on and off ---
+
+    def start(self, plan: Plan) -> None:
+        """Begin a segment there. What is being written elsewhere ends. Raises `OSError`."""
+        writer = Writer(plan.directory, plan.limit, self._log, self._now, self._call)
+        writer.prepare()
+        self.stop()
+        self._writer, self.plan = writer, plan
+        self._put_bytes = self._missing = 0
+        self._redactors = ALWAYS if plan.text else {**REDACTORS, **ALWAYS}
+        self._redacts = not plan.text and self._codec is not None and self._codec.redacts
+        self._items = not plan.flight
+        self._announced = False
+        self.on = True
+        self._begin(writer)
+        writer.start()
+
+    def go_back(self) -> None:
+        """To what is always recorded, if anything is. Raises `OSError`."""
+        if self._always is None:
+            self.stop()
+        elif not self.on or self.plan != self._always:
+            self.start(self._always)
+
+    def stop(self) -> None:
+        """What waits is written, then the segment is closed; `close` waits for that."""
+        self.on = False
+        if self._writer is not None:
+            self._writer.end()
+            self._ending, self._writer = self._writer, None
+
+    def close(self, timeout: float = 5.0) -> None:
+        """The end of a life. Blocks until all is written, `timeout` seconds at most."""
+        self.stop()
+        if self._ending is not None:
+            self._ending.join(timeout)
+
+    # --- the core ---
+
+    def of_core(
+        self, codec: Codec[E, F], core: Core[E, F], settings: object
+    ) -> Callable[[E], list[F]]:
+        """`core.handle`, recorded while `on`. Nothing else may change the core from now on."""
+        self._codec, self._core, self._settings = codec, core, settings
+        self._redacts = codec.redacts and self.plan is not None and not self.plan.text
+        self._no_snapshot_before = 0.0
+        if self._writer is not None and self.on:
+            self._begin(self._writer)
+        decide, now_is, put = core.handle, self._now, self._put
+
+        def handle(event: E) -> list[F]:
+            if not self.on:
+                return decide(event)
+            if self._look:
+                self._attend()
+            redacts = self._redacts
+            put((EVENT, now_is(), codec.redact_event(event) if redacts else event))
+            try:
+                effects = decide(event)
+            except Exception as error:
+                self._note("raised", repr(error))
+                self._unfit = self._look = True
+                raise
+            put((EFFECTS, [codec.redact_effect(one) for one in effects] if redacts else effects))
+            return effects
+
+        return handle
+
+    # --- messages ---
+
+    def received(self, header: Header, frames: Sequence[Frame], message: Message | None) -> None:
+        """A message that is for us, as it came."""
+        if header.kind == ITEM and not self._items:
+            return
+        if self._look:
+            self._attend()
+        topic, head, body = frames[0], frames[1], frames[2]
+        shown = self._shown(header.tag, body, message)
+        record: tuple[Any, ...] = (RECEIVED, self._now(), msgspec.Raw(head), shown, len(body))
+        if topic or len(frames) > 3:
+            attached = sum(len(frame) for frame in frames[3:])
+            record = (*record, bytes(topic).decode(errors="replace"), attached)
+        self._put(record)
+
+    def sent(
+        self, to: str | bytes, header: Header, frames: Sequence[Frame], message: Message | None
+    ) -> None:
+        """A message of ours, as it goes."""
+        if header.kind == ITEM and not self._items:
+            return
+        if self._look:
+            self._attend()
+        body = frames[2]
+        name = to if isinstance(to, str) else to.decode(errors="replace")
+        shown = self._shown(header.tag, body, message)
+        self._put((SENT, self._now(), name, msgspec.Raw(frames[1]), shown, len(body)))
+
+    def _shown(self, tag: str, body: Frame, message: Message | None) -> Any:
+        """What is recorded of a body."""
+        if message is None:
+            return None
+        redactor = self._redactors.get(tag)
+        return msgspec.Raw(body) if redactor is None else redactor(message)
+
+    # --- what there is to see ---
+
+    def news(self) -> str:
+        """Why recording has stopped by itself, once."""
+        if self._announced or not self.problem:
+            return ""
+        self._announced = True
+        return self.problem
+
+    def queue(self) -> Queue:
+        return Queue("journal", self._waiting(), MAX_PENDING, self.dropped)
+
+    @property
+    def problem(self) -> str:
+        return "" if self._writer is None else self._writer.problem
+
+    @property
+    def written(self) -> int:
+        """Bytes in files, since recording was started."""
+        return 0 if self._writer is None else self._writer.bytes
+
+    # --- records ---
+
+    def _put(self, record: object) -> None:
+        try:
+            data = _encode(record)
+        except UNWRITABLE as error:  # the recorder must not end what it records
+            self._leave_out(f"a record that cannot be written: {error!r}")
+            return
+        size = len(data)
+        if size > form.MAX_RECORD:
+            self._leave_out(f"a record of {size} bytes, above {form.MAX_RECORD}")
+        elif self._missing or self._waiting() > MAX_PENDING:
+            # Once one is missing the others are of no use to a core; the next segment is.
+            self._missing += 1
+            self.dropped += 1
+            self._look = True
+        else:
+            self._put_bytes += size
+            self.records += 1
+            self._lane.append(data)
+
+    def _waiting(self) -> int:
+        """Bytes."""
+        return 0 if self._writer is None else self._put_bytes - self._writer.taken
+
+    def _leave_out(self, text: str) -> None:
+        self._note("left_out", text)
+        self._unfit = self._look = True
+
+    def _note(self, name: str, text: str, count: int = 1) -> None:
+        self._put((NOTE, self._now(), name, text, count))
+
+    def _call(self) -> None:
+        """Of the writer's thread."""
+        self._look = True
+
+    def _attend(self) -> None:
+        """Never between an event and its effects: a segment may begin here."""
+        self._look = False
+        writer = self._writer
+        if writer is None:
+            return
+        if writer.problem:
+            self.on = False
+            return
+        if writer.idle:
+            writer.wake()
+        if self._missing and self._waiting() > MAX_PENDING // 2:
+            self._look = True
+        elif self._missing or self._unfit or writer.due == self._number:
+            self._begin(writer)
+
+    # --- segments ---
+
+    def _begin(self, writer: Writer) -> None:
+        assert self.plan is not None
+        codec, plan = self._codec, self.plan
+        missing, self._missing, self._unfit = self._missing, 0, False
+        self._number += 1
+        core: dict[str, Any] = {}
+        if codec is not None:
+            core = {
+                "core": codec.name,
+                "settings": codec.encode_settings(self._settings),
+                "fixed": "" if plan.text else codec.fixed,
+                "fields": codec.fields,
+            }
+        header = form.Header(
+            actor=self._identity.actor,
+            incarnation=self._identity.incarnation,
+            number=self._number,
+            first=self.records,
+            wall=self._wall(),
+            clock=self._now(),
+            protocol=PROTOCOL,
+            redacted=not plan.text,
+            flight=plan.flight,
+            **self._about,
+            **core,
+        )
+        self._lane = writer.begin(header)
+        if missing:
+            self._note("dropped", "they came faster than they could be written", missing)
+        if codec is not None:
+            self._snapshot(codec, plan)
+
+    def _snapshot(self, codec: Codec[Any, Any], plan: Plan) -> None:
+        assert self._core is not None
+        began = self._now()
+        if codec.fixed and not plan.text:
+            self._note("no_snapshot", codec.fixed)
+            return
+        if began < self._no_snapshot_before:
+            left = self._no_snapshot_before - began
+            self._note("no_snapshot", f"the last one took long; none for {left:.0f} s")
+            return
+        state = self._core.snapshot()
+        if not plan.text:
+            state = codec.redact_state(state)
+        ended = self._now()
+        if ended - began > QUICK:
+            self._no_snapshot_before = ended + (ended - began) * PATIENCE
+        size = form.SNAPSHOT_PART
+        parts = max(1, -(-len(state) // size))
+        for part in range(parts):
+            data = state[part * size : (part + 1) * size]
+            self._put((SNAPSHOT, began, part, parts, data))
