@@ -60,7 +60,7 @@ class Rank:
             rank=self.rank,
             blocks_total=self._options.num_gpu_blocks_override,
             blocks_used=self._paging.pool.used,
-            waiting=len(self._scheduler.waiting),
+            waiting=len(self._scheduler.waiting) + len(self._scheduler.reading),
             running=len(self._scheduler.running),
             prompt_tokens=self._prompt_tokens,
             output_tokens=self._output_tokens,
