@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from launch import kv_events, nixl, preflight
 from launch.connectors import Machine, this_machine
 from launch.findings import Finding, Severity
-from launch.rules import connectors, disaggregation, reference, serving, surroundings
+from launch.rules import connectors, disaggregation, later, reference, serving, surroundings
 from launch.rules.case import Case
 from launch.topology import Topology
 
@@ -17,6 +17,7 @@ RULES = [
     *disaggregation.RULES,
     *serving.RULES,
     *surroundings.RULES,
+    *later.RULES,
 ]
 """What must hold between values; pure. Those of `preflight` look at files and ports besides."""
 

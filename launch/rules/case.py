@@ -62,15 +62,16 @@ class Table:
     engine: Engine
 
     def path(self, name: str) -> str:
-        """Of a key: one of Callboard's own, or an argument of the engine."""
-        own = name in Engine.__struct_fields__
-        return f"engine[{self.place}].{name if own else f'args.{name}'}"
+        """Of a key: one of Callboard's own, what is served later, or an argument of the engine."""
+        if name not in Engine.__struct_fields__:
+            name = f"{'later' if name in self.engine.later else 'args'}.{name}"
+        return f"engine[{self.place}].{name}"
 
     def get(self, name: str) -> Any:
         """What was given for a key, None for nothing."""
         if name in Engine.__struct_fields__:
             return getattr(self.engine, name)
-        return self.engine.args.get(name)
+        return self.engine.args.get(name, self.engine.later.get(name))
 
     def holds(self, name: str) -> Any:
         """What holds for a key where that is known without vLLM; None where it is not."""

@@ -170,6 +170,20 @@ def no_server(case: Case) -> Iterator[Said]:
             )
 
 
+def of_the_simulator(case: Case) -> Iterator[Said]:
+    for table in case.tables():
+        if table.engine.backend == "sim" and set(wanted(table.engine)) <= set(NAMES):
+            for name in wanted(table.engine)[:1]:
+                yield Said(
+                    table.path("connector"),
+                    table.engine.connector,
+                    f"the simulator has no {name}: its engines read each other's blocks by "
+                    "themselves",
+                    "leave it out",
+                    "warning",
+                )
+
+
 def _of_transfer(table: Table, says: str, mend: str) -> Said:
     return Said(table.path("kv_transfer_config"), _short(table.own_transfer), says, mend)
 
@@ -192,4 +206,5 @@ RULES = [
     Rule("connector-engine-id", engine_ids),
     Rule("connector-inner", inner_roles),
     Rule("connector-server", no_server),
+    Rule("connector-sim", of_the_simulator),
 ]

@@ -81,15 +81,14 @@ def _of_one_name(case: Case) -> Iterator[tuple[Table, Table]]:
 
 def templates(case: Case) -> Iterator[Said]:
     for table in case.tables():
-        for key in ("chat_template", "custom_jinja_template"):
-            given = table.get(key)
-            if isinstance(given, str) and not _is_template(given):
-                yield Said(
-                    table.path(key),
-                    given,
-                    "there is no such file, and it is no Jinja template either",
-                    "write the path of a file",
-                )
+        given = table.get("chat_template")
+        if isinstance(given, str) and not _is_template(given):
+            yield Said(
+                table.path("chat_template"),
+                given,
+                "there is no such file, and it is no Jinja template either",
+                "write the path of a file",
+            )
 
 
 def _is_template(given: str) -> bool:

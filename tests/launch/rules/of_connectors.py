@@ -138,6 +138,17 @@ def _connectors_of_machines() -> Iterator[Row]:
         cpu=True,
     )
 
+    for named in (["nixl"], ["lmcache", "nixl"]):
+        yield Row(
+            "connector-sim",
+            "+".join(named),
+            [{"backend": "sim", "connector": named}],
+            f"engine[0].connector = {named!r}",
+            f"the simulator has no {named[0]}: its engines read each other's blocks by themselves",
+            "leave it out",
+            "warning",
+        )
+
 
 def _transfer_configs() -> Iterator[Row]:
     for lease in (0, 1, 5, -1, 9.5, 9.0, "9", True):

@@ -41,16 +41,15 @@ def _serving() -> Iterator[Row]:
             "a name is empty, and requests cannot ask for that",
             "leave it out",
         )
-    for key in ("chat_template", "custom_jinja_template"):
-        for path in ("none.jinja", "~/none.jinja", "$HOME/none.jinja", "/dev"):
-            yield Row(
-                "1.6-8",
-                f"{key} {path}",
-                [{key: path}],
-                f"engine[0].args.{key} = '{path}'",
-                "there is no such file, and it is no Jinja template either",
-                "write the path of a file",
-            )
+    for path in ("none.jinja", "~/none.jinja", "$HOME/none.jinja", "/dev", "/dev/none"):
+        yield Row(
+            "1.6-8",
+            path,
+            [{"chat_template": path}],
+            f"engine[0].args.chat_template = '{path}'",
+            "there is no such file, and it is no Jinja template either",
+            "write the path of a file",
+        )
     name = {"served_model_name": ["n"]}
     yield Row(
         "served-model",

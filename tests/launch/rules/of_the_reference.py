@@ -31,7 +31,7 @@ def _multimodal() -> Iterator[Row]:
             "1.6-2",
             f"{first}, {second}",
             [{first: True, second: True, "enable_multimodal": True, "ec_storage_path": "d"}],
-            f"engine[0].args.{second} = true",
+            f"engine[0].later.{second} = true",
             f"an engine has one multimodal role, and here is {first} too",
             "leave one of them out",
         )
@@ -40,7 +40,7 @@ def _multimodal() -> Iterator[Row]:
             "1.6-3",
             role,
             [{role: True}],
-            f"engine[0].args.{role} = true",
+            f"engine[0].later.{role} = true",
             "engines fetch what clients name only where that is allowed",
             "add enable_multimodal, or leave this out",
         )
@@ -49,7 +49,7 @@ def _multimodal() -> Iterator[Row]:
             "1.6-4",
             f"{backend}",
             [{"vllm_native_encoder_worker": True, "enable_multimodal": True, **backend}],
-            "engine[0].args.vllm_native_encoder_worker = true",
+            "engine[0].later.vllm_native_encoder_worker = true",
             "ECExampleConnector keeps embeddings in a directory, and ec_storage_path is not given",
             "give one that the other engines can read",
         )
@@ -57,7 +57,7 @@ def _multimodal() -> Iterator[Row]:
         "1.6-5",
         "no omni",
         [{"stage_configs_path": "stages.yaml"}],
-        "engine[0].args.stage_configs_path = 'stages.yaml'",
+        "engine[0].later.stage_configs_path = 'stages.yaml'",
         "only omni has stages, and it is not given",
         "add omni, or leave this out",
     )
@@ -70,7 +70,7 @@ def _pooling() -> Iterator[Row]:
             "1.7-5",
             f"{first}, {second}",
             [{first: True, second: True}],
-            f"engine[0].args.{second} = true",
+            f"engine[0].later.{second} = true",
             f"{first} is given too, and an engine does one of them",
             "leave one of them out",
         )
@@ -80,7 +80,7 @@ def _pooling() -> Iterator[Row]:
                 "1.7-5",
                 f"{kind}, {role}",
                 [{kind: True, "role": role}],
-                f"engine[0].args.{kind} = true",
+                f"engine[0].later.{kind} = true",
                 f"it is not for engines of role {role}",
                 "leave the role out",
             )
@@ -92,7 +92,7 @@ def _pooling() -> Iterator[Row]:
                 "1.7-5",
                 f"{kind}, {other}",
                 [{kind: True, other: True}],
-                f"engine[0].args.{kind} = true",
+                f"engine[0].later.{kind} = true",
                 f"it does not go with {other} = true",
                 f"leave {other} out",
             )
@@ -105,7 +105,7 @@ def _pooling() -> Iterator[Row]:
             "1.7-4",
             name,
             [{"embedding_worker_processes": 2, name: value}],
-            "engine[0].args.embedding_worker_processes = 2",
+            "engine[0].later.embedding_worker_processes = 2",
             f"several processes do not go with {name} = {word}",
             f"leave {name} out, or write 1",
         )
@@ -117,12 +117,12 @@ def _others_of_the_reference() -> Iterator[Row]:
             "1.7-3",
             said,
             [{"gms_shadow_mode": True, **given}],
-            "engine[0].args.gms_shadow_mode = true",
+            "engine[0].later.gms_shadow_mode = true",
             f"it needs load_format gms, not {said}",
             "add load_format = gms, or leave this out",
         )
     encoder = {"custom_encoder_class": "a:B", "enable_multimodal": True}
-    where = "engine[0].args.custom_encoder_class = 'a:B'"
+    where = "engine[0].later.custom_encoder_class = 'a:B'"
     for role in ("prefill", "decode"):
         yield Row(
             "1.7-6",
@@ -153,7 +153,7 @@ def _others_of_the_reference() -> Iterator[Row]:
         "1.7-6",
         "no class",
         [{**encoder, "custom_encoder_class": "a.B"}],
-        "engine[0].args.custom_encoder_class = 'a.B'",
+        "engine[0].later.custom_encoder_class = 'a.B'",
         "it must be MODULE:CLASS",
         "write for example pkg.encoder:Mine",
     )
