@@ -18,7 +18,7 @@ from launch.findings import Finding
 from launch.flags.cache import VllmMissing
 from launch.flags.line import Taken, canonical, is_option, take
 from launch.flags.reference import by_field
-from launch.flags.reference.translate import Wrote, translate, two_ways
+from launch.flags.reference.translate import translate, two_ways, written
 from launch.flags.table import nearest
 from launch.flags.tables import Tables
 from launch.layers import ENGINE, Layer
@@ -88,12 +88,11 @@ def _read(
     findings += [
         _of_word(text) for text in _strangers(unknown, backend, tables, parser.options, file)
     ]
-    model = named or getattr(own, "model", None)
-    if file is None and model is None and not environ.get("CALLBOARD_ENGINE_MODEL"):
-        raise Failure("say which model: callboard serve MODEL", code=USAGE)
-    flags = _flag_layer(own, taken, model)
+    flags = _flag_layer(own, taken, named or getattr(own, "model", None))
     given = {field for field in taken.args if field in by_field()}
     layers = [environment_layer(environ, without=given), flags]
+    if file is None and not any("model" in layer.engine for layer in layers):
+        raise Failure("say which model: callboard serve MODEL", code=USAGE)
     if of_file is not None:
         layers.insert(0, of_file)
     try:
@@ -127,10 +126,11 @@ def _backend(words: Sequence[str], environ: Mapping[str, str], file: Layer | Non
 
 def _flag_layer(own: argparse.Namespace, taken: Taken, model: str | None) -> Layer:
     """What was given on the command line."""
+    rows = by_field()
     wrote = {
-        field: Wrote(taken.args[field], taken.spelling[field])
-        for field in taken.args
-        if field in by_field()
+        field: written(rows[field], taken.spelling[field], value, text=False)
+        for field, value in taken.args.items()
+        if field in rows
     }
     found = translate(wrote)
     if model is not None:

@@ -28,6 +28,10 @@ VLLM = with_ours(
         [
             Flag("model", ["--model"], "str", ""),
             Flag("max_model_len", ["--max-model-len"], "size", ""),
+            Flag("max_num_seqs", ["--max-num-seqs"], "int", ""),
+            Flag("block_size", ["--block-size"], "int", ""),
+            Flag("enable_lora", ["--enable-lora"], "bool", "", nargs=0),
+            Flag("reasoning_parser", ["--reasoning-parser"], "str", ""),
             Flag("enforce_eager", ["--enforce-eager"], "bool", "", nargs=0),
             Flag("tool_call_parser", ["--tool-call-parser"], "str", ""),
             Flag("served_model_name", ["--served-model-name"], "str", "", nargs="+"),
