@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from launch.supervisor.core import (
     Announce,
     Begin,
     Drain,
+    Dying,
     Effect,
     Event,
     Exited,
@@ -230,7 +232,8 @@ class SupervisorActor(Actor):
             arguments,
             log=self._log(effect.actor),
             environment={**self._environment, **self._temporary(effect.actor)},
-            on_exit=lambda cause, unexplained: self._exited(effect, cause, unexplained),
+            on_dying=partial(self._dying, effect),
+            on_exit=partial(self._exited, effect),
         )
         self._processes[effect.actor] = process
         self.rt.log.info("started", target=effect.actor, pid=process.pid)
@@ -242,6 +245,9 @@ class SupervisorActor(Actor):
             return {}
         kept = os.environ.get(COMPILED) or str(cache_directory() / "torchinductor")
         return {"TMPDIR": str(path), COMPILED: kept}
+
+    def _dying(self, effect: Spawn, cause: str, unexplained: bool) -> None:
+        self._handle(Dying(effect.actor, effect.incarnation, cause, unexplained))
 
     def _exited(self, effect: Spawn, cause: str, unexplained: bool) -> None:
         self._run_dir.scratch.remove(effect.actor)
@@ -288,6 +294,8 @@ class SupervisorActor(Actor):
         if self._finished:
             return
         reap_adopted([process.pid for process in self._processes.values()])
+        for process in self._processes.values():
+            process.look()
         self._handle(Tick(self._now(), self._now_ms()))
         self.rt.clock.call_later(TICK, self._tick)
 

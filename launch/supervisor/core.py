@@ -36,6 +36,15 @@ class Spawned(CoreRecord, frozen=True):
     now: float
 
 
+class Dying(CoreRecord, frozen=True):
+    """A process ends, and can do nothing any more; `Exited` follows. Fields as there."""
+
+    actor: str
+    incarnation: int
+    cause: str
+    unexplained: bool = False
+
+
 class Exited(CoreRecord, frozen=True):
     """A process ended. `cause` says how, for a person ("exit code 1", "killed by SIGKILL").
 
@@ -140,6 +149,7 @@ class Finish(CoreRecord, frozen=True):
 Event = (
     Begin
     | Spawned
+    | Dying
     | Exited
     | Seen
     | Hung
@@ -169,6 +179,7 @@ class Process(msgspec.Struct):
     kill_at: float | None = None
     restart_asked: bool = False
     hung: str = ""  # why it was killed
+    told: bool = False  # others know that it ends
     added: bool = False  # later: if it cannot start, the others go on
     leaving: bool = False
 
@@ -214,8 +225,8 @@ class SupervisorCore:
             return []
         if isinstance(event, Seen):
             return self._seen(event)
-        if isinstance(event, Exited):
-            return self._exited(event)
+        if isinstance(event, Dying | Exited):
+            return self._ends(event)
         if isinstance(event, Hung):
             return self._hung(event)
         if isinstance(event, RestartAsked):
@@ -245,7 +256,7 @@ class SupervisorCore:
                 # Greater than every earlier life, on whatever clock that one was numbered.
                 process.incarnation = max(process.incarnation + 1, now_ms)
                 process.phase, process.state, process.detail = "running", "starting", ""
-                process.kill_at, process.hung = None, ""
+                process.kill_at, process.hung, process.told = None, "", False
                 effects.append(Spawn(process.actor, process.incarnation))
         return effects
 
@@ -271,17 +282,28 @@ class SupervisorCore:
 
     # --- ending ---
 
-    def _exited(self, event: Exited) -> list[Effect]:
+    def _ends(self, event: Dying | Exited) -> list[Effect]:
         process = self.state.processes.get(event.actor)
         if process is None or process.incarnation != event.incarnation:
             return []
         if process.phase not in ("running", "stopping"):
             return []
-        reason = process.detail if process.state == "failed" and process.detail else event.cause
-        reason = process.hung or reason
+        told = self._announce(process, event)
+        return told if isinstance(event, Dying) else told + self._exited(process, event)
+
+    def _announce(self, process: Process, event: Dying | Exited) -> list[Effect]:
+        """Once for each life."""
+        if process.told:
+            return []
+        process.told = True
         wanted = process.phase == "stopping"
         unexplained = event.unexplained and not wanted and not process.hung
-        effects: list[Effect] = [Announce(process.actor, process.incarnation, reason, unexplained)]
+        reason = _reason(process, event)
+        return [Announce(process.actor, process.incarnation, reason, unexplained)]
+
+    def _exited(self, process: Process, event: Exited) -> list[Effect]:
+        effects: list[Effect] = []
+        reason, wanted = _reason(process, event), process.phase == "stopping"
         process.kill_at, process.pid, process.state = None, 0, "stopped"
         if self.state.stopping:
             process.phase = "exited"
@@ -423,6 +445,11 @@ class SupervisorCore:
                 process.kill_at = None
                 effects.append(Kill(process.actor, process.pid, OVERDUE))
         return effects
+
+
+def _reason(process: Process, event: Dying | Exited) -> str:
+    said = process.detail if process.state == "failed" else ""
+    return process.hung or said or event.cause
 
 
 def _first_kind(processes: list[Process]) -> list[Process]:

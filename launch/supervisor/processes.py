@@ -14,7 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from bus.endings import EndWatch
+
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+OnEnd = Callable[[str, bool], None]
 LAST_WORDS = "CALLBOARD_LAST_WORDS_FD"
 """Environment variable: where an actor writes why it failed, for the supervisor."""
 
@@ -37,7 +40,8 @@ class ActorProcess:
     """One life of an actor as a process in a session of its own.
 
     `on_exit` gets a phrase for a person and whether the end is unexplained, as in `Died`; once, on
-    the loop, as soon as the kernel knows (pidfd).
+    the loop, when nothing is left of the process (pidfd). `on_dying` gets the same as soon as it
+    can go on no more, where that is known sooner.
     """
 
     def __init__(
@@ -46,7 +50,8 @@ class ActorProcess:
         *,
         log: Path,
         environment: Mapping[str, str],
-        on_exit: Callable[[str, bool], None],
+        on_dying: OnEnd,
+        on_exit: OnEnd,
     ) -> None:
         # The last words of the actor: why it cannot go on. A pipe, so that none come after its end.
         self._last_words, write_end = os.pipe()
@@ -62,28 +67,41 @@ class ActorProcess:
             )
         os.close(write_end)
         self.pid = self._process.pid
+        self._on_dying = on_dying
         self._on_exit = on_exit
+        self._said = ""
+        self._ends = EndWatch(self.pid, self._dying)
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
+
+    def look(self) -> None:
+        """To be called now and then: the threads that are watched come after the start."""
+        self._ends.look()
+
+    def _dying(self, code: int) -> None:
+        end_group(self.pid)
+        self._on_dying(*self._end(code))
 
     def _exited(self) -> None:
         """Others wait for the news, so it goes before what takes milliseconds.
 
         Until it is collected, at the end, nobody else can get its pid.
         """
+        self._ends.close()
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         end_group(self.pid)
-        code = _exit_code(self.pid)
-        os.set_blocking(self._last_words, False)
-        try:
-            said = os.read(self._last_words, 4096).decode(errors="replace")
-        except BlockingIOError:  # a process that is about to end still holds the pipe
-            said = ""
+        end = self._end(_exit_code(self.pid))
         os.close(self._last_words)
-        self._on_exit(said or describe_exit(code), is_unexplained(code))
+        self._on_exit(*end)
         end_session(self.pid)
         self._process.wait()
+
+    def _end(self, code: int) -> tuple[str, bool]:
+        os.set_blocking(self._last_words, False)
+        with suppress(BlockingIOError):  # a process that is about to end still holds the pipe
+            self._said += os.read(self._last_words, 4096).decode(errors="replace")
+        return self._said or describe_exit(code), is_unexplained(code)
 
     def terminate(self) -> None:
         """SIGTERM: drain, then stop."""

@@ -18,6 +18,7 @@ from launch.supervisor.core import (
     Announce,
     Begin,
     Drain,
+    Dying,
     Effect,
     Event,
     Exited,
@@ -568,3 +569,24 @@ def test_why_it_failed_stays() -> None:
     for detail in ("no such port", None, ""):
         stand.handle(Seen("router/0", life, "failed", detail, 0.0))
     assert stand.core.state.processes["router/0"].detail == "no such port"
+
+
+def test_what_dies_is_told_once_and_starts_anew_when_nothing_of_it_is_left():
+    stand = Stand()
+    stand.all_ready()
+    life = stand.running["engine/0"]
+    dying = Dying("engine/0", life, "killed by SIGSEGV", unexplained=True)
+    assert stand.handle(dying) == [Announce("engine/0", life, "killed by SIGSEGV", True)]
+    assert stand.handle(dying) == []
+    stand.handle(Tick(stand.now + 60.0, MS + 60_000))
+    assert stand.running["engine/0"] == life
+    exited = Exited("engine/0", life, "killed by SIGSEGV", stand.now, MS, unexplained=True)
+    del stand.running["engine/0"]
+    assert stand.handle(exited) == []
+    stand.handle(Tick(stand.now + 1.0, MS + 61_000))
+    second = stand.running["engine/0"]
+    assert second > life
+    # The next life is told of as well, and late news of the first one change nothing.
+    assert stand.handle(dying) == []
+    (told,) = stand.handle(Dying("engine/0", second, "killed by SIGKILL"))
+    assert told == Announce("engine/0", second, "killed by SIGKILL", False)

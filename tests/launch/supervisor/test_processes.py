@@ -68,11 +68,16 @@ def test_the_end_is_told_before_the_search_for_what_is_left(
     async def scenario() -> None:
         over = asyncio.Event()
 
+        def dying(cause: str, unexplained: bool) -> None:
+            """It may or may not be known before."""
+
         def told(cause: str, unexplained: bool) -> None:
             order.append(f"{cause}, {unexplained}")
             over.set()
 
-        process = ActorProcess(["-c", FAMILY], log=log, environment={}, on_exit=told)
+        process = ActorProcess(
+            ["-c", FAMILY], log=log, environment={}, on_dying=dying, on_exit=told
+        )
         while len(log.read_text().split()) < 2:  # noqa: ASYNC110  it writes a file
             await asyncio.sleep(0.01)
         os.kill(process.pid, sign)
