@@ -80,6 +80,7 @@ class EndWatch:
             self._loop.call_later(AGAIN, self._ask, tries - 1)
         else:
             self._asking = False
+            self.look()
 
     def _drop(self, thread: int) -> None:
         pidfd = self._threads.pop(thread)

@@ -7,10 +7,13 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import psutil
+
+from bus.endings import EndWatch
 
 GRACE = 5.0
 """Seconds that processes get to end by themselves before they are killed."""
@@ -33,10 +36,10 @@ def children() -> set[BaseProcess]:
 
 
 class ProcessWatch:
-    """Calls `on_death(reason)` once, as soon as the kernel knows that one of `processes` ended.
+    """Calls `on_death(reason)` once, as soon as it is known that one of `processes` ends.
 
-    vLLM notices by itself, but up to seconds later. Where there is no pidfd (it is Linux's), its
-    notice has to do. Used on an event loop.
+    vLLM notices by itself, but up to seconds later, when the kernel has cleared up after it. Where
+    there is no pidfd (it is Linux's), its notice has to do. Used on an event loop.
     """
 
     def __init__(self, processes: Iterable[BaseProcess], on_death: Callable[[str], None]) -> None:
@@ -44,6 +47,7 @@ class ProcessWatch:
         self._on_death = on_death
         self._fds: dict[int, BaseProcess] = {}
         self._end: End | None = None
+        self._watches: list[EndWatch] = []
         for process in processes:
             if process.pid is None or not hasattr(os, "pidfd_open"):
                 continue
@@ -54,6 +58,9 @@ class ProcessWatch:
                 continue
             self._fds[fd] = process
             self._loop.add_reader(fd, self._readable, fd)
+            watch = EndWatch(process.pid, partial(self._dying, process))
+            watch.look()
+            self._watches.append(watch)
 
     def end(self) -> End | None:
         """The first end that is known, also one that `on_death` is yet to be told of."""
@@ -67,6 +74,11 @@ class ProcessWatch:
             self._loop.remove_reader(fd)
             os.close(fd)
         self._fds.clear()
+        for watch in self._watches:
+            watch.close()
+
+    def _dying(self, process: BaseProcess, code: int) -> None:
+        self._died(_ended(process, code))
 
     def _readable(self, fd: int) -> None:
         process = self._fds[fd]
@@ -93,8 +105,10 @@ def _how_it_ended(fd: int, process: BaseProcess) -> End | None:
         if status is None:
             return None
         code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
-    if code is None:
-        return None
+    return None if code is None else _ended(process, code)
+
+
+def _ended(process: BaseProcess, code: int) -> End:
     if code >= 0:
         return End(f"{_named(process)} exited with {code}", outside=False)
     number = signal.Signals(-code)
