@@ -114,7 +114,7 @@ def _feed(ports: Sequence[int], size: int, seconds: float, actor: psutil.Process
             counted = min(came, told)
         came += _take(sub)
         for message in _messages(door):
-            told += 1
+            told += message.sequence + 1 - (message.first or message.sequence)
             stored += sum(len(unpack(c.blocks)) for c in message.changes if c.kind == "stored")
     took, cpu = time.perf_counter() - start, _cpu(actor) - cpu
     assert stored >= size * len(batches) // 2, "some blocks did not reach the bus"
@@ -160,7 +160,7 @@ def _take(sub: zmq.Socket[bytes]) -> int:
 
 
 def _messages(door: zmq.Socket[bytes]) -> list[KvChanged]:
-    messages = []
+    messages: list[KvChanged] = []
     while True:
         try:
             _, message, _ = decode(door.recv_multipart(zmq.NOBLOCK))

@@ -25,7 +25,7 @@ class KvChange(Record, frozen=True):
 
 
 class KvChanged(Message, frozen=True):
-    """Published on topic `kv`: the batch of public events with this `sequence`.
+    """Published on topic `kv`: the public batches from `first` (0: `sequence`) to `sequence`.
 
     `incarnation` is the engine's life. `cleared`: what was known of this rank is void, before the
     changes. `batches`: how many batches of the engine went into it.
@@ -38,6 +38,7 @@ class KvChanged(Message, frozen=True):
     cleared: bool
     changes: list[KvChange]
     batches: int = 1
+    first: int = 0
 
 
 class KvLost(Message, frozen=True):

@@ -26,6 +26,7 @@ from actors.kv_events.options import Options, read
 from actors.kv_events.replays import Replays
 from actors.kv_events.snapshots import Snapshots
 from actors.kv_events.sources import Source
+from actors.kv_events.telling import Telling
 from actors.kv_events.window import Window
 from bus.actor import Actor, Incoming
 from schemas.directory import Entry
@@ -66,7 +67,8 @@ class KvEventActor(Actor):
         self._decide = rt.recorded(CODEC, self.core, settings)
         self._topic = self.options.topic.encode()
         self._window = Window(self.options.replay_batches, self.options.replay_bytes)
-        self._inbox = Inbox(rt.clock, self._handle)
+        self._telling = Telling(lambda message: rt.publish(TOPIC, message))
+        self._inbox = Inbox(rt.clock, self._work, self._telling.flush)
         self._snapshots = Snapshots(rt.clock)
         try:
             self._open(self.options)
@@ -133,6 +135,7 @@ class KvEventActor(Actor):
             text = f"{self.rt.identity.actor} still asks {core.engine} what it holds"
             incoming.refuse("not_ready", text)
             return
+        self._telling.flush()  # what it contains has been said before
         empty = KvSnapshotPart(core.engine, core.life.incarnation, core.rank, core.sequence, True)
         self._snapshots.send(incoming, core.parts(ask.form, time.time()), empty)
 
@@ -197,6 +200,11 @@ class KvEventActor(Actor):
             self.rt.clock.call_later(TICK, self._tick)
 
     def _handle(self, event: CoreEvent) -> None:
+        """At once, not in its turn."""
+        self._work(event)
+        self._telling.flush()
+
+    def _work(self, event: CoreEvent) -> None:
         self._run(self._decide(event))
 
     def _run(self, effects: Sequence[Effect]) -> None:
@@ -205,9 +213,9 @@ class KvEventActor(Actor):
                 sequence = effect.message.sequence
                 self._public.send([self._topic, sequence.to_bytes(8, "big"), effect.payload])
                 self._window.add(sequence, effect.payload)
-                self.rt.publish(TOPIC, effect.message)
+                self._telling.changed(effect.message)
             elif isinstance(effect, Say):
-                self.rt.publish(TOPIC, effect.message)
+                self._telling.say(effect.message)
             elif isinstance(effect, AskReplay):
                 self._sources[effect.source].replay(effect.start)
             elif isinstance(effect, AskCensus):

@@ -23,6 +23,7 @@ from actors.kv_events.effects import (
     Tick,
 )
 from actors.kv_events.feed import FAR, LIFE_BITS, Feed, Verdict
+from actors.kv_events.matching import match
 from actors.kv_events.quick import QuickTable
 from actors.kv_events.shelves import (
     cleared_batch,
@@ -33,9 +34,7 @@ from actors.kv_events.shelves import (
 from actors.kv_events.state import Life, Whole
 from actors.kv_events.table import Gone
 from actors.kv_events.wire import Cleared, Event, Keep, UnreadableError, cut, decode, filtered
-from schemas.block_hash import prompt_hashes, unpack
 from schemas.kv import (
-    TIERS,
     AskKvMatch,
     KvBeat,
     KvChange,
@@ -166,23 +165,7 @@ class KvEventCore:
 
     def match(self, ask: AskKvMatch) -> KvMatch:
         """Raises `ValueError` for blocks that are no whole number of hashes, or for bad tokens."""
-        size = self.table.state.block_size
-        packed = ask.blocks
-        if not packed and size:
-            try:
-                packed = prompt_hashes(ask.token_ids, size, lora=ask.lora, salt=ask.salt)
-            except OverflowError:
-                raise ValueError("a token id is below 0 or above 2**32 - 1") from None
-        names = unpack(packed)
-        found: dict[str, int] = {}
-        at = 0
-        for tier in TIERS:
-            start = at
-            while at < len(names) and self.table.has(tier, names[at]):
-                at += 1
-            if at > start:
-                found[tier] = at - start
-        return KvMatch(len(names), found)
+        return match(self.table, ask)
 
     # --- lives of the engine ---
 
@@ -227,6 +210,11 @@ class KvEventCore:
         life.incarnation, life.dead, life.ready = incarnation, False, False
         self.feeds[ENGINE].reset()
 
+    def _goes_on(self, sequence: int) -> bool:
+        """If it is the batch that is expected, it is of the present life."""
+        number = sequence >> LIFE_BITS
+        return number == 0 or number >= self.life.incarnation
+
     def _of_life(self, event: BatchCame) -> tuple[bool, bool]:
         """Whether the batch is of the present life, and whether its number says of which.
 
@@ -260,6 +248,12 @@ class KvEventCore:
 
     def _batch(self, event: BatchCame) -> None:
         feed = self.feeds[event.source]
+        # What is next in a life that is known needs no closer look, and mostly it is that.
+        known = event.source != ENGINE or self._goes_on(event.sequence)
+        if known and not event.replayed and feed.follows(event.sequence, event.payload):
+            if not self._take_popped(feed, event.sequence, event.payload, event.now):
+                self._mend(feed, event.now)
+            return
         ours = False
         if event.source == ENGINE:
             present, ours = self._of_life(event)
@@ -289,16 +283,21 @@ class KvEventCore:
     def _drain(self, feed: Feed, now: float, *, replayed: bool = False) -> None:
         """Take in what is here in order."""
         while (batch := feed.pop()) is not None:
-            sequence, payload = batch
-            try:
-                self._take(feed, payload, now)
-            except UnreadableError as error:
-                feed.refuse(sequence)
-                text = f"batch {sequence} of {feed.name}: {error}"
-                self._effects.append(Notice("batch_refused", text))
+            if not self._take_popped(feed, *batch, now):
                 if not replayed:
                     self._mend(feed, now)
                 return
+
+    def _take_popped(self, feed: Feed, sequence: int, payload: bytes, now: float) -> bool:
+        """False if it cannot be read: then it is missing."""
+        try:
+            self._take(feed, payload, now)
+        except UnreadableError as error:
+            feed.refuse(sequence)
+            text = f"batch {sequence} of {feed.name}: {error}"
+            self._effects.append(Notice("batch_refused", text))
+            return False
+        return True
 
     def _take(self, feed: Feed, payload: bytes, now: float) -> None:
         """Raises `UnreadableError`, and then nothing has changed."""

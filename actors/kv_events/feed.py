@@ -15,7 +15,7 @@ MAX_HELD = 10_000
 MAX_HELD_BYTES = 64 << 20
 """What waits for earlier batches, at most. More is dropped: the replay brings it again."""
 RECENT = 1_024
-"""Batches that are remembered, to tell one that came twice from one of another life."""
+"""Batches back that are remembered, to tell one that came twice from one of another life."""
 LIFE_BITS = 22
 """Callboard's publisher numbers from its engine's incarnation times 2**22."""
 FAR = 1 << (LIFE_BITS - 1)
@@ -85,6 +85,22 @@ class Feed:
             refused=old.refused,
         )
 
+    def follows(self, sequence: int, payload: bytes) -> bool:
+        """Takes in a batch as `offer` and `pop` would, if it is the next and nothing is missing."""
+        state = self.state
+        if (
+            sequence != state.expected
+            or sequence <= state.newest
+            or state.held
+            or state.counting
+            or state.suspect
+        ):
+            return False
+        state.quiet = 0
+        state.newest = sequence
+        self._taken(sequence, payload)
+        return True
+
     def offer(
         self, sequence: int, payload: bytes, *, ours: bool, replayed: bool = False
     ) -> Verdict:
@@ -141,14 +157,19 @@ class Feed:
         ):
             return None
         state.held_bytes -= len(payload)
+        self._taken(sequence, payload)
+        return sequence, payload
+
+    def _taken(self, sequence: int, payload: bytes) -> None:
+        state = self.state
         state.expected = sequence + 1
         state.batches += 1
         if state.base == 0:
-            recent = state.recent
-            recent[sequence] = xxh3(payload)
-            if len(recent) > RECENT:
-                del recent[next(iter(recent))]
-        return sequence, payload
+            state.recent[sequence] = xxh3(payload)
+            state.recent.pop(sequence - RECENT, None)
+            if len(state.recent) > RECENT:  # some numbers were left out
+                kept = {n: h for n, h in state.recent.items() if n > sequence - RECENT}
+                state.recent = kept
 
     def refuse(self, sequence: int) -> None:
         """The batch that `pop` gave cannot be read: it is missing, as if it had not come."""

@@ -19,9 +19,13 @@ SLICE = 0.005
 class Inbox:
     """Events in the order of their coming."""
 
-    def __init__(self, clock: Clock, work: Callable[[CoreEvent], None]) -> None:
+    def __init__(
+        self, clock: Clock, work: Callable[[CoreEvent], None], rest: Callable[[], None]
+    ) -> None:
+        """`rest` is called at the end of every turn."""
         self._clock = clock
         self._work = work
+        self._rest = rest
         self._events: deque[CoreEvent] = deque()
         self._bytes = 0
         self._dropped = 0
@@ -58,6 +62,7 @@ class Inbox:
             self._work(event)
             if now() >= until:
                 break
+        self._rest()
         if events and not self._closed and not self._waiting:
             self._waiting = True
             self._clock.call_later(0, self._turn)

@@ -194,7 +194,7 @@ class QuickTable(Table):
             changes.append(KvChange("removed", "device", removed))
         if stored:
             changes.append(KvChange("stored", "device", stored))
-        return Applied(self._keeps(further), changes, count)
+        return Applied(self._keeps(further) if further else [], changes, count)
 
     def _keeps(self, further: bytes) -> list[Keep]:
         rows = list(_further(further))

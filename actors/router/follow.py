@@ -217,7 +217,7 @@ class Following:
             counters["kv_doubles"] += 1
             return
         counters["kv_batches"] += 1
-        if follower.synced and change.sequence != follower.sequence + 1:
+        if follower.synced and (change.first or change.sequence) > follower.sequence + 1:
             counters["kv_gaps"] += 1
             self._want(follower, now, random)
         follower.sequence = change.sequence

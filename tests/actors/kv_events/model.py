@@ -128,7 +128,7 @@ class BusReader:
         self.last: int | None = None
 
     def read(self, message: KvChanged) -> None:
-        assert self.last is None or message.sequence == self.last + 1
+        assert self.last is None or (message.first or message.sequence) == self.last + 1
         self.last = message.sequence
         if message.cleared:
             self.names.clear()
