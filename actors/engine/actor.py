@@ -101,7 +101,8 @@ class EngineActor(Actor):
         self._handle(Draining())
 
     def pending(self) -> int:
-        return len(self._streams)
+        """What is kept for other engines is waited for too: they read it, or its lease ends."""
+        return len(self._streams) + (self._transfer.held if self._transfer is not None else 0)
 
     def queues(self) -> list[Queue]:
         # The engine's own waiting queue is bounded by the open streams of the mailbox.

@@ -17,6 +17,7 @@ from actors.engine.kv_publisher import INCARNATION
 from actors.engine.progress import ENGINE
 from schemas.directory import ModelCard
 from schemas.generate import Generate, Sampling
+from schemas.transfer import TransferState
 
 CARD: dict[str, Any] = {
     "model": "m",
@@ -58,6 +59,7 @@ class Said:
         self.warnings: list[str] = []
         self.log = SimpleNamespace(warning=self.warnings.append)
         self.clock = SimpleNamespace(call_later=lambda *_: None)
+        self.recorded = lambda _codec, core, _settings: core.handle
 
     def ready(self, card: ModelCard) -> None:
         self.state = "ready"
@@ -123,3 +125,12 @@ def test_refused_resumptions_are_counted(monkeypatch, resumed: list[int]):
     request = Generate("r", "m", Sampling(), [1], resumed=resumed)
     actor._submit(Submit(1, 1, request))
     assert noted == ([("resume_refused", "it was over")] if resumed else [])
+
+
+def test_an_engine_that_drains_waits_for_those_who_read_from_it():
+    engine = EngineActor()
+    engine.rt = SimpleNamespace(publish=lambda *_: None)
+    engine.transfer(TransferState("sim", held=2))
+    assert engine.pending() == 2
+    engine.transfer(TransferState("sim"))
+    assert engine.pending() == 0
