@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bus.envelope import ASKS, Frame, Header, Kind
+from schemas.config import Setting
 from schemas.directory import Entry
 from schemas.life import Queue
 from schemas.message import Message
@@ -113,6 +114,15 @@ class Actor:
     def pending(self) -> int:
         """Work in progress that a drain waits for."""
         return 0
+
+    def adopt(self, options: dict[str, Setting]) -> tuple[dict[str, Setting], Callable[[], None]]:
+        """Options that shall change while it runs. Changes nothing yet.
+
+        None means: as if it had not been given. Returns them as they will be, and what makes them
+        so. Raises ValueError, with one sentence, where that cannot be.
+        """
+        names = ", ".join(options)
+        raise ValueError(f"{names}: {self.rt.identity.actor} reads its options when it starts")
 
     def queues(self) -> list[Queue]:
         """The actor's own bounded queues; the runtime adds the mailbox and the outbox."""

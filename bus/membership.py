@@ -112,6 +112,7 @@ class Membership:
 
     def _configured(self, answer: Message) -> None:
         if isinstance(answer, Config):
+            self._rt.set_log_level(answer.document.get("log", {}).get("level", "info"))
             self._rt.begin(answer.options, answer.version)
         elif isinstance(answer, Refusal) and answer.code in ("not_found", "invalid"):
             self._rt.refuse_life(answer.code, answer.message)

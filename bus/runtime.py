@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from bus.actor import Actor, Incoming
+from bus.adopting import adopt
 from bus.asking import Asking
 from bus.clock import Clock
 from bus.core import Core
@@ -33,6 +34,7 @@ from bus.pending import Done
 from bus.sequences import Seen
 from bus.transport import Transport
 from bus.wire import Wire
+from schemas.config import Adopt
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, ModelCard, Registered
 from schemas.journal import AskRecording, StartRecording, StopRecording
 from schemas.life import Describe, Description, Died, Drain, Draining, Heartbeat, Queue, State
@@ -75,6 +77,7 @@ class Runtime:
         host: str = "",
         on_stopped: Callable[[], None] = lambda: None,
         recorder: Recorder | None = None,
+        set_log_level: Callable[[str], None] = lambda _level: None,
     ) -> None:
         self.actor = actor
         self.identity = identity
@@ -113,6 +116,7 @@ class Runtime:
         self._leaving = Leaving(clock, self._asking.waits_for, self._gone)
         self._drain_until: float | None = None
         self._on_stopped = on_stopped
+        self.set_log_level = set_log_level
         self._closing: asyncio.Task[None] | None = None
         self._over = False
         self._started_at = clock.now()
@@ -223,12 +227,12 @@ class Runtime:
     ) -> Callable[[E], list[F]]:
         """`core.handle`, with its events and effects in the journal, if there is one.
 
-        `settings` is what `codec` would make this core from. From now on nothing else may change
-        its state: what is not an event cannot be played again.
+        `settings` is what `codec.make` would make this core from. From now on nothing else may
+        change its state: what is not an event cannot be played again.
         """
-        if self.recorder is None:
-            return core.handle
-        return self.recorder.of_core(codec, core, settings)
+        return (
+            core.handle if self.recorder is None else self.recorder.of_core(codec, core, settings)
+        )
 
     # --- sending ---
 
@@ -365,6 +369,10 @@ class Runtime:
         elif isinstance(message, Drain):
             incoming.answer(Draining(self._peek(self.actor.pending, 0)))
             self.clock.call_later(0, lambda: self.drain(message.timeout))
+        elif isinstance(message, Adopt):
+            if adopt(incoming, message, self.actor, self.set_log_level):
+                self.config_version = message.version
+                self._membership.beat()
         elif isinstance(message, StartRecording | StopRecording | AskRecording):
             record_as_told(incoming, message, self.recorder)
         elif not isinstance(message, self.actor.accepts):

@@ -54,11 +54,20 @@ def configure_logging(
     root.setLevel(number)
     logging.captureWarnings(True)
     structlog.configure(
-        processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[
+            structlog.stdlib.filter_by_level,  # a filtering class could not change its mind
+            *common,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def set_level(level: str) -> None:
+    """Of this process, from now on: debug, info, warning or error."""
+    logging.getLogger().setLevel(level.upper())
 
 
 def json_formatter(actor: str, incarnation: int) -> logging.Formatter:

@@ -20,7 +20,8 @@ from bus.runtime import CONFIG, Identity, Runtime
 from bus.zmq_transport import ZmqTransport
 from launch.addresses import ipc_addresses
 from launch.kinds import make_actor
-from launch.logs import configure_logging
+from launch.logs import configure_logging, set_level
+from launch.recording import recorder_of
 from launch.rundir import RunDir
 from launch.supervisor.processes import LAST_WORDS, OUTSIDE
 from launch.vllm_logs import route_vllm_logs
@@ -70,6 +71,7 @@ async def live(identity: Identity, run_dir: RunDir, drain_timeout: float) -> tup
     """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
+    recorder = recorder_of(run_dir, identity)
     runtime = Runtime(
         make_actor(identity.actor),
         identity,
@@ -79,11 +81,14 @@ async def live(identity: Identity, run_dir: RunDir, drain_timeout: float) -> tup
         options=config_options(run_dir) if identity.actor == CONFIG else None,
         host=socket.gethostname(),
         on_stopped=stopped.set,
+        recorder=recorder,
+        set_log_level=set_level,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _end, runtime, drain_timeout)
     runtime.start()
     await stopped.wait()
+    recorder.close()
     if not runtime.failed:
         return "", 0
     return runtime.detail, OUTSIDE if runtime.ended_outside else 1

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +70,23 @@ class RunDir:
         """What ConfigActor starts with: `document`, `actors` (options by id) and `version`."""
         return self.path / "config.json"
 
-    def write_config(self, document: Mapping[str, Any], actors: Mapping[str, Any]) -> int:
-        """The next version of the configuration, whole at every time. Returns its number."""
+    def write_config(
+        self,
+        document: Mapping[str, Any],
+        actors: Mapping[str, Any],
+        history: Sequence[Any] = (),
+    ) -> int:
+        """The next version of the configuration, whole at every time. Returns its number.
+
+        `history` has what earlier versions changed, newest first.
+        """
         version: int = self.read_config().get("version", 0) + 1
-        content = {"document": document, "actors": actors, "version": version}
+        content = {
+            "document": document,
+            "actors": actors,
+            "version": version,
+            "history": msgspec.to_builtins(history),
+        }
         new = self.config_file.with_suffix(".new")
         new.touch(mode=0o600)
         new.write_bytes(msgspec.json.encode(content))
@@ -87,6 +100,11 @@ class RunDir:
         except FileNotFoundError:
             return {}
         return config
+
+    @property
+    def record_file(self) -> Path:
+        """What is recorded, and where, until the topology ends: `launch.recording`."""
+        return self.path / "record.json"
 
     @property
     def scratch(self) -> Scratch:

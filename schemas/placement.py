@@ -147,22 +147,6 @@ class Because(Message, frozen=True):
     decisions: list[Decision]
 
 
-class Tune(Message, frozen=True):
-    """Ask to a RouterActor: use these settings from now on. Answered by `Tuned`.
-
-    Refused `invalid`, with nothing changed, if one of them cannot be. Empty: only say what is.
-    """
-
-    settings: dict[str, str | int | float | bool | None] = {}
-
-
-class Tuned(Message, frozen=True):
-    """All settings, as they are now; `version` counts the changes of this life."""
-
-    version: int
-    settings: dict[str, str | int | float | bool | None]
-
-
 class RoutingState(Message, frozen=True):
     """Published on topic `routing` at changes and once a second.
 

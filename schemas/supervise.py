@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from schemas.config import ConfigChanged
 from schemas.life import State
 from schemas.message import Message, Record
 
@@ -55,6 +56,18 @@ class Resize(Message, frozen=True):
 
     document: dict[str, Any]
     actors: dict[str, dict[str, Any]]
+
+
+class KeepConfig(Message, frozen=True):
+    """Ask of ConfigActor to the supervisor: write this version; actors start with it from now on.
+
+    Answered by `Accepted`; refused `invalid` unless `version` follows the one that is written.
+    """
+
+    version: int
+    document: dict[str, Any]
+    actors: dict[str, dict[str, Any]]
+    history: list[ConfigChanged]
 
 
 class Shutdown(Message, frozen=True):

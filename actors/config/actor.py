@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
 
+from actors.config import live
+from actors.config.agreement import disagreements
 from actors.config.core import (
     Accept,
     Announce,
@@ -19,15 +22,32 @@ from actors.config.core import (
 )
 from actors.config.journal import CODEC, Settings
 from bus.actor import Actor, Incoming
-from schemas.config import Config, GetConfig, SetConfig
+from schemas.agreement import Agreement, AskAgreement
+from schemas.config import (
+    Adopted,
+    ChangeConfig,
+    Changes,
+    Config,
+    ConfigChanged,
+    GetConfig,
+    ListChanges,
+    RollBackConfig,
+    SetConfig,
+)
 from schemas.directory import (
     Deregister,
+    EntryChanged,
     ListEntries,
     Register,
     Renew,
 )
 from schemas.message import Message
+from schemas.refusal import Refusal
+from schemas.supervise import KeepConfig
 
+SUPERVISOR = "supervisor/0"
+JUDGED = 5.0
+"""Seconds that an actor has to say whether it can adopt a change, and the supervisor to keep it."""
 LEASE = 10.0
 """Seconds without a renewal after which an entry is removed; a death that was seen is at once."""
 
@@ -38,6 +58,7 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
     document: dict[str, Any] = {}
     actors: dict[str, dict[str, Any]] = {}
     version: int = 1
+    history: list[ConfigChanged] = []
     lease: float = LEASE
 
 
@@ -50,18 +71,24 @@ class ConfigActor(Actor):
         Renew,
         Deregister,
         ListEntries,
+        AskAgreement,
         GetConfig,
         SetConfig,
+        ChangeConfig,
+        RollBackConfig,
+        ListChanges,
     )
 
     def on_start(self, options: dict[str, Any]) -> None:
-        self.options = msgspec.convert(options, Options)
-        self.core = ConfigCore(self.rt.identity.incarnation, self.options.lease)
+        own = msgspec.convert(options, Options)
+        self.core = ConfigCore(self.rt.identity.incarnation, own.lease)
+        self.live = live.LiveCore(own.version, own.document, own.actors, own.history)
         settings = Settings(self.core.state.epoch, self.core.state.lease)
         self._decide = self.rt.recorded(CODEC, self.core, settings)
         self._asks: dict[int, Incoming] = {}
+        self._agreement = Agreement([])
         self._ids = 0
-        self.rt.config_version = self.options.version
+        self.rt.config_version = own.version
         self.rt.ready()
         self._run(self._decide(Come(self._now(), 0, self.rt.entry())))
         self._tick()
@@ -80,45 +107,108 @@ class ConfigActor(Actor):
             self._run(self._decide(left))
         elif isinstance(message, ListEntries):
             incoming.answer(self.core.whole())
+        elif isinstance(message, AskAgreement):
+            incoming.answer(self._agreement)
         elif isinstance(message, GetConfig):
             self._config(incoming, message.actor)
         elif isinstance(message, SetConfig):
             self._set(incoming, message)
+        elif isinstance(message, ListChanges):
+            incoming.answer(Changes(self.live.state.history))
+        elif isinstance(message, ChangeConfig | RollBackConfig):
+            self._change(incoming, message)
 
     def on_gone(self, actor: str, incarnation: int, reason: str) -> None:
         """The supervisor saw a death: no need to wait for the lease."""
         self._run(self._decide(Left(self._now(), actor, incarnation, reason)))
 
     def facts(self) -> dict[str, str]:
-        return {"epoch": str(self.core.state.epoch), "entries": str(len(self.core.state.leases))}
+        said = "; ".join(problem.says for problem in self._agreement.problems)
+        return {
+            "epoch": str(self.core.state.epoch),
+            "entries": str(len(self.core.state.leases)),
+            "agreement": said or "all agree",
+        }
 
     def _config(self, incoming: Incoming, actor: str) -> None:
-        if actor and actor not in self.options.actors:
+        state = self.live.state
+        if actor and actor not in state.actors:
             incoming.refuse("not_found", f"the topology has no actor {actor!r}", "actor")
             return
-        options = self.options.actors.get(actor, {})
-        incoming.answer(Config(self.options.version, self.options.document, options))
+        incoming.answer(Config(state.version, state.document, state.actors.get(actor, {})))
 
     def _set(self, incoming: Incoming, new: SetConfig) -> None:
-        if new.version <= self.options.version:
-            text = f"version {new.version}: the present one is {self.options.version}"
+        known = self.live.state.version
+        if new.version <= known:
+            text = f"version {new.version}: the present one is {known}"
             incoming.refuse("invalid", text, "version")
             return
-        own = {"document": new.document, "actors": new.actors, "version": new.version}
-        self.options = msgspec.structs.replace(self.options, **own)
-        self.rt.config_version = new.version
+        replaced = live.Replaced(new.version, new.document, new.actors, new.change)
+        self._run_live(self.live.handle(replaced))
         incoming.answer(Config(new.version, new.document, {}))
+
+    def _change(self, incoming: Incoming, message: ChangeConfig | RollBackConfig) -> None:
+        self._ids += 1
+        self._asks[self._ids] = incoming
+        running = live.present(entry.actor for entry in self.rt.directory.entries())
+        common = (incoming.sender, time.time(), running)
+        if isinstance(message, ChangeConfig):
+            asked = live.ChangeAsked(self._ids, message.changes, *common)
+            self._run_live(self.live.handle(asked))
+        else:
+            back = live.RollBackAsked(self._ids, message.version, *common)
+            self._run_live(self.live.handle(back))
+
+    def _run_live(self, effects: Iterable[live.Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, live.AskAdopt):
+                self._ask_adopt(effect)
+            elif isinstance(effect, live.Keep):
+                self._keep(effect)
+            elif isinstance(effect, live.Announce):
+                self.rt.config_version = effect.message.version
+                self.rt.publish("config", effect.message)
+            elif (asked := self._asks.pop(effect.ask, None)) is not None:
+                asked.answer(effect.message)
+
+    def _ask_adopt(self, effect: live.AskAdopt) -> None:
+        actor, adopt = effect.actor, effect.adopt
+
+        def judged(answer: Message) -> None:
+            if not adopt.check:
+                if isinstance(answer, Refusal):  # it ended, or will say so in its own log
+                    self.rt.note("not_adopted", f"{actor}: {answer.message}")
+            elif isinstance(answer, Adopted):
+                said = live.Judged(actor, adopt.version, answer.options)
+                self._run_live(self.live.handle(said))
+            elif isinstance(answer, Refusal):
+                said = live.Judged(actor, adopt.version, {}, answer.code, answer.message)
+                self._run_live(self.live.handle(said))
+
+        self.rt.ask(actor, adopt, judged, timeout=JUDGED)
+
+    def _keep(self, keep: live.Keep) -> None:
+        def kept(answer: Message) -> None:
+            refused = answer.message if isinstance(answer, Refusal) else ""
+            self._run_live(self.live.handle(live.Kept(keep.version, refused)))
+
+        message = KeepConfig(keep.version, keep.document, keep.actors, keep.history)
+        self.rt.ask(SUPERVISOR, message, kept, timeout=JUDGED)
 
     def _tick(self) -> None:
         if self.rt.state == "stopped":
             return
         self._run(self._decide(Renewed(self._now(), self.rt.entry())))
         self._run(self._decide(Tick(self._now())))
+        self._compare()
+        self.rt.publish("agreement", self._agreement)
         self.rt.clock.call_later(1.0, self._tick)
 
     def _run(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Announce):
+                if isinstance(effect.message, EntryChanged) and effect.message.entry.card:
+                    self._compare()  # first: no gateway opens on an engine that contradicts others
                 self.rt.publish("directory", effect.message)
                 # We are not subscribed to ourselves, but follow the others like everybody.
                 self.rt.learn(effect.message)
@@ -130,6 +220,20 @@ class ConfigActor(Actor):
                 asked.answer(effect.answer)
             else:
                 asked.refuse("invalid", effect.text, "incarnation")
+
+    def _compare(self) -> None:
+        """What live actors say against each other; published where that is something new."""
+        found = Agreement(disagreements(self.core.entries(), self._options()))
+        if found == self._agreement:
+            return
+        for problem in found.problems:
+            if problem not in self._agreement.problems:
+                self.rt.log.warning("disagreement", rule=problem.rule, problem=problem.says)
+        self._agreement = found
+        self.rt.publish("agreement", found)
+
+    def _options(self) -> dict[str, dict[str, Any]]:
+        return self.live.state.actors
 
     def _now(self) -> float:
         return self.rt.clock.now()

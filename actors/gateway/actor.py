@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
+
+import msgspec
 
 from actors.gateway.core import GatewayCore
 from actors.gateway.events import (
@@ -15,12 +17,13 @@ from actors.gateway.events import (
     EngineEntry,
     EngineGone,
     LoadSeen,
+    Retuned,
     RouterEntry,
     RouterGone,
     RouterSilent,
     RoutingSeen,
 )
-from actors.gateway.health import Health, look
+from actors.gateway.health import Health, errors, look
 from actors.gateway.http import make_app
 from actors.gateway.http.asgi import Scope
 from actors.gateway.http.auth import read_keys
@@ -29,10 +32,13 @@ from actors.gateway.http.pipe import Flusher
 from actors.gateway.journal import CODEC, Settings
 from actors.gateway.models import Models
 from actors.gateway.options import Options, OptionsError, read_options
+from actors.gateway.rules import changed
 from actors.gateway.server import bind, serve
-from actors.gateway.steps import Rules
 from actors.gateway.streams import Streams
 from bus.actor import Actor, Incoming
+from bus.identity import CONFIG
+from schemas.agreement import Agreement, AskAgreement
+from schemas.config import Setting
 from schemas.directory import Entry
 from schemas.generate import Step
 from schemas.life import Died, Queue
@@ -47,6 +53,8 @@ MAX_GATHER = 0.02
 """Seconds that a token may wait for others of its connection while steps keep the loop busy."""
 WATCH = 1.0
 """Seconds between looks at routers and at problems."""
+PATIENCE = 1.0
+"""Seconds that a start waits to hear from ConfigActor whether actors agree."""
 SILENCE = 3.0
 """Seconds without a heartbeat after which a router is not waited for; it has one a second."""
 
@@ -61,11 +69,13 @@ class GatewayActor(Actor):
         "router": ("routing", "life"),
         "gateway": ("suspects",),
         "supervisor": ("life",),
+        "config": ("agreement",),
     }
 
     def __init__(self) -> None:
         self.core = GatewayCore()
         self._heard: dict[str, float] = {}
+        self._agreement = Agreement([])
         self._watched = 0.0
         self.options = Options()
         self._started = False
@@ -83,8 +93,7 @@ class GatewayActor(Actor):
 
     def _start(self, options: Options) -> None:
         self.options = options
-        rules = Rules(options.local_prefill_tokens, options.prefill_fallback)
-        self.core = GatewayCore(options.migration_limit, options.migration_wait, rules)
+        self.core = GatewayCore(options.rules())
         keys = read_keys(options)
         sock = bind(options)
         template = options.chat_template
@@ -119,7 +128,7 @@ class GatewayActor(Actor):
         self.server = serve(make_app(context), options, sock)
         self._started = True
         self.core.state.turn = number_of(self.rt.identity.actor)
-        settings = Settings(options.migration_limit, options.migration_wait, rules)
+        settings = Settings(options.rules())
         self.streams.decide = self.rt.recorded(CODEC, self.core, settings)
         for entry in self.rt.directory.entries():
             self.on_entry(entry)
@@ -127,7 +136,26 @@ class GatewayActor(Actor):
         warned = asyncio.Event()
         others = [e.actor for e in self.rt.directory.entries("gateway") if self._may_warn(e)]
         self.streams.quarantines.learn(others, warned.set)
-        self._opening = asyncio.ensure_future(self._open(warned))
+        agreed = asyncio.Event()
+
+        def heard(answer: Message) -> None:
+            if isinstance(answer, Agreement):  # else ConfigActor is away: nothing waits for it
+                self._agreement = answer
+            agreed.set()
+
+        self.rt.ask(CONFIG, AskAgreement(), heard, timeout=PATIENCE)
+        self._opening = asyncio.ensure_future(self._open(warned, agreed))
+
+    def adopt(self, options: dict[str, Setting]) -> tuple[dict[str, Setting], Callable[[], None]]:
+        live = changed(self.options, options)
+
+        def use() -> None:
+            values = {name: getattr(live, name) for name in options}
+            self.options = msgspec.structs.replace(self.options, **values)
+            self.streams.limit = live.max_inflight
+            self.streams.handle(Retuned(live.rules()))
+
+        return {name: getattr(live, name) for name in options}, use
 
     def on_message(self, incoming: Incoming) -> None:
         """What is refused; a gateway that has not started yet knows nothing."""
@@ -141,9 +169,13 @@ class GatewayActor(Actor):
             self.streams.take(message, sender)
 
     def on_event(self, sender: str, topic: str, message: Message) -> None:
+        if isinstance(message, Agreement):
+            self._agreement = message
         if not self._started:
             return
-        if isinstance(message, Load):
+        if isinstance(message, Agreement):
+            self._check_ready()
+        elif isinstance(message, Load):
             self.streams.handle(LoadSeen(sender, message))
         elif isinstance(message, Died):
             if message.actor.startswith("engine/"):
@@ -244,7 +276,15 @@ class GatewayActor(Actor):
     def health(self) -> Health:
         entries = self.rt.directory.entries()
         actor = self.rt.identity.actor
-        return look(actor, self.core, self.models, entries, draining=self._draining)
+        return look(
+            actor,
+            self.core,
+            self.models,
+            entries,
+            self._agreement,
+            draining=self._draining,
+            opened=self.rt.state != "starting",
+        )
 
     def _watch(self) -> None:
         """What no event says: that a router has fallen silent, and what `callboard ps` shows."""
@@ -262,11 +302,14 @@ class GatewayActor(Actor):
             theirs = {problem for router in health.routers for problem in router.problems}
             own = [problem for problem in health.problems if problem not in theirs]
             self.rt.set_state("ready", "; ".join(own) if health.ready else "")
+        elif self._listening:
+            self.rt.set_state("starting", "; ".join(errors(self._agreement)))
         self.rt.clock.call_later(WATCH, self._watch)
 
-    async def _open(self, warned: asyncio.Event) -> None:
-        """Nobody connects before it is known what must be refused."""
-        await warned.wait()
+    async def _open(self, *known: asyncio.Event) -> None:
+        """Nobody connects before it is known what must be refused, and whether actors agree."""
+        for event in known:
+            await event.wait()
         await self.server.start()
         self.rt.log.info("listening", address=self.server.address)
         self._listening = True

@@ -39,6 +39,7 @@ from actors.gateway.events import (
     Quarantined,
     Refused,
     Released,
+    Retuned,
     RouterSilent,
     Started,
     StartPlacement,
@@ -48,8 +49,9 @@ from actors.gateway.events import (
     WaitedLong,
 )
 from actors.gateway.fleet import ANY, Candidate, Fleet
+from actors.gateway.rules import Rules
 from actors.gateway.state import COUNTERS, Choice, News, Source, State
-from actors.gateway.steps import Rules, Way, way
+from actors.gateway.steps import Way, way
 from schemas.refusal import RETRYABLE, Code, Refusal
 
 ATTEMPTS = 4
@@ -75,16 +77,8 @@ LONGEST_PAUSE = 1.0
 class GatewayCore:
     """Every choice that was submitted ends once: finished, failed, or forgotten with its client."""
 
-    def __init__(
-        self,
-        migration_limit: int = 3,
-        migration_wait: float = 60.0,
-        rules: Rules = Rules(),  # noqa: B008 - it is frozen
-    ) -> None:
-        self._limit = migration_limit
-        self._patience = migration_wait
-        self._rules = rules
-        self.state = State(Fleet(), {}, [], {}, dict.fromkeys(COUNTERS, 0))
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.state = State(Fleet(), {}, [], {}, dict.fromkeys(COUNTERS, 0), rules or Rules())
 
     def handle(self, event: Event) -> list[Effect]:
         state = self.state
@@ -127,7 +121,8 @@ class GatewayCore:
         return fleet.block_size(model)
 
     def _trouble(
-        self, event: Due | WaitedLong | LeaseOver | EngineDied | Quarantined | Released | News
+        self,
+        event: Due | WaitedLong | LeaseOver | EngineDied | Quarantined | Released | Retuned | News,
     ) -> list[Effect]:
         if isinstance(event, Due):
             due = self.state.choices.get(event.choice)
@@ -149,6 +144,9 @@ class GatewayCore:
         if isinstance(event, Released):
             self.state.suspects.release(event.content)
             return []
+        if isinstance(event, Retuned):
+            self.state.rules = event.rules
+            return []
         self.state.learn(event)
         return self._wake() if isinstance(event, EngineEntry) else []
 
@@ -160,7 +158,7 @@ class GatewayCore:
         if choice.source is not None and not self.state.keeps(choice.source):
             return self._rerun(key, choice)
         choice.step = "whole"
-        there = way(choice, fleet, self._rules)
+        there = way(choice, fleet, self.state.rules)
         choice.attempts += 1
         if not there.candidates:
             return self._no_engine(key, choice, there)
@@ -184,7 +182,7 @@ class GatewayCore:
 
     def _candidates(self, choice: Choice) -> list[Candidate]:
         """Where it could be tried again as it was."""
-        there = way(choice, self.state.fleet, self._rules)
+        there = way(choice, self.state.fleet, self.state.rules)
         return there.prefill if choice.step == "prefill" else there.candidates
 
     def _no_engine(self, key: int, choice: Choice, there: Way) -> list[Effect]:
@@ -270,14 +268,14 @@ class GatewayCore:
         if source.engine not in choice.avoid and not source.over:
             choice.avoid.append(source.engine)
         lost = self.state.give_up_source(key, choice)
-        if choice.reruns > self._limit:
+        if choice.reruns > self.state.rules.migration_limit:
             text = f"what {source.engine} computed was lost, for the {choice.reruns}. time"
             return lost + self._without_prefill(key, choice, Refusal("kv_lost", text))
         return lost + self._place(key, choice)
 
     def _without_prefill(self, key: int, choice: Choice, refusal: Refusal) -> list[Effect]:
         """No prefill engine will do it."""
-        if self._rules.fallback == "refuse":
+        if self.state.rules.prefill_fallback == "refuse":
             return self._fail(key, choice, refusal)
         choice.local, choice.attempts = True, 0
         return self._place(key, choice)
@@ -331,7 +329,7 @@ class GatewayCore:
         if choice.began and not able:
             counters["migration_failed_unsupported"] += 1
             return self._fail(key, choice, Refusal(event.code, event.message))
-        if choice.moves > self._limit:
+        if choice.moves > self.state.rules.migration_limit:
             counters["migration_failed_limit"] += 1
             text = f"{event.message}; that was engine {choice.moves} in turn without a new token"
             return self._fail(key, choice, Refusal(event.code, text))
@@ -355,7 +353,7 @@ class GatewayCore:
             return []
         choice.armed = True
         choice.turn += 1
-        return [Wait(key, self._patience, choice.turn)]
+        return [Wait(key, self.state.rules.migration_wait, choice.turn)]
 
     def _hold(self, key: int, choice: Choice) -> list[Effect]:
         """Until an engine comes, or its turn."""
@@ -382,7 +380,7 @@ class GatewayCore:
             return []  # an engine has it in its queue
         self.state.counters["migration_failed_deadline"] += 1
         cancel: list[Effect] = [Cancel(event.choice)] if choice.phase == "placing" else []
-        text = f"no engine could take it for {self._patience:g} s"
+        text = f"no engine could take it for {self.state.rules.migration_wait:g} s"
         return cancel + self._fail(event.choice, choice, Refusal("not_ready", text))
 
     def _died(self, event: EngineDied) -> list[Effect]:

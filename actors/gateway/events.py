@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from actors.gateway.rules import Rules
 from schemas.directory import Role
 from schemas.load import Load
 from schemas.placement import Place, RoutingState
@@ -186,6 +187,12 @@ class RoutingSeen(Record, frozen=True):
     routing: RoutingState
 
 
+class Retuned(Record, frozen=True):
+    """These are the rules from now on."""
+
+    rules: Rules
+
+
 class AskPlacement(Record, frozen=True):
     """Ask `router`; `Placed` or `Refused` follows."""
 
@@ -293,6 +300,7 @@ Event = (
     | EngineDied
     | Quarantined
     | Released
+    | Retuned
     | RouterEntry
     | RouterGone
     | RouterSilent

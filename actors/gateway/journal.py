@@ -6,20 +6,18 @@ import msgspec
 
 from actors.gateway.core import GatewayCore
 from actors.gateway.events import Effect, Event
-from actors.gateway.steps import Rules
+from actors.gateway.rules import Rules
 from bus.journal.codec import Codec
 
 
 class Settings(msgspec.Struct, frozen=True):
     """As in `GatewayCore`."""
 
-    migration_limit: int
-    migration_wait: float
     rules: Rules
 
 
 def _make(settings: Settings) -> GatewayCore:
-    return GatewayCore(settings.migration_limit, settings.migration_wait, settings.rules)
+    return GatewayCore(settings.rules)
 
 
 CODEC = Codec("gateway", Event, Effect, Settings, _make)

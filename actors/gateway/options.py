@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from actors.gateway.steps import Fallback
+from actors.gateway.rules import Live
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -17,16 +17,12 @@ class OptionsError(Exception):
     """An option that cannot be: one sentence with the value, the rule and the mend."""
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes in bytes.
+class Options(Live, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes in bytes; `rules` says more of what can change while it runs.
 
     `api_keys_env` names an environment variable, `api_key_file` a file; both hold one key a line.
     `max_inflight` counts choices: a request with `n=4` is four. `max_pending_bytes` may wait for
     one slow reader, which is then cut off. `reuse_port` lets several gateways share a port.
-    A choice whose engine ends goes on elsewhere: `migration_limit` times at most without a new
-    token in between (0: never). Where no engine is ready, choices wait for one for `migration_wait`
-    seconds at most.
-    `local_prefill_tokens` and `prefill_fallback` as in `steps.Rules`.
     `chat_template` is a file whose template replaces the models' own.
     """
 
@@ -38,13 +34,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     max_body_bytes: Positive = 8 << 20
-    max_inflight: Positive = 4096
     max_pending_bytes: Positive = 1 << 20
     chat_template: str | None = None
-    migration_limit: Annotated[int, Meta(ge=0)] = 3
-    migration_wait: Annotated[float, Meta(gt=0)] = 60.0
-    local_prefill_tokens: Annotated[int, Meta(ge=0)] = 2048
-    prefill_fallback: Fallback = "local"
 
 
 def read_options(raw: dict[str, Any]) -> Options:

@@ -23,6 +23,7 @@ from actors.gateway.events import (
     Unread,
 )
 from actors.gateway.fleet import Fleet
+from actors.gateway.rules import Rules
 from actors.gateway.suspects import Suspects
 from schemas.directory import Role
 from schemas.placement import Place, RoutingState
@@ -125,6 +126,7 @@ class State(msgspec.Struct):
     routers: list[str]
     silent: dict[str, int]
     counters: dict[str, int]
+    rules: Rules = Rules()
     routing: dict[str, RoutingState] = {}
     turn: int = 0
     suspects: Suspects = msgspec.field(default_factory=Suspects)

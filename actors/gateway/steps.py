@@ -8,25 +8,12 @@ wanted, answers that another engine began, and requests that run alone. Pure.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from actors.gateway.fleet import DECODE, PREFILL, Candidate, Fleet
+from actors.gateway.rules import Rules
 from actors.gateway.state import Choice
 from schemas.directory import Role
-
-Fallback = Literal["local", "any", "refuse"]
-
-
-class Rules(msgspec.Struct, frozen=True):
-    """`fallback` is for want of prefill engines: decode engines compute prompts of any length
-    (`local`, `any`), or longer ones are refused. With `any`, prefill engines answer where there is
-    no other.
-    """
-
-    local_prefill_tokens: int = 2048
-    fallback: Fallback = "local"
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -51,7 +38,7 @@ def way(choice: Choice, fleet: Fleet, rules: Rules) -> Way:
         return Way(found, "decode", len(fleet.candidates(model, roles=DECODE)))
     whole = fleet.candidates(model, rank, engine, begun=begun)
     everywhere = len(fleet.candidates(model, begun=begun))
-    if not everywhere and rules.fallback == "any":
+    if not everywhere and rules.prefill_fallback == "any":
         prefill = fleet.candidates(model, rank, engine, begun=begun, roles=PREFILL)
         return Way(prefill, "prefill", len(prefill))
     if not (_long(choice, rules) and any(fleet.role(name) == "decode" for name, _ in whole)):
@@ -60,7 +47,7 @@ def way(choice: Choice, fleet: Fleet, rules: Rules) -> Way:
     if prefill:
         everywhere += len(prefill)
         return Way(whole, None, everywhere, prefill, rules.local_prefill_tokens)
-    if rules.fallback != "refuse":
+    if rules.prefill_fallback != "refuse":
         return Way(whole, None, everywhere)
     aggregated = [candidate for candidate in whole if fleet.role(candidate[0]) != "decode"]
     return Way(aggregated, "aggregated", everywhere)

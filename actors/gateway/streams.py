@@ -103,7 +103,7 @@ class Streams:
         self._core = core
         self.decide: Callable[[Event], list[Effect]] = core.handle
         """What the core is asked through; where it is recorded, another way than directly."""
-        self._limit = limit
+        self.limit = limit
         self._after_batch = after_batch
         self._keys = itertools.count(1)
         self._running: dict[int, Running] = {}
@@ -137,11 +137,11 @@ class Streams:
         self.arriving -= 1
 
     def _check_room(self, more: int) -> None:
-        if len(self._running) + more > self._limit:
+        if len(self._running) + more > self.limit:
             self.refused += 1
             raise ApiError(
                 429,
-                f"{self._limit} choices are being served already: try again later.",
+                f"{self.limit} choices are being served already: try again later.",
                 retry_after=self._expected(self._rt.clock.now()),
             )
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
+
 from actors.monitor import answers, node
 from actors.monitor.canary import BOS, Payload, first_token, make_canary, read_payload
 from actors.monitor.core import MonitorCore
@@ -24,15 +26,17 @@ from actors.monitor.events import (
     Looked,
     Probe,
     Probed,
+    Retuned,
     Worked,
 )
 from actors.monitor.journal import CODEC, Settings
-from actors.monitor.options import Options, read_options
+from actors.monitor.options import Options, changed, read_options
 from actors.monitor.processes import Followed
 from actors.monitor.server import Answer, bind, serve
 from actors.monitor.sight import MachineSight, MakeSight, Sight
 from bus.actor import Actor, Incoming
 from bus.http import HttpServer
+from schemas.config import Setting
 from schemas.directory import Entry, EntryRemoved
 from schemas.generate import Delta, Step
 from schemas.health import AskHealth, HealthReport, Verdict, VerdictChanged
@@ -103,6 +107,17 @@ class MonitorActor(Actor):
 
     def on_message(self, incoming: Incoming) -> None:
         incoming.answer(self.report())
+
+    def adopt(self, options: dict[str, Setting]) -> tuple[dict[str, Setting], Callable[[], None]]:
+        new = changed(self._options, options)
+
+        def use() -> None:
+            self._options = new
+            self._handle(Retuned(self._now(), new.limits, new.canary_idle))
+
+        plain = msgspec.to_builtins(new)
+        read = {n: (plain["limits"] if "." in n else plain)[n.rpartition(".")[2]] for n in options}
+        return read, use
 
     def on_entry(self, entry: Entry) -> None:
         if self._sight is None or not self._is_here(entry):

@@ -23,6 +23,7 @@ from actors.monitor.events import (
     Probed,
     ProcessSample,
     RankSample,
+    Retuned,
     Worked,
 )
 from actors.monitor.judge import findings
@@ -45,6 +46,8 @@ UNTAUGHT = FIRST | COMPILES | CAPTURES
 
 
 class State(msgspec.Struct):
+    limits: Limits = Limits()
+    canary_idle: float = 0.0
     now: float = 0.0
     looked: float | None = None
     lives: dict[str, Life] = {}
@@ -56,9 +59,7 @@ class MonitorCore:
     """One life of each actor is judged: the newest. `dead` is final for it."""
 
     def __init__(self, limits: Limits | None = None, *, canary_idle: float = 0.0) -> None:
-        self.state = State()
-        self._limits = limits or Limits()
-        self._canary_idle = canary_idle
+        self.state = State(limits or Limits(), canary_idle)
 
     def handle(self, event: Event) -> list[Effect]:
         self.state.now = event.now
@@ -70,6 +71,9 @@ class MonitorCore:
             return []
         if isinstance(event, EntrySeen):
             return self._entry(event)
+        if isinstance(event, Retuned):
+            self.state.limits, self.state.canary_idle = event.limits, event.canary_idle
+            return []
         found = self._find(event.actor, event.incarnation)
         return [] if found is None else self._of(found, event)
 
@@ -209,7 +213,7 @@ class MonitorCore:
         return effects
 
     def _judge(self, life: Life, now: float) -> list[Effect]:
-        found = findings(life, self._limits)
+        found = findings(life, self.state.limits)
         worst = found[0] if found else None
         condition: Condition = worst.condition if worst else "healthy"
         code = worst.code if worst else ""
@@ -236,12 +240,12 @@ class MonitorCore:
         canary.rest += counted
         if canary.failed:
             canary.without_step += counted * rate
-        if not self._canary_idle or not life.canaries or life.state != "ready":
+        if not self.state.canary_idle or not life.canaries or life.state != "ready":
             return []
         if any(rank.ended.flags & PAUSED for rank in life.ranks.values()):
             canary.problem, canary.failed, canary.without_step = "", 0, 0.0
             return []
-        if min(life.quiet, canary.rest) < self._canary_idle:
+        if min(life.quiet, canary.rest) < self.state.canary_idle:
             return []
         canary.underway = True
         return [Probe(life.actor, life.incarnation)]

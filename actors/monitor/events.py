@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from actors.monitor.options import Limits
 from bus.core import CoreRecord
 from schemas import life
 from schemas.health import Condition, Verdict
@@ -116,7 +117,15 @@ class Looked(CoreRecord, frozen=True):
     ranks: list[RankSample]
 
 
-Event = EntrySeen | Beat | Left | Exited | Worked | Probed | GpuSeen | Looked
+class Retuned(CoreRecord, frozen=True):
+    """These are the limits from now on."""
+
+    now: float
+    limits: Limits
+    canary_idle: float
+
+
+Event = EntrySeen | Beat | Left | Exited | Worked | Probed | GpuSeen | Looked | Retuned
 
 
 class Changed(CoreRecord, frozen=True):

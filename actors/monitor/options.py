@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
+
+from schemas.config import Setting
 
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -51,6 +54,37 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     canary_timeout: Seconds = 3.0
     progress_dir: str = ""
     limits: Limits = Limits()
+
+
+LIVE = frozenset({"canary_idle", "canary_timeout"})
+"""Options that can change while it runs, beside all limits."""
+
+
+def changed(options: Options, changes: Mapping[str, Setting]) -> Options:
+    """`options` with these, by name, `limits.stopped` and the like; None brings the default back.
+
+    Raises ValueError for one that only a start takes, and for what cannot be.
+    """
+    raw = msgspec.to_builtins(options)
+    usual = msgspec.to_builtins(Options())
+    for name, value in changes.items():
+        section, dot, key = name.rpartition(".")
+        if (section, dot) != ("limits", ".") and name not in LIVE:
+            raise ValueError(f"health.{name} can only be set when the monitor starts")
+        target, default = (raw["limits"], usual["limits"]) if dot else (raw, usual)
+        if key not in default:
+            raise ValueError(f"health.{name}: no such limit; there are {', '.join(default)}")
+        target[key] = default[key] if value is None else value
+    try:
+        return msgspec.convert(raw, Options, strict=False)
+    except msgspec.ValidationError as error:
+        rule, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`")
+        raise ValueError(f"health.{name} is {changes[name]!r}: {_lower(rule)}") from None
+
+
+def _lower(rule: str) -> str:
+    return rule[:1].lower() + rule[1:].replace("`float`", "a number")
 
 
 def read_options(raw: dict[str, Any]) -> Options:

@@ -12,9 +12,10 @@ from actors.router.core import RouterCore
 from actors.router.events import AskSnapshot, CancelSnapshot, Effect, Event, Publish, Reply
 from actors.router.index import Index
 from actors.router.journal import CODEC
-from actors.router.settings import parse
+from actors.router.settings import Settings, check_live, given, parse, plain
 from bus.actor import Actor, Incoming
 from bus.clock import Timer
+from schemas.config import Setting
 from schemas.directory import Entry
 from schemas.kv import AskKvSnapshot, KvBeat, KvChanged, KvLost, KvSnapshotPart
 from schemas.life import Queue
@@ -26,7 +27,6 @@ from schemas.placement import (
     PlacementMade,
     PlacementMoved,
     PlacementStarted,
-    Tune,
     Why,
 )
 from schemas.refusal import Refusal
@@ -46,7 +46,6 @@ class RouterActor(Actor):
         PlacementStarted,
         PlacementEnded,
         Why,
-        Tune,
     )
     listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "engine": ("load",),
@@ -106,8 +105,6 @@ class RouterActor(Actor):
             )
         elif isinstance(message, Why):
             self._handle(events.WhyAsked(ask, message.request_id, now))
-        elif isinstance(message, Tune):
-            self._handle(events.TuneAsked(ask, message.settings, now))
 
     def on_cancel(self, incoming: Incoming) -> None:
         ask = self._numbers.pop(incoming.key, None)
@@ -147,6 +144,16 @@ class RouterActor(Actor):
         elif kind == "gateway":
             self._handle(events.AskerLost(actor, incarnation))
 
+    def adopt(self, options: dict[str, Setting]) -> tuple[dict[str, Setting], Callable[[], None]]:
+        now = self.core.state.settings
+        settings = parse({**plain(now), **given(options)})
+        check_live(now, settings)
+
+        def use() -> None:
+            self._handle(events.Retuned(settings, self.rt.clock.now()))
+
+        return {name: value for name, value in plain(settings).items() if name in options}, use
+
     def queues(self) -> list[Queue]:
         state = self.core.state
         refused = state.counters["overloaded"]
@@ -157,6 +164,7 @@ class RouterActor(Actor):
         counters = {name: str(count) for name, count in sorted(self.core.counters().items())}
         return {
             "policy": state.settings.policy,
+            "settings": ", ".join(_unusual(state.settings)) or "defaults",
             "problems": "; ".join(state.problems) or "none",
             "engines": ", ".join(sorted(state.workers.engines)) or "none",
             "index": Index.implementation,
@@ -227,3 +235,10 @@ class RouterActor(Actor):
         self.rt.count("kv_snapshots_failed")
         random = self._random.getrandbits(64)
         self._handle(events.SnapshotFailed(ask, reason, self.rt.clock.now(), random))
+
+
+def _unusual(settings: Settings) -> list[str]:
+    """What is not as it is by default."""
+    usual = plain(Settings())
+    now = plain(settings).items()
+    return [f"{name}={'none' if v is None else v}" for name, v in now if v != usual[name]]

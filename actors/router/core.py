@@ -22,10 +22,10 @@ from actors.router.overlap import Overlap
 from actors.router.placing import PLACEMENTS, Placing
 from actors.router.policies import USES_EVENTS
 from actors.router.queue import line_of
-from actors.router.settings import InvalidSetting, Settings, check_live, parse, plain
+from actors.router.settings import Settings
 from actors.router.state import State
 from schemas.kv import Tier
-from schemas.placement import Because, PlacementMade, PlacementMoved, RoutingState, Tuned
+from schemas.placement import Because, PlacementMade, PlacementMoved, RoutingState
 from schemas.refusal import Refusal
 
 ROUTING = "routing"
@@ -66,7 +66,7 @@ class RouterCore:
             events.AskerLost: self._asker_lost,
             events.SnapshotFailed: self._snapshot_failed,
             events.WhyAsked: self._why_asked,
-            events.TuneAsked: self._tune_asked,
+            events.Retuned: self._retuned,
             events.Tick: self._tick,
         }
 
@@ -199,22 +199,13 @@ class RouterCore:
         )
         return [Reply(event.ask, Refusal("not_found", text, "request_id"))]
 
-    def _tune_asked(self, event: events.TuneAsked) -> list[Effect]:
-        state = self.state
-        try:
-            settings = parse(event.settings, state.settings)
-            check_live(state.settings, settings)
-        except InvalidSetting as error:
-            return [Reply(event.ask, Refusal("invalid", str(error), "settings"))]
-        effects: list[Effect] = []
-        if settings != state.settings:
-            state.version += 1
-            state.settings = settings
-            self.guesses.ttl = settings.approximate_ttl
-            self.guesses.max_blocks = settings.approximate_blocks
-            effects = self.following.switch(settings.policy in USES_EVENTS, event.now)
-        tuned = Tuned(state.version, plain(settings))
-        return [Reply(event.ask, tuned), *effects, *self._go_on(event.now)]
+    def _retuned(self, event: events.Retuned) -> list[Effect]:
+        state, settings = self.state, event.settings
+        state.settings = settings
+        self.guesses.ttl = settings.approximate_ttl
+        self.guesses.max_blocks = settings.approximate_blocks
+        effects = self.following.switch(settings.policy in USES_EVENTS, event.now)
+        return [*effects, *self._go_on(event.now)]
 
     # --- time ---
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from actors.router.settings import Settings
 from schemas.directory import ModelCard
 from schemas.kv import KvBeat, KvChanged, KvLost, KvSnapshotPart
 from schemas.load import Load
@@ -129,9 +130,10 @@ class WhyAsked(Record, frozen=True):
     now: float
 
 
-class TuneAsked(Record, frozen=True):
-    ask: int
-    settings: dict[str, str | int | float | bool | None]
+class Retuned(Record, frozen=True):
+    """These are the settings from now on."""
+
+    settings: Settings
     now: float
 
 
@@ -182,7 +184,7 @@ Event = (
     | SnapshotCame
     | SnapshotFailed
     | WhyAsked
-    | TuneAsked
+    | Retuned
     | Tick
 )
 Effect = Reply | Publish | AskSnapshot | CancelSnapshot

@@ -1,4 +1,4 @@
-"""What can be set about placement: names, defaults, ranges. Nearly all can change live (`Tune`)."""
+"""What can be set about placement: names, defaults, ranges. Nearly all can change live."""
 
 from __future__ import annotations
 
@@ -145,6 +145,12 @@ def parse(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
         rule, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`")
         raise InvalidSetting(f"{name} is {values[name]!r}: {_rule(name, rule)}") from None
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With the default where None stands for it."""
+    default = plain(Settings())
+    return {n: default.get(n) if v is None else v for n, v in values.items()}
 
 
 def check_live(now: Settings, then: Settings) -> None:

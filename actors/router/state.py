@@ -26,7 +26,7 @@ COUNTERS = (
 class State(msgspec.Struct):
     """`mismatched`: model -> the block size of an ask that its engines do not have, and when.
 
-    `version` counts the changes of the settings. `told`: what the last `RoutingState` said.
+    `told`: what the last `RoutingState` said.
     """
 
     settings: Settings
@@ -35,7 +35,6 @@ class State(msgspec.Struct):
     queue: WaitingQueue = msgspec.field(default_factory=WaitingQueue)
     counters: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
     mismatched: dict[str, tuple[int, float]] = {}
-    version: int = 0
     problems: list[str] = []
     told: tuple[Policy, list[str]] | None = None
     told_at: float = 0.0

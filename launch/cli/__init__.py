@@ -17,11 +17,12 @@ COMMANDS = {
     "describe": ("ACTOR", "show all that one actor says of itself"),
     "why": ("REQUEST", "show where a request was placed, and why there"),
     "kv": ("ls | match", "show what KV blocks the ranks hold; look for a prompt"),
-    "tune": ("router [K=V]", "show a router's settings, or change them as it runs"),
+    "set": ("PATH=VALUE", "change settings and limits while everything runs"),
     "restart": ("ACTOR", "drain one actor, then start its next life"),
     "scale": ("KIND=N …", "more or fewer engines, routers or gateways"),
     "down": ("", "drain and stop a topology"),
     "logs": ("[ACTOR]", "read the logs of a topology, merged in time order"),
+    "record": ("start|…", "record what actors do: start, stop, status"),
     "completion": ("SHELL", "print a completion script for bash, zsh or fish"),
 }
 """Commands, each in a module of its name: what follows it, and what it does."""

@@ -43,7 +43,7 @@ _FLAGS = {
         "--salt": "cache_salt of the request",
     },
 }
-_OF_A_TOPOLOGY = ("ps", "describe", "restart", "down", "logs", "why", "kv", "tune")
+_OF_A_TOPOLOGY = ("ps", "describe", "restart", "down", "logs", "why", "kv", "set")
 _OF_AN_ACTOR = ("describe", "restart", "logs")
 _HELP: Candidate = ("--help", "how to use it")
 
@@ -87,20 +87,17 @@ def _others(command: str, rest: Sequence[str], current: str) -> Iterator[Candida
             yield ("--name", "which topology")
     elif command == "kv" and not rest:
         yield from (("ls", "what each rank holds"), ("match", "how much of a prompt is where"))
-    elif command == "tune":
-        yield from _tune(rest)
+    elif command == "set":
+        yield from _set()
     elif command in _OF_AN_ACTOR and not any("/" in word for word in rest):
         yield from _actors()
 
 
-def _tune(rest: Sequence[str]) -> Iterator[Candidate]:
-    if not rest:
-        yield "router", "all of them"
-        yield from (actor for actor in _actors() if actor[0].startswith("router/"))
-        return
+def _set() -> Iterator[Candidate]:
+    yield from (("log.level=", "how much is logged"), ("gateway.max_inflight=", ""))
     for setting in router_settings():
-        yield f"{setting.field}=", _short(setting.help)
-        yield from ((f"{setting.field}={choice}", "") for choice in setting.choices)
+        yield f"router.{setting.field}=", _short(setting.help)
+        yield from ((f"router.{setting.field}={choice}", "") for choice in setting.choices)
 
 
 def _serve(rest: Sequence[str], current: str) -> Iterator[Candidate]:

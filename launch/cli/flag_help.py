@@ -50,7 +50,7 @@ def flag_help(topic: str, tables: Tables) -> str:
 
 
 def _router() -> str:
-    parts = ["Settings of routers; `callboard tune router` changes them while they run"]
+    parts = ["Settings of routers; `callboard set router.NAME=VALUE` changes them as they run"]
     for setting in router_settings():
         lines = [f"  {setting.flag} X", wrap(setting.help, 6)]
         if setting.choices:

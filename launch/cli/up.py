@@ -22,7 +22,7 @@ A topology file, all but the engines' models optional:
 
   [router]
   count = 1                  # 0: gateways place by load
-  policy = "kv"              # and all that `callboard tune router` shows
+  policy = "kv"              # and all of `callboard serve --help=router`
 
   [disaggregation]           # where [[engine]] tables have role = "prefill", "decode"
   local_prefill_tokens = 2048  # decode engines compute shorter prompts themselves

@@ -15,6 +15,7 @@ from bus.identity import CONFIG, kind_of
 from launch.flags.cache import cache_directory
 from launch.rundir import RunDir
 from launch.supervision import Supervision
+from launch.supervisor.configuration import keep, resized
 from launch.supervisor.core import (
     Announce,
     Begin,
@@ -40,7 +41,6 @@ from launch.supervisor.core import (
 from launch.supervisor.journal import CODEC, Settings
 from launch.supervisor.processes import ActorProcess, reap_adopted
 from schemas import life
-from schemas.config import SetConfig
 from schemas.directory import Entry
 from schemas.health import HealthReport, Verdict, VerdictChanged
 from schemas.life import Died, Heartbeat
@@ -48,6 +48,7 @@ from schemas.message import Message
 from schemas.refusal import Refusal
 from schemas.supervise import (
     Accepted,
+    KeepConfig,
     ListProcesses,
     Process,
     Processes,
@@ -67,6 +68,7 @@ class SupervisorActor(Actor):
 
     kind: ClassVar[str] = "supervisor"
     accepts: ClassVar[tuple[type[Message], ...]] = (
+        KeepConfig,
         ListProcesses,
         Resize,
         Restart,
@@ -121,6 +123,8 @@ class SupervisorActor(Actor):
             self.shut_down()
         elif isinstance(message, Resize):
             self._resize(incoming, message)
+        elif isinstance(message, KeepConfig):
+            incoming.answer(keep(self._run_dir, message))
         elif isinstance(message, RestartKind):
             self._restart_kind(incoming, message.kind)
         elif isinstance(message, Restart):
@@ -166,14 +170,14 @@ class SupervisorActor(Actor):
         if self.core.state.stopping:
             incoming.refuse("not_ready", "everything stops")
             return
-        version = self._run_dir.write_config(new.document, new.actors)
+        change = resized(self._run_dir, new)
 
         def told(_answer: Message) -> None:
             # One that is down, or just came, has read the file by the time it is asked.
             self._handle(Resized(self._now(), self._now_ms(), list(new.actors)))
-            incoming.answer(Accepted(f"version {version} of the configuration"))
+            incoming.answer(Accepted(f"version {change.version} of the configuration"))
 
-        self.rt.ask(CONFIG, SetConfig(version, new.document, new.actors), told, timeout=2.0)
+        self.rt.ask(CONFIG, change, told, timeout=2.0)
 
     # --- for run_topology ---
 

@@ -23,8 +23,6 @@ from schemas.placement import (
     PlacementEnded,
     PlacementStarted,
     RoutingState,
-    Tune,
-    Tuned,
     Why,
 )
 from tests.simulation.cast import MODEL, CountingBackend, CountingEngine
@@ -361,7 +359,8 @@ def test_settings_change_live():
         await stage.begin()
         stage.source(1).store(1, 2, 3)
         assert {(await stage.place(f"r{n}")).engine for n in range(2)} == {"engine/0", "engine/1"}
-        assert isinstance(await stage.ask(Tune({"policy": "kv"})), Tuned)
+        _, use = stage.router().adopt({"policy": "kv"})
+        use()
         await stage.world.run(1.0)
         placed = await stage.place("r9")
         assert (placed.engine, placed.matched) == ("engine/1", 3 * SIZE)

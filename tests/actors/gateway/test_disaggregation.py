@@ -35,7 +35,7 @@ from actors.gateway.events import (
     Wait,
     WaitedLong,
 )
-from actors.gateway.steps import Rules
+from actors.gateway.rules import Fallback, Rules
 from schemas.directory import Role
 
 LONG = 5000
@@ -62,8 +62,8 @@ def submit(
     return Submit(key, f"r{key}", "m", tokens, 20, engine=only, transferable=transferable)
 
 
-def core_with(*events: Event, rules: Rules = Rules(), limit: int = 3) -> GatewayCore:  # noqa: B008
-    core = GatewayCore(limit, rules=rules)
+def core_with(*events: Event, fallback: Fallback = "local", limit: int = 3) -> GatewayCore:
+    core = GatewayCore(Rules(prefill_fallback=fallback, migration_limit=limit))
     for event in events:
         core.handle(event)
     return core
@@ -138,12 +138,12 @@ def test_engines_that_do_all_share_the_load_with_those_that_do_half():
     ],
 )
 def test_what_is_done_without_the_other_half(fallback, there, found):
-    core = core_with(*there, rules=Rules(fallback=fallback))
+    core = core_with(*there, fallback=fallback)
     assert opened(core.handle(submit())) == found
 
 
 def test_without_prefill_engines_it_is_refused_soon_where_that_is_the_rule():
-    core = core_with(decode(), rules=Rules(fallback="refuse"))
+    core = core_with(decode(), fallback="refuse")
     effects = core.handle(submit())
     for _ in range(ATTEMPTS - 1):
         assert isinstance(effects[-1], Pause)
@@ -219,7 +219,7 @@ def test_what_was_lost_is_computed_again_elsewhere_and_at_last_where_it_is_answe
 
 
 def test_what_is_lost_for_good_is_an_error_where_decode_engines_shall_compute_nothing_long():
-    core = core_with(prefill(), decode(), submit(), rules=Rules(fallback="refuse"), limit=0)
+    core = core_with(prefill(), decode(), submit(), fallback="refuse", limit=0)
     core.handle(Prefilled(1, kept=True))
     said, end = core.handle(Refused(1, "kv_lost", "gone"))
     assert said == Unread(1, "engine/p")
@@ -286,7 +286,7 @@ def test_prefill_engines_that_have_no_room_are_not_waited_for_long():
 def test_a_prefill_engine_that_keeps_nothing_is_no_reason_to_fail():
     core = core_with(prefill(), decode(), submit())
     assert opened(core.handle(Prefilled(1, kept=False))) == [("engine/d", "whole")]
-    strict = core_with(prefill(), decode(), submit(), rules=Rules(fallback="refuse"))
+    strict = core_with(prefill(), decode(), submit(), fallback="refuse")
     (end,) = strict.handle(Prefilled(1, kept=False))
     assert isinstance(end, Fail)
     assert end.message == (

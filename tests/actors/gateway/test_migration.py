@@ -32,6 +32,7 @@ from actors.gateway.events import (
     Wait,
     WaitedLong,
 )
+from actors.gateway.rules import Rules
 
 WAIT = Wait(1, 60.0, 1)
 
@@ -49,7 +50,7 @@ def died(key: int, tokens: int = 0, content: str = "") -> Refused:
 
 
 def core_with(*events: Event, limit: int = 3) -> GatewayCore:
-    core = GatewayCore(limit)
+    core = GatewayCore(Rules(migration_limit=limit))
     for event in events:
         core.handle(event)
     return core

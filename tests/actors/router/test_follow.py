@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from actors.router import events
 from actors.router.events import AskSnapshot, CancelSnapshot, Effect, SnapshotCame
 from actors.router.follow import AT_ONCE, FIRST, FORGET, MAX_KEPT, rank_of
+from actors.router.settings import Settings
 from schemas.block_hash import pack, unpack
 from schemas.kv import KvBeat, KvChange, KvChanged, KvSnapshotPart, Tier
 from tests.actors.router.parts import (
@@ -231,11 +232,11 @@ def test_policies_without_events_follow_nobody_until_they_are_changed():
     router.handle(events.SourceSeen(SOURCE, 1, True, 0.0))
     assert asks(router.handle(beat("engine/0", 0))) == []
     assert asks(router.handle(events.Tick(1.0, 0))) == []
-    router.handle(events.TuneAsked(1, {"policy": "kv"}, 2.0))
+    router.handle(events.Retuned(Settings(policy="kv"), 2.0))
     (ask,) = asks(router.handle(events.Tick(2.0, 0)))
     router.handle(SnapshotCame(ask.ask, part("engine/0", 0, stored(blocks(0))), 2.0, 0))
     assert matched(router, 4) == 1
-    router.handle(events.TuneAsked(2, {"policy": "random"}, 3.0))
+    router.handle(events.Retuned(Settings(policy="random"), 3.0))
     assert list(router.following.index.slots()) == []
 
 

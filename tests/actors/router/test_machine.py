@@ -12,6 +12,7 @@ from actors.router import events
 from actors.router.core import RouterCore
 from actors.router.events import AskSnapshot, Effect, Event, Publish, Reply
 from actors.router.policies import USES_EVENTS
+from actors.router.settings import parse
 from actors.router.workers import Rank
 from schemas.placement import Placed, PlacementMade, PlacementMoved, Policy
 from schemas.refusal import Refusal
@@ -259,19 +260,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(policy=policies, threshold=thresholds)
     def tune(self, policy: str, threshold: float | None) -> None:
-        self.asks += 1
-        event = events.TuneAsked(
-            self.asks, {"policy": policy, "queue_threshold": threshold}, self.now
-        )
-        self.open[self.asks] = asked(self.asks)
-        effects = [e for e in self.handle_tune(event) if isinstance(e, Reply)]
-        assert effects[0].ask == self.asks
+        settings = parse({"policy": policy, "queue_threshold": threshold})
+        event = events.Retuned(settings, self.now)
+        self.handle_tune(event)
         self.peer.handle(event)
 
-    def handle_tune(self, event: events.TuneAsked) -> list[Effect]:
-        del self.open[event.ask]
+    def handle_tune(self, event: events.Retuned) -> list[Effect]:
         effects = self.router.handle(event)
-        for effect in effects[1:]:
+        for effect in effects:
             if isinstance(effect, Reply):
                 self.check(self.open.pop(effect.ask), effect.message)
             elif isinstance(effect, Publish):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from actors.router import events
 from actors.router.queue import MARGIN, WaitingQueue
+from actors.router.settings import parse
 from schemas.placement import Placed
 from tests.actors.router.parts import asked, core, place, placed, refused, replies, seen
 
@@ -135,8 +136,8 @@ def test_who_waits_is_refused_when_nobody_can_serve_it_any_more():
 def test_a_higher_threshold_lets_them_in_at_once():
     router = full_router()
     router.handle(asked(1))
-    effects = router.handle(events.TuneAsked(9, {"queue_threshold": None}, 1.0))
-    assert list(replies(effects)) == [9, 1]
+    settings = parse({"queue_threshold": None}, router.state.settings)
+    assert list(replies(router.handle(events.Retuned(settings, 1.0)))) == [1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans())), st.data())

@@ -5,14 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors.router import events
-from actors.router.settings import InvalidSetting, Settings, parse, plain
-from schemas.placement import Tuned
-from schemas.refusal import Refusal
-from tests.actors.router.parts import asked, core, placed, replies, seen
-
-
-def tune(router, **settings):
-    return replies(router.handle(events.TuneAsked(99, settings, 0.0)))[99]
+from actors.router.settings import InvalidSetting, Settings, check_live, given, parse, plain
+from tests.actors.router.parts import asked, core, placed, seen
 
 
 def test_the_defaults_can_be_given_back():
@@ -45,27 +39,17 @@ def test_what_cannot_be_is_said(name, value, text):
 def test_a_setting_changes_live():
     router = core()
     router.handle(seen("engine/0"))
-    tuned = tune(router, policy="round-robin", temperature=0.5)
-    assert isinstance(tuned, Tuned)
-    assert tuned.version == 1
-    assert (tuned.settings["policy"], tuned.settings["temperature"]) == ("round-robin", 0.5)
+    router.handle(events.Retuned(Settings(policy="round-robin"), 0.0))
     assert placed(router, asked(1)).policy == "round-robin"
 
 
-def test_an_empty_change_says_what_is():
-    router = core(host_weight=0.5)
-    tuned = tune(router)
-    assert isinstance(tuned, Tuned)
-    assert (tuned.version, tuned.settings) == (0, plain(Settings(host_weight=0.5)))
+def test_what_only_a_start_takes_does_not_change():
+    with pytest.raises(InvalidSetting, match="index_blocks can only be set when the router starts"):
+        check_live(Settings(), Settings(index_blocks=5))
 
 
-@pytest.mark.parametrize("wrong", [{"disk_weight": -1}, {"nothing": 1}, {"index_blocks": 5}])
-def test_all_or_nothing(wrong):
-    router = core()
-    before = router.state.settings
-    refusal = tune(router, policy="random", **wrong)
-    assert isinstance(refusal, Refusal)
-    assert refusal.code == "invalid"
-    assert next(iter(wrong)) in refusal.message
-    assert router.state.settings == before
-    assert router.state.version == 0
+def test_none_stands_for_the_default_in_a_change():
+    assert given({"temperature": None, "policy": "random"}) == {
+        "temperature": 0.0,
+        "policy": "random",
+    }

@@ -38,9 +38,8 @@ def test_settings_of_routers() -> None:
         "--router-queue-limit",
     ]
     assert "round-robin" in words("serve", "m", "--router-policy")
-    assert words("tune", "router", current="temp") == ["temperature="]
-    assert "policy=kv" in words("tune", "router", current="policy=")
-    assert words("tune") == ["router"]
+    assert words("set", current="router.temp") == ["router.temperature="]
+    assert "router.policy=kv" in words("set", current="router.policy=")
     assert words("kv") == ["ls", "match"]
 
 

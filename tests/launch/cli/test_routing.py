@@ -169,17 +169,21 @@ def test_match_by_tokens(client) -> None:
 
 def test_settings_are_changed_as_it_runs(client) -> None:
     try:
-        changed = callboard("tune", "router", "--name", "default", "policy=round-robin")
+        changed = callboard("set", "--name", "default", "router.policy=round-robin")
         assert changed.stdout.splitlines() == [
-            f"router/{number}: policy kv -> round-robin" for number in (0, 1)
+            "router.policy: default -> round-robin",
+            "version 2",
         ]
         assert shown(complete(client, PROMPTS[0]))["policy"] == "round-robin"
-        wrong = callboard("tune", "router", "policy=best")
+        wrong = callboard("set", "router.policy=best")
         assert (wrong.returncode, wrong.stdout) == (1, "")
         assert "policy is 'best': choose one of" in wrong.stderr
-        assert "round-robin" in callboard("tune", "router").stdout
+        assert "policy=round-robin" in callboard("describe", "router/1").stdout
+        assert "round-robin" in callboard("set", "--history").stdout
     finally:
-        assert callboard("tune", "router", "policy=kv").returncode == 0
+        back = callboard("set", "--back-to", "1")
+        assert back.stdout.splitlines() == ["router.policy: round-robin -> default", "version 3"]
+    assert shown(complete(client, PROMPTS[0]))["policy"] == "kv"
 
 
 def test_restarts_under_load_lose_no_request(run_directory) -> None:
