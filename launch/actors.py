@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from launch import nixl
-from launch.connectors import Machine, Transfer, by_table, this_machine, transfers, wanted
+from launch.connectors import Machine, by_table, this_machine, transfers, wanted
+from launch.injection import CONSULTED, injected
 from launch.kv_events import plan
+from launch.origins import Injected
 from launch.topology import API_KEYS_ENV, Health, Topology
+from launch.vllm_rules import cpu_build
 
 
-def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]]:
+def injections(
+    topology: Topology, environ: Mapping[str, str] = os.environ
+) -> dict[str, list[Injected]]:
+    """What each engine gets on this machine that nobody gave it, by the engine's name."""
+    on_cpu = any(engine.backend == "vllm" for engine in topology.engines) and cpu_build()
+    machine = this_machine() if any(map(wanted, topology.engines)) else Machine(on_cpu=on_cpu)
+    events = plan(topology)
+    side = nixl.plan(topology, machine, environ, events, nixl.this_machines_addresses)
+    return injected(
+        topology,
+        environ,
+        on_cpu=on_cpu,
+        events=events,
+        transfers=transfers(topology, machine),
+        side=side,
+    )
+
+
+def document_of(topology: Topology, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The topology as ConfigActor keeps it: with what engines get that nobody gave them, and the
+    variables that decided it.
+    """
+    return {
+        **topology.document(),
+        "injected": msgspec.to_builtins(injections(topology, environ)),
+        "environment": {name: environ[name] for name in CONSULTED if name in environ},
+    }
+
+
+def actors_of(
+    topology: Topology, *, api_keys: bool, environ: Mapping[str, str] = os.environ
+) -> dict[str, dict[str, Any]]:
     """Options by actor id, in the order of their start.
 
-    `api_keys`: whether gateways find keys in their environment.
+    `api_keys`: whether gateways find keys in their environment. `environ` is that of the start.
     """
-    kv_events = plan(topology)
-    machine = this_machine() if any(map(wanted, topology.engines)) else Machine()
-    side = nixl.plan(topology, machine, os.environ, kv_events, nixl.this_machines_addresses)
     routers = range(topology.router.count)
     return {
         "config/0": {},
@@ -34,9 +66,9 @@ def actors_of(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]
                     "replay_bytes": topology.kv_events.replay_bytes,
                 }
             )
-            for reader in kv_events.readers
+            for reader in plan(topology).readers
         },
-        **_engines(topology, kv_events.configs, transfers(topology, machine), side.channels),
+        **_engines(topology, injections(topology, environ)),
         **_gateways(topology, api_keys=api_keys),
     }
 
@@ -50,22 +82,22 @@ def _monitor(health: Health) -> dict[str, Any]:
 
 
 def _engines(
-    topology: Topology,
-    configs: dict[str, dict[str, Any]],
-    transfers: dict[int, Transfer],
-    channels: dict[str, nixl.SideChannel],
+    topology: Topology, injections: dict[str, list[Injected]]
 ) -> dict[str, dict[str, Any]]:
     actors = {}
-    for name, table, engine in by_table(topology):
+    for name, _, engine in by_table(topology):
         options = {"backend": engine.backend, "model": engine.model, **engine.args}
         if engine.role is not None:
             options["role"] = engine.role
-        if name in configs:
-            options["kv_events_config"] = configs[name]
-        if table in transfers:
-            options["kv_transfer_config"] = transfers[table].config
-        if name in channels:
-            options["environment"] = channels[name].environment
+        environment = {}
+        for one in injections[name]:
+            kind, _, key = one.path.partition(".")
+            if kind == "args":
+                options[key] = one.value
+            elif not one.by_engine:
+                environment[key] = one.value
+        if environment:
+            options["environment"] = environment
         actors[f"engine/{name}"] = options
     return actors
 

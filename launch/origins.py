@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,3 +26,15 @@ Origins = dict[str, Origin]
 below `args`, e.g. `engine[0].args.block_size`. A path that is not there has its default."""
 
 DEFAULT = Origin("default")
+
+
+class Injected(msgspec.Struct, frozen=True):
+    """What Callboard gives an engine that nobody gave: `args.NAME` or `environment.NAME`.
+
+    `by_engine`: the engine itself does it, in each of its lives.
+    """
+
+    path: str
+    value: Any
+    reason: str
+    by_engine: bool = False

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
+from actors.monitor.canary import PAYLOAD
 from bus.identity import Identity
-from launch.actors import actors_of
+from launch.actors import actors_of, document_of
 from launch.addresses import SUPERVISOR, ipc_addresses
 from launch.cli.console import FAILED, INTERRUPTED, OK, USAGE, Failure, say
 from launch.cli.display import Display
 from launch.cli.ready import ready_text
 from launch.logs import configure_logging
+from launch.recording import prepare
 from launch.rundir import RunDir, RunDirError, claim, release
 from launch.supervisor.run import Plan, Progress, run_topology
 from launch.topology import Topology
@@ -25,9 +27,9 @@ def run_in_foreground(
     """
     plan = Plan(
         name=topology.name,
-        document=topology.document(),
+        document=document_of(topology),
         actors=actors_of(topology, api_keys=bool(keys)),
-        environment=environment,
+        environment={**_canary(topology), **environment},
         log_level=topology.log.level,
         supervision=topology.supervision,
         drain_timeout=topology.drain_timeout,
@@ -53,6 +55,7 @@ def run_in_foreground(
         )
         actors = [*plan.actors, SUPERVISOR]
         with Display(actors, run_dir.logs, topology.log.format, started) as display:
+            prepare(topology.record, run_dir)
             reason = run_topology(plan, run_dir, on_progress=on_progress, on_ready=on_ready)
     finally:
         release(run_dir)
@@ -60,6 +63,12 @@ def run_in_foreground(
         raise Failure(reason, code=FAILED)
     say("stopped")
     return OK if served else INTERRUPTED
+
+
+def _canary(topology: Topology) -> dict[str, str]:
+    """The monitor reads its request from the environment, as others do who send one."""
+    payload = topology.health.canary_payload
+    return {} if payload is None else {PAYLOAD: payload}
 
 
 def _claim(plan: Plan) -> RunDir:

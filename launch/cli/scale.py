@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from launch.actors import actors_of
+from launch.actors import actors_of, document_of
 from launch.cli.console import OK, USAGE, Failure, Parser, say
 from launch.cli.target import add_name, ask, choose
 from launch.kv_events import plan
@@ -38,10 +38,12 @@ def run(words: list[str]) -> int:
     actors: dict[str, dict[str, Any]] = config["actors"]
     topology = _scaled(msgspec.convert(config["document"], Topology), counts)
     api_keys = any("api_keys_env" in options for options in actors.values())
-    wanted = actors_of(topology, api_keys=api_keys)
+    # Engines began with the variables of that shell, not of this.
+    environ = config["document"].get("environment", {})
+    wanted = actors_of(topology, api_keys=api_keys, environ=environ)
     _check(actors, wanted)
     with Client(run_dir) as client:
-        ask(client, "supervisor/0", Resize(topology.document(), wanted), Accepted)
+        ask(client, "supervisor/0", Resize(document_of(topology, environ), wanted), Accepted)
     say(_text(actors, wanted))
     return OK
 

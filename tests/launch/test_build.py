@@ -44,13 +44,13 @@ def findings(**raw: Any) -> list[str]:
 
 
 def test_the_smallest() -> None:
-    topology = made(engine=[{"model": "m"}], kv_events={"enabled": False})
+    topology = made(engine=[{"model": "m", "backend": "sim"}], kv_events={"enabled": False})
     assert (topology.name, topology.gateway) == ("default", Gateway())
     assert actors_of(topology, api_keys=False) == {
         "config/0": {},
         "monitor/0": {},
         "router/0": {},
-        "engine/0": {"backend": "vllm", "model": "m"},
+        "engine/0": {"backend": "sim", "model": "m"},
         "gateway/0": {"host": "127.0.0.1", "port": 8000},
     }
 

@@ -344,7 +344,7 @@ ROUTER = [
     ),
     _mapped(
         "4.5-enforce-disagg",
-        "gateway.prefill_fallback",
+        "disaggregation.fallback",
         "Requests are refused where no prefill engine can take them.",
         "--enforce-disagg",
         kind="bool",

@@ -48,7 +48,7 @@ MAPPED: dict[str, tuple[str, str, Any]] = {
     "4.5-router-max-tree-size": ("4096", "router.approximate_blocks", 4096),
     "4.5-session-affinity-ttl": ("30", "router.session_ttl", 30.0),
     "4.5-serve-indexer": ("yes", "kv_events.index", True),
-    "4.5-enforce-disagg": ("yes", "gateway.prefill_fallback", "refuse"),
+    "4.5-enforce-disagg": ("yes", "disaggregation.fallback", "refuse"),
     "11.3-http-host": ("0.0.0.0", "gateway.host", "0.0.0.0"),
     "11.3-http-port": ("9000", "gateway.port", 9000),
     "11.3-tls-cert-path": ("c.pem", "gateway.ssl_certfile", "c.pem"),
