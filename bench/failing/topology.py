@@ -44,20 +44,27 @@ kv_cache_memory_bytes = "1G"
 """
 
 
-def server(scratch: Path, model: Path | None, stopped: float) -> tuple[Server, RunDir]:
-    """Not started yet. Without a `model` the engines are simulated ones."""
+def simulated() -> str:
+    """The `[[engine]]` table of simulated engines."""
+    return SIM
+
+
+def real(model: Path) -> str:
+    """The `[[engine]]` table of vLLM with a small model on a CPU."""
+    return VLLM.format(model=model.absolute())
+
+
+def server(scratch: Path, engine: str, stopped: float) -> tuple[Server, RunDir]:
+    """Two engines as the table `engine` says, not started yet; `stopped` is the monitor's limit."""
     port = free_port()
     name = f"failover-{port}"
-    engine = SIM if model is None else VLLM.format(model=model.absolute())
     scratch.mkdir(parents=True)
     file = scratch / "topology.toml"
     file.write_text(
         FILE.format(name=name, port=port, events=events_port(), stopped=stopped, engine=engine)
     )
     command = [sys.executable, "-m", "launch.cli", "up", str(file)]
-    environment = contestants.paths() | contestants.QUIET
-    if model is not None and not contestants.GPU:
-        environment |= SHARED
+    environment = contestants.paths() | contestants.QUIET | ({} if contestants.GPU else SHARED)
     started = Server([command], port, scratch / "log", environment=environment, patience=400)
     return started, RunDir(base_directory() / name)
 
@@ -74,10 +81,19 @@ class Topology:
         monitor = self._client.entries()["monitor/0"].outbox
         return Watch([self._run_dir.endpoint("supervisor.o"), monitor])
 
-    def process(self, engine: str) -> Process:
+    def processes(self) -> Processes:
         answer = self._client.ask("supervisor/0", ListProcesses(), timeout=30)
         assert isinstance(answer, Processes), answer
-        return next(process for process in answer.processes if process.actor == engine)
+        return answer
+
+    def process(self, engine: str) -> Process:
+        return next(p for p in self.processes().processes if p.actor == engine)
+
+    def both_ready(self, patience: float) -> None:
+        """/ready says that one engine is there. Ends the program if one is not in time."""
+        for engine in ENGINES:
+            if self.until_ready(engine, 0, patience) is None:
+                raise SystemExit(f"{engine} is not ready after {patience:g} s")
 
     def until_ready(self, engine: str, after: int, timeout: float) -> float | None:
         """When a life later than `after` was ready, or None."""
