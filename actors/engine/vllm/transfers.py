@@ -32,7 +32,7 @@ class Counts:
     def __init__(self, connector: str, workers: int = 1) -> None:
         self._connector = connector
         self._workers = workers
-        self._sums: dict[str, int] = {}
+        self._sums: dict[str, float] = {}
         self.released = 0
         """Leases that were ended on purpose; vLLM counts them as expired."""
         self.held = 0
@@ -45,20 +45,24 @@ class Counts:
             elif isinstance(values, list):
                 if name == "bytes_transferred":
                     self._count("transfers", len(values))
-                self._count(name, int(sum(values)))
+                self._count(name, sum(values))
 
     def state(self) -> TransferState:
-        expired = self._sums.get("num_kv_expired_reqs", 0) // self._workers
+        expired = self._sum("num_kv_expired_reqs") // self._workers
         return TransferState(
             connector=self._connector,
-            received=self._sums.get("transfers", 0) // self._workers,
-            received_bytes=self._sums.get("bytes_transferred", 0),
-            failed=sum(self._sums.get(name, 0) for name in FAILURES),
+            received=self._sum("transfers") // self._workers,
+            received_bytes=self._sum("bytes_transferred"),
+            failed=sum(map(self._sum, FAILURES)),
             expired=max(0, expired - self.released),
             held=self.held,
+            received_seconds=round(self._sums.get("transfer_duration", 0.0), 6),
         )
 
-    def _count(self, name: str, number: int) -> None:
+    def _sum(self, name: str) -> int:
+        return int(self._sums.get(name, 0))
+
+    def _count(self, name: str, number: float) -> None:
         self._sums[name] = self._sums.get(name, 0) + number
 
 

@@ -56,8 +56,9 @@ def test_sums_of_what_the_steps_list():
     counts = Counts("NixlConnector")
     counts.add({"bytes_transferred": [10, 20], "num_failed_transfers": [1]})
     counts.add({"bytes_transferred": [5], "num_kv_expired_reqs": [1, 1]})
-    counts.add({"num_failed_handshakes": [1]})
-    assert counts.state() == TransferState("NixlConnector", 3, 35, failed=2, expired=2)
+    counts.add({"num_failed_handshakes": [1], "transfer_duration": [0.25, 0.5]})
+    expected = TransferState("NixlConnector", 3, 35, failed=2, expired=2, received_seconds=0.75)
+    assert counts.state() == expected
 
 
 def test_of_connectors_inside_others_too():

@@ -1,0 +1,185 @@
+"""A prefill and a decode engine of real vLLM in one topology, and asks to their mailboxes."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from bus.envelope import VERSION, Header, Kind, decode, encode
+from launch.client import Client
+from launch.rundir import RunDir
+from schemas.directory import Entry
+from schemas.generate import Delta, Generate, Sampling, Step
+from schemas.message import Message, tag_of
+from schemas.refusal import Refusal
+from schemas.transfer import TransferState, TransferUnread
+from tests.launch.cli.running import free_port, serving
+
+NAME = "pair"
+MODEL = "small"
+PREFILL, DECODE = "engine/p", "engine/d"
+GUARD = 120.0
+LOCAL = 64
+"""Tokens of a prompt that the decode engine computes itself."""
+LAYERS, KV_HEADS, HEAD_DIM, BLOCK = 30, 3, 64, 32
+"""Of the small model, and of the engines' cache."""
+QUIET = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    # Else both bind their threads to the same cores, where they spin for each other.
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+FILE = f"""\
+name = "{NAME}"
+[gateway]
+port = {{port}}
+local_prefill_tokens = {LOCAL}
+[supervision]
+restarts = 0
+[[supervision.group]]
+actors = ["engine"]
+required = false
+"""
+"""An engine that is killed stays dead, and the rest goes on."""
+ENGINE = f"""\
+[[engine]]
+name = "{{name}}"
+role = "{{role}}"
+connector = ["nixl"]
+model = "{{model}}"
+served_model_name = ["{MODEL}"]
+dtype = "float32"
+enforce_eager = true
+max_model_len = 2048
+max_num_seqs = 16
+"""
+PRODUCE = {"do_remote_decode": True, "do_remote_prefill": False}
+"""What a prefill engine is given, so that it keeps the blocks for another one."""
+
+
+def kv_bytes(tokens: int) -> int:
+    """Of the KV cache that so many tokens fill, in float32: blocks travel whole."""
+    blocks = -(-tokens // BLOCK)
+    return blocks * BLOCK * LAYERS * 2 * KV_HEADS * HEAD_DIM * 4
+
+
+class Pair:
+    """The running topology. `url` is the gateway's."""
+
+    def __init__(self, run_dir: RunDir, port: str) -> None:
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self._run_dir = run_dir
+        self._numbers = itertools.count(1)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._events = self._context.socket(zmq.SUB)
+        self._events.subscribe(b"transfer")
+        for entry in self.entries().values():
+            if entry.actor.startswith("engine/"):
+                self._events.connect(entry.outbox)
+        self._states: dict[str, TransferState] = {}
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def entries(self) -> dict[str, Entry]:
+        with Client(self._run_dir) as client:
+            return client.entries()
+
+    def state(self, engine: str) -> TransferState:
+        """The newest that was heard of; all zero before the first."""
+        while self._events.poll(0):
+            header, body, _ = decode(self._events.recv_multipart())
+            assert isinstance(body, TransferState)
+            self._states[header.sender] = body
+        return self._states.get(engine, TransferState(""))
+
+    def until(self, engine: str, **fields: Any) -> TransferState:
+        """The first state of that engine with at least these counts; `held` must be equal."""
+        deadline = time.monotonic() + GUARD
+        while time.monotonic() < deadline:
+            state = self.state(engine)
+            if all(
+                getattr(state, name) == value if name == "held" else getattr(state, name) >= value
+                for name, value in fields.items()
+            ):
+                return state
+            self._events.poll(200)
+        raise AssertionError(f"{engine}: {self.state(engine)} instead of {fields}")
+
+    def generate(self, engine: str, tokens: list[int], **more: Any) -> list[Delta] | Refusal:
+        """One stream to its end, greedy. `more`: of Generate; `max_tokens` of its Sampling."""
+        number = next(self._numbers)
+        sampling = Sampling(max_tokens=more.pop("max_tokens", 8), temperature=0.0, ignore_eos=True)
+        request = Generate(f"pair-{number}", MODEL, sampling, token_ids=tokens, **more)
+        entry, deltas = self.entries()[engine], list[Delta]()
+        with self._sending(entry, Kind.STREAM, request, number) as dealer:
+            deadline = time.monotonic() + GUARD
+            while dealer.poll(int(1000 * max(0.0, deadline - time.monotonic()))):
+                header, body, _ = decode(dealer.recv_multipart())
+                if isinstance(body, Refusal):
+                    return body
+                assert isinstance(body, Step), header
+                deltas += [delta for delta in body.deltas if delta.stream == number]
+                if deltas and deltas[-1].finish_reason is not None:
+                    return deltas
+        raise AssertionError(f"{engine} did not finish in {GUARD:g} s")
+
+    def prefill(self, tokens: list[int]) -> dict[str, Any]:
+        """The first step by hand: what the decode engine is to be given."""
+        deltas = self.generate(PREFILL, tokens, max_tokens=1, transfer=PRODUCE)
+        assert isinstance(deltas, list), deltas
+        transfer = deltas[-1].transfer
+        assert transfer is not None
+        return transfer
+
+    def unread(self, transfer: dict[str, Any]) -> None:
+        message = TransferUnread("pair", transfer)
+        with self._sending(self.entries()[PREFILL], Kind.TELL, message, 0):
+            self.until(PREFILL, held=0)
+
+    @contextmanager
+    def _sending(
+        self, entry: Entry, kind: Kind, message: Message, number: int
+    ) -> Iterator[zmq.Socket[bytes]]:
+        sender = f"cli/pair-{next(self._numbers)}"
+        header = Header(
+            VERSION, kind, tag_of(type(message)), sender, 1, entry.incarnation, 1, number
+        )
+        with self._context.socket(zmq.DEALER) as dealer:
+            dealer.routing_id = f"{sender}#1".encode()
+            dealer.connect(entry.mailbox)
+            dealer.send_multipart(encode(header, message))
+            yield dealer
+
+
+@contextmanager
+def pair(model: Path, base: Path) -> Iterator[Pair]:
+    """Ready. `base` is where run directories are."""
+    port = free_port()
+    file = base / "pair.toml"
+    engines = "".join(
+        ENGINE.format(name=name, role=role, model=model)
+        for name, role in (("p", "prefill"), ("d", "decode"))
+    )
+    file.write_text(FILE.format(port=port) + engines)
+    with ExitStack() as stack:
+        port_of_nixl = str(20_000 + int(free_port()) % 10_000)
+        stack.enter_context(
+            serving("up", str(file), VLLM_NIXL_SIDE_CHANNEL_PORT=port_of_nixl, **QUIET)
+        )
+        running = Pair(RunDir(base / NAME), port)
+        stack.callback(running.close)
+        yield running
+
+
+def tokens_of(deltas: list[Delta] | Refusal) -> list[int]:
+    assert isinstance(deltas, list), deltas
+    return [token for delta in deltas for token in delta.token_ids]
