@@ -25,6 +25,7 @@ from launch.topology import (
     Health,
     KvEvents,
     Log,
+    Record,
     Router,
     Topology,
     Whole,
@@ -62,6 +63,7 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
     sections = merged.sections
     gateway = as_struct(Gateway, "gateway", sections["gateway"], findings)
     log = as_struct(Log, "log", sections["log"], findings)
+    record = as_struct(Record, "record", sections["record"], findings)
     router = _router(sections["router"], findings)
     kv_events = as_struct(KvEvents, "kv_events", sections["kv_events"], findings)
     disaggregation = as_struct(
@@ -84,6 +86,7 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
         health=health,
         supervision=supervision,
         log=log,
+        record=record or Record(),
         engines=engines,
         origins={one.where: one.origin for one in [*given, *of_engines]},
     )

@@ -9,7 +9,16 @@ from typing import Any
 from launch.findings import Finding, Severity
 from launch.origins import Kind, Origin
 
-SECTIONS = ("gateway", "router", "disaggregation", "kv_events", "health", "supervision", "log")
+SECTIONS = (
+    "gateway",
+    "router",
+    "disaggregation",
+    "kv_events",
+    "health",
+    "supervision",
+    "log",
+    "record",
+)
 ENGINE = "engine"
 
 

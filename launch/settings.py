@@ -13,7 +13,7 @@ from launch.flags.ours import OURS
 from launch.flags.router import router_settings
 from launch.layers import ENGINE
 from launch.supervision import Limits
-from launch.topology import Disaggregation, Gateway, Health, KvEvents, Log, Router, Whole
+from launch.topology import Disaggregation, Gateway, Health, KvEvents, Log, Record, Router, Whole
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "": Whole,
@@ -24,6 +24,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "health": Health,
     "supervision": Limits,
     "log": Log,
+    "record": Record,
 }
 _SHORT = {
     ("gateway", "count"): "--gateways",

@@ -57,6 +57,20 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     format: LogFormat = "auto"
 
 
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What actors write into journals, docs/journal.md. `dir` None: below the user's state.
+
+    `everything`: else the flight recorder alone keeps the last `flight_mb` of each actor, 0 turns
+    it off. `limit_mb` bounds what each keeps otherwise. `with_text`: token ids and text, too.
+    """
+
+    everything: bool = False
+    with_text: bool = False
+    dir: str | None = None
+    limit_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 1024
+    flight_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 16
+
+
 class Disaggregation(msgspec.Struct, frozen=True, kw_only=True):
     """Which prompts prefill engines compute, and what is done without any: as the gateways' options
     `local_prefill_tokens` and `prefill_fallback`.
@@ -155,6 +169,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     supervision: Supervision = Supervision()
     engines: list[Engine]
     log: Log = Log()
+    record: Record = Record()
     origins: Origins = {}
 
     def document(self) -> dict[str, Any]:

@@ -24,7 +24,11 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # Topologies of tests keep their journals here, not in the user's home.
+    state = tempfile.TemporaryDirectory(prefix="callboard-state-")
+    os.environ["XDG_STATE_HOME"] = state.name
+    config.add_cleanup(state.cleanup)
     made = ROOT / ".cache/models/SmolLM2-135M-Instruct"
     if MODEL not in os.environ and (made / "config.json").is_file():
         os.environ[MODEL] = str(made)

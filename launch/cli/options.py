@@ -104,6 +104,11 @@ HELP: dict[str, list[tuple[str, str, str]]] = {
             "auto (default: warnings on a terminal, elsewhere all, as JSON), console, json",
         ),
     ],
+    "journals": [
+        ("record.dir", "DIR", "where journals go (~/.local/state/callboard/journals)"),
+        ("record.limit_mb", "MB", "that each actor keeps of its journal with --record (1024)"),
+        ("record.flight_mb", "MB", "that each actor keeps without --record (16); 0: nothing"),
+    ],
 }
 """What --help shows, by group: path of the setting, its value, and what it does."""
 _ABOUT = {
@@ -153,6 +158,11 @@ def _add_switches(group: Any, title: str) -> None:
         group.add_argument("--kv-index", action=Keep, help="for `callboard kv match`", **index)
         enabled = {"dest": "kv_events.enabled", "nargs": 0, "const": "false"}
         group.add_argument("--no-kv-events", action=Keep, help="publish none", **enabled)
+    if title == "journals":
+        everything = {"dest": "record.everything", "nargs": 0, "const": "true"}
+        group.add_argument("--record", action=Keep, help="all that actors do", **everything)
+        text = {"dest": "record.with_text", "nargs": 0, "const": "true"}
+        group.add_argument("--record-text", action=Keep, help="with token ids and text", **text)
     if title == "HTTP":
         group.add_argument(
             "--api-key",

@@ -17,6 +17,7 @@ from bus.runtime import Identity, Runtime
 from bus.zmq_transport import ZmqTransport
 from launch.addresses import SUPERVISOR, ipc_addresses
 from launch.marks import mark
+from launch.recording import recorder_of
 from launch.rundir import RunDir
 from launch.supervision import Supervision
 from launch.supervisor.actor import SupervisorActor
@@ -108,6 +109,7 @@ async def _supervise(
         on_finish=on_finish,
     )
     identity = Identity(SUPERVISOR, time.time_ns() // 1_000_000)
+    recorder = recorder_of(run_dir, identity)
     runtime = Runtime(
         actor,
         identity,
@@ -118,6 +120,7 @@ async def _supervise(
         host=socket.gethostname(),
         # A supervisor that fails itself must not leave the command waiting for its actors.
         on_stopped=lambda: on_finish(runtime.detail or "the supervisor stopped"),
+        recorder=recorder,
     )
     # SIGHUP: the terminal was closed.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -127,3 +130,4 @@ async def _supervise(
         return await finished
     finally:
         await runtime.stop()
+        recorder.close()

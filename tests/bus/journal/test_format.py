@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -68,7 +69,7 @@ def notes(block: int, count: int = 3) -> list[form.Record]:
     return [Note(100.0 + block, "n", f"{block}.{i} {'some text ' * 9}") for i in range(count)]
 
 
-def read(path: Path) -> tuple[list[Numbered], list[Damage]]:
+def read(path: Path) -> tuple[list[Any], list[Damage]]:
     with Segment(path) as segment:
         found = list(segment)
     return (
@@ -96,7 +97,7 @@ def test_every_kind_of_record_comes_back(tmp_path: Path) -> None:
 @given(st.lists(st.lists(st.text(max_size=50), min_size=1, max_size=5), max_size=6), st.booleans())
 def test_blocks_come_back_with_and_without_an_index(tmp_path_factory, blocks, close) -> None:
     path = tmp_path_factory.mktemp("j") / "a.cbj"
-    given = [[Note(1.0, "n", text) for text in block] for block in blocks]
+    given: list[list[form.Record]] = [[Note(1.0, "n", text) for text in block] for block in blocks]
     write(path, given, close=close)
     records, damage = read(path)
     assert not damage
@@ -112,7 +113,7 @@ def test_blocks_come_back_with_and_without_an_index(tmp_path_factory, blocks, cl
 def test_only_the_blocks_of_a_time_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.cbj", [notes(i) for i in range(5)])
     with Segment(path) as segment:
-        found = list(segment.records(since=101.9, until=102.2))
+        found: list[Any] = list(segment.records(since=101.9, until=102.2))
         assert segment.wall(102.0) == 1.7e9 + 2.0
     assert {one.record.time for one in found} == {102.0}
 

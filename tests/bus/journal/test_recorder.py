@@ -75,7 +75,7 @@ def make(tmp_path: Path, **plan: Any) -> Recorder:
     return recorder
 
 
-def read(path: Path) -> tuple[list[form.Record], list[Damage], list[form.Header]]:
+def read(path: Path) -> tuple[list[Any], list[Damage], list[form.Header]]:
     (life,), errors = find(path)
     assert not errors
     found = list(life)
@@ -178,7 +178,7 @@ def test_what_an_earlier_life_left_torn_is_cut_and_said(tmp_path: Path) -> None:
     lives, errors = find(tmp_path)
     assert not errors
     assert path.stat().st_size < end < whole
-    notes = [one.record for one in lives[1] if isinstance(one, Numbered)]
+    notes: list[Any] = [one.record for one in lives[1] if isinstance(one, Numbered)]
     assert [(note.name, "1 bytes were cut" in note.text) for note in notes] == [("torn", True)]
     assert len(said) == 1
 
@@ -355,7 +355,7 @@ def test_no_token_and_no_text_is_kept_unless_wanted(tmp_path: Path, message: Mes
         records, _, (header,) = read(tmp_path / str(text))
         assert header.redacted is not text
         for record in records:
-            body = msgspec.msgpack.decode(record.body, type=type(message))
+            body: Any = msgspec.msgpack.decode(record.body, type=type(message))
             assert (body == message) is text
             found = str(body)
             assert ("secret" in found) is text

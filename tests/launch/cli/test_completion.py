@@ -22,7 +22,7 @@ def words(*before: str, current: str = "") -> list[str]:
 
 
 def test_commands() -> None:
-    assert words(current="re") == ["restart"]
+    assert words(current="res") == ["restart"]
     assert "serve" in words()
     assert "complete" not in words()
 
