@@ -436,7 +436,8 @@ class Runtime:
     def follow_config(self) -> None:
         """Subscribe to the one actor with a fixed address, whichever life of it is there."""
         entry = Entry(CONFIG, 0, "", self.addresses.config_outbox, "ready", 0, "")
-        self._peers.follow(entry, ("directory", "life"))
+        own = self.actor.listens.get(kind_of(CONFIG), ())
+        self._peers.follow(entry, {"directory", "life", *own})
 
     # --- what there is to see ---
 

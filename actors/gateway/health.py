@@ -8,6 +8,7 @@ import msgspec
 
 from actors.gateway.core import GatewayCore
 from actors.gateway.models import Models
+from schemas.agreement import Agreement
 from schemas.directory import Entry
 
 KV_EVENTS = "kv-events/"
@@ -50,7 +51,7 @@ class Health(msgspec.Struct, frozen=True):
     """`status` is `ok`, `degraded` (see `problems`) or `unavailable` (no model can be used).
 
     `router` is the one that this gateway asks, None: it places by load. `kv_events` has the state
-    of each KvEventActor.
+    of each KvEventActor. `closed`: it has not opened yet, since actors contradict each other.
     """
 
     status: str
@@ -62,6 +63,7 @@ class Health(msgspec.Struct, frozen=True):
     problems: list[str]
     routers: list[RouterHealth] = []
     kv_events: dict[str, str] = {}
+    closed: bool = False
 
     @property
     def ready(self) -> bool:
@@ -70,7 +72,7 @@ class Health(msgspec.Struct, frozen=True):
     @property
     def settled(self) -> bool:
         """Whether requests for some model are answered, if only by why they cannot be served."""
-        return any(
+        return not self.closed and any(
             model.ready_engines and (model.tokenizer_loaded or model.problem is not None)
             for model in self.models.values()
         )
@@ -81,9 +83,14 @@ def look(
     core: GatewayCore,
     models: Models,
     directory: Sequence[Entry],
+    agreement: Agreement,
     *,
     draining: bool,
+    opened: bool,
 ) -> Health:
+    """`opened`: it has been ready. Before that, actors that contradict each other keep it closed;
+    afterwards they are problems, and do not take away what works.
+    """
     state = core.state
     engines = [
         EngineHealth(
@@ -114,11 +121,13 @@ def look(
     problems = ["the gateway is stopping"] if draining else []
     problems += _of_routing(core, engines)
     problems += _of_models(known, engines)
+    problems += [problem.says for problem in agreement.problems]
     if not state.routing:  # a router says it better
         problems += _of_kv_events(directory)
     usable = any(m.ready_engines and m.tokenizer_loaded for m in known.values()) and not draining
+    closed = not opened and bool(errors(agreement))
     return Health(
-        ("degraded" if problems else "ok") if usable else "unavailable",
+        ("degraded" if problems else "ok") if usable and not closed else "unavailable",
         gateway,
         len(state.choices),
         core.router,
@@ -127,7 +136,13 @@ def look(
         problems,
         routers,
         {entry.actor: entry.state for entry in directory if entry.actor.startswith(KV_EVENTS)},
+        closed,
     )
+
+
+def errors(agreement: Agreement) -> list[str]:
+    """What must be mended before a gateway opens."""
+    return [problem.says for problem in agreement.problems if problem.severity == "error"]
 
 
 def _of_routing(core: GatewayCore, engines: Iterable[EngineHealth]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from bus.clock import LoopClock
 from bus.directory import Directory
 from bus.identity import Identity
 from bus.runtime import Runtime
+from schemas.agreement import Agreement, AskAgreement
 from schemas.directory import Entry, EntryChanged, ModelCard
 from schemas.generate import Candidate, Delta, Generate, Step
 from schemas.life import State
@@ -117,6 +118,9 @@ class FakeBus:
 
     # --- what the actor calls ---
 
+    def recorded(self, codec: Any, core: Any, settings: object) -> Any:
+        return core.handle
+
     def ready(self, card: ModelCard | None = None) -> None:
         self.state = "ready"
 
@@ -136,7 +140,11 @@ class FakeBus:
     def publish(self, topic: str, message: Message) -> None:
         self.published.append(message)
 
-    def ask(self, to: str, message: Place, done: Callable[[Message], None], **_: Any) -> int:
+    def ask(self, to: str, message: Message, done: Callable[[Message], None], **_: Any) -> int:
+        if isinstance(message, AskAgreement):
+            self.loop.call_soon(done, Agreement([]))
+            return next(self._ids)
+        assert isinstance(message, Place)
         self.asks.append(message)
         correlation = next(self._ids)
         assert self.placed is not None
