@@ -189,6 +189,8 @@ class GatewayCore:
         request = choice.request
         if there.role == "aggregated" and not choice.moves:
             text = f"no prefill engine of {request.model!r} is ready, and its prompt is long"
+            if choice.attempts >= ATTEMPTS:
+                return self._fail(key, choice, Refusal("not_ready", text))
             return self._retry(key, choice, "not_ready", text)
         wrong = self.state.fleet.wrong_pin(request.model, request.engine, request.rank)
         if wrong is not None and choice.attempts == 1 and not choice.moves:
