@@ -13,6 +13,7 @@ COMMANDS = {
     "serve": ("MODEL", "serve one model until Ctrl-C: gateway, router, engines"),
     "up": ("FILE", "serve what a topology file (TOML) describes"),
     "check": ("FILE", "say what is wrong with a topology, starting nothing"),
+    "config": ("show", "show every value, and where it came from"),
     "ps": ("", "list what runs: actors, state, pid, uptime, queues"),
     "describe": ("ACTOR", "show all that one actor says of itself"),
     "why": ("REQUEST", "show where a request was placed, and why there"),

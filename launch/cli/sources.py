@@ -65,7 +65,21 @@ def read_or_fail(
         asked = read(words, tables, environ, file=file)
     except InvalidTopology as error:
         raise Failure(*map(str, error.findings), code=USAGE) from None
+    if asked.dump is not None:
+        _dump(asked.built, asked.dump)
     return asked
+
+
+def _dump(built: Built, file: Path) -> None:
+    from launch.actors import document_of
+    from launch.show import as_json, as_toml
+
+    write = as_json if file.suffix == ".json" else as_toml
+    try:
+        file.write_text(write(document_of(built.topology)), encoding="utf-8")
+    except OSError as error:
+        text = f"--dump-config-to {file}: it cannot be written: {error.strerror}"
+        raise Failure(text, code=USAGE) from None
 
 
 def load(file: Path, tables: Tables) -> Built:

@@ -24,7 +24,7 @@ A topology file, all but the engines' models optional:
   count = 1                  # 0: gateways place by load
   policy = "kv"              # and all of `callboard serve --help=router`
 
-  [disaggregation]           # where [[engine]] tables have role = "prefill", "decode"
+  [disaggregation]           # where engines have role = "prefill" and "decode"
   local_prefill_tokens = 2048  # decode engines compute shorter prompts themselves
   fallback = "local"         # without prefill engines: longer ones too; "refuse"
 

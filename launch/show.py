@@ -1,0 +1,162 @@
+"""A configuration as rows of path, value and origin, and as files. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from launch.origins import DEFAULT, Injected, Origin, Origins
+
+SECRETS = ("hf_token",)
+HIDDEN = "(not shown)"
+"""In place of a secret."""
+
+_APART = ("engines", "origins", "injected", "environment", "supervision", "router")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """`section` is "" for what concerns all; `path` is the whole, `key` its part in the section."""
+
+    section: str
+    key: str
+    value: Any
+    origin: Origin
+
+    @property
+    def path(self) -> str:
+        return f"{self.section}.{self.key}" if self.section else self.key
+
+
+def rows(document: Mapping[str, Any], *, overruled: bool = False) -> list[Row]:
+    """All that holds in a document of `launch.actors.document_of`, without what is not set.
+
+    What equal engines get is that of the first of them. `overruled`: also what was given and does
+    not hold.
+    """
+    origins = msgspec.convert(document.get("origins", {}), Origins)
+    found = []
+    for section, key, value in _values(document):
+        path = f"{section}.{key}" if section else key
+        found.append(Row(section, key, _safe(key, value), origins.get(path, DEFAULT)))
+    for section, one in _injected(document):
+        place = "the engine itself" if one.by_engine else "Callboard"
+        found.append(Row(section, one.path, one.value, Origin("injected", place, one.reason)))
+    replaced = {row.path for row in found if row.origin.kind == "injected" and not overruled}
+    kept = [row for row in found if row.origin.kind == "injected" or row.path not in replaced]
+    sections = list(dict.fromkeys(row.section for row in found))
+    return sorted(kept, key=lambda row: sections.index(row.section))
+
+
+def as_json(document: Mapping[str, Any]) -> str:
+    """The document with its secrets hidden, and where each value came from."""
+    plain = {
+        **document,
+        "engines": [
+            {**engine, "args": {key: _safe(key, value) for key, value in engine["args"].items()}}
+            for engine in document["engines"]
+        ],
+    }
+    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_toml(document: Mapping[str, Any]) -> str:
+    """A topology file for the same, with where each value came from; what is injected is comments.
+
+    Defaults are written too. Secrets are comments.
+    """
+    lines: list[str] = []
+    last = ""
+    for row in rows(document, overruled=True):
+        if row.section != last:
+            lines += ["", _header(row.section)]
+            last = row.section
+        key = row.key.removeprefix("args.").removeprefix("later.")
+        if row.origin.kind == "injected" or row.value == HIDDEN:
+            key = f"# {row.key}"
+        text = f"{key} = {toml(row.value)}"
+        said = origin_text(row.origin)
+        lines.append(text if row.origin == DEFAULT else f"{text}  # {said}")
+    return "\n".join(lines).strip("\n") + "\n"
+
+
+def origin_text(origin: Origin) -> str:
+    """In words, for a person."""
+    if origin.kind == "injected":
+        return f"injected: {origin.reason}"
+    return origin.place or origin.kind
+
+
+def toml(value: Any) -> str:
+    """A value as TOML has it, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, Mapping):
+        inner = (f"{_key(key)} = {toml(part)}" for key, part in value.items() if part is not None)
+        return f"{{ {', '.join(inner)} }}" if value else "{}"
+    return str(value)
+
+
+def _header(section: str) -> str:
+    array = re.fullmatch(r"(.+)\[\d+\]", section)
+    return f"[[{array[1]}]]" if array else f"[{section}]"
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+
+
+def _values(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Section, key and value of each that is set."""
+    for key, value in document.items():
+        if key in _APART:
+            continue
+        if isinstance(value, Mapping):
+            yield from _set(key, value)
+        else:
+            yield "", key, value
+    from actors.router.settings import Settings, plain
+
+    router = document["router"]
+    settings = {**plain(Settings()), **router["settings"]}
+    yield from _set("router", {"count": router["count"], **settings})
+    supervision = document["supervision"]
+    yield from _set("supervision", supervision["limits"])
+    for number, group in enumerate(supervision["groups"]):
+        yield from _set(f"supervision.group[{number}]", group)
+    for number, engine in enumerate(document["engines"]):
+        section = f"engine[{number}]"
+        own = {key: value for key, value in engine.items() if key not in ("args", "later")}
+        yield from _set(section, own)
+        for below in ("args", "later"):
+            for key, value in engine[below].items():
+                if value is not None:
+                    yield section, f"{below}.{key}", value
+
+
+def _set(section: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    for key, value in values.items():
+        if value is not None and value not in ([], {}):
+            yield section, key, value
+
+
+def _injected(document: Mapping[str, Any]) -> Iterator[tuple[str, Injected]]:
+    """With the section of the first engine of each table."""
+    given = msgspec.convert(document.get("injected", {}), dict[str, list[Injected]])
+    names = iter(given)
+    for number, engine in enumerate(document["engines"]):
+        of_table = [name for _, name in zip(range(engine["count"]), names, strict=False)]
+        for one in given[of_table[0]] if of_table else ():
+            yield f"engine[{number}]", one
+
+
+def _safe(key: str, value: Any) -> Any:
+    return HIDDEN if key.rpartition(".")[2] in SECRETS else value

@@ -1,0 +1,107 @@
+"""The configuration, shown and written: complete, without secrets, and to be read again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from launch.actors import document_of
+from launch.cli.config import text
+from launch.cli.sources import read
+from launch.origins import Origin
+from launch.show import as_json, as_toml, rows
+from tests.launch.cli.test_serve import Known
+
+FILE = """
+name = "two"
+[gateway]
+port = 9000
+[router]
+policy = "session"
+temperature = 0.5
+[health]
+limits = { stopped = 2 }
+[[supervision.group]]
+actors = ["router", "kv-events"]
+required = false
+[[engine]]
+model = "m"
+count = 2
+role = "prefill"
+connector = "nixl"
+tool_call_parser = "a \\"quoted\\" one \\\\ with a tab\\t"
+enable_multimodal = true
+[[engine]]
+model = "d"
+backend = "sim"
+served_model_name = ["x", "y"]
+kv_sources = [{ name = "s", endpoint = "tcp://h:1" }]
+"""
+
+
+@pytest.fixture
+def document(tmp_path):
+    file = tmp_path / "t.toml"
+    file.write_text(FILE)
+    environ = {"DYN_VLLM_KV_EVENT_PORT": "21000"}
+    return document_of(
+        read(["--log-level", "debug"], Known(), environ, file=file).built.topology, {}
+    )
+
+
+def by_path(document):
+    return {row.path: row for row in rows(document)}
+
+
+def test_every_value_has_its_origin(document) -> None:
+    found = by_path(document)
+    assert found["kv_events.port"].origin == Origin("environment", "DYN_VLLM_KV_EVENT_PORT")
+    assert found["log.level"].origin == Origin("flag", "--log-level")
+    assert found["gateway.port"].origin.kind == "file"
+    assert found["gateway.port"].origin.place.endswith("t.toml: gateway.port")
+    assert found["gateway.host"].origin == Origin("default")
+    assert found["router.temperature"].value == 0.5
+    assert found["router.device_weight"].origin == Origin("default")
+    assert found["supervision.group[0].required"].value is False
+    assert found["engine[0].later.enable_multimodal"].value is True
+    events = found["engine[0].args.kv_events_config"]
+    assert (events.origin.kind, events.value["endpoint"]) == ("injected", "tcp://127.0.0.1:23000")
+    assert found["engine[1].args.kv_events_config"].value["endpoint"] == "tcp://127.0.0.1:23002"
+    assert found["engine[0].environment.VLLM_NO_USAGE_STATS"].origin.reason
+
+
+def test_it_fits_eighty_columns_and_says_everything(document, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    found = rows(document)
+    for origin in (True, False):
+        said = text(found, origin=origin)
+        assert max(map(len, said.splitlines())) <= 80
+        assert all(row.key in said for row in found)
+    assert "DYN_VLLM_KV_EVENT_PORT" in text(found, origin=True)
+
+
+def test_what_was_written_as_toml_is_the_same_topology(document, tmp_path) -> None:
+    file = tmp_path / "dump.toml"
+    file.write_text(as_toml(document))
+    again = read([], Known(), {}, file=file).built.topology.document()
+    assert {**again, "origins": {}, "router": {}} == {
+        key: value
+        for key, value in {**document, "origins": {}, "router": {}}.items()
+        if key in again
+    }
+    assert again["router"]["settings"].items() >= document["router"]["settings"].items()
+
+
+def test_json_has_it_all(document) -> None:
+    again = json.loads(as_json(document))
+    assert again["engines"][0]["args"] == document["engines"][0]["args"]
+    assert again["origins"]["log.level"] == {"kind": "flag", "place": "--log-level", "reason": ""}
+    assert again["injected"]["0"][0]["reason"]
+
+
+def test_secrets_are_nowhere(document) -> None:
+    document["engines"][0]["args"]["hf_token"] = "s3cret"
+    for said in (as_json(document), as_toml(document), text(rows(document), origin=True)):
+        assert "s3cret" not in said
+        assert "hf_token" in said
