@@ -8,7 +8,7 @@ from typing import Any
 from bus.journal.codec import Codec
 from bus.journal.format import Header, JournalError
 
-_MODULES = {
+CORES = {
     "config": "actors.config.journal",
     "engine": "actors.engine.journal",
     "gateway": "actors.gateway.journal",
@@ -17,12 +17,12 @@ _MODULES = {
     "router": "actors.router.journal",
     "supervisor": "launch.supervisor.journal",
 }
-CORES = tuple(_MODULES)
+"""Kinds of cores, and the modules that have their codecs."""
 
 
 def codec_of(header: Header) -> Codec[Any, Any]:
     """Raises `JournalError` where there is none, or one of another version."""
-    if header.core not in _MODULES:
+    if header.core not in CORES:
         raise JournalError(
             f"{header.actor} has no core in this journal that can be played: it is "
             f"{header.core!r}; there are {', '.join(CORES)}"
@@ -34,6 +34,6 @@ def codec_of(header: Header) -> Codec[Any, Any]:
 
 def codec_named(name: str) -> Codec[Any, Any]:
     """Of one of `CORES`."""
-    found = import_module(_MODULES[name]).CODEC
+    found = import_module(CORES[name]).CODEC
     assert isinstance(found, Codec)
     return found

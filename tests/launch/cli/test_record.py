@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from bus.journal.format import Effects, Event, Note, Received, Sent, Snapshot
+from bus.journal.format import Note, Received, Sent, Snapshot
 from bus.journal.lives import Life, find
-from bus.journal.reader import Numbered, Segment
-from launch.cores import codec_of
+from bus.journal.reader import Numbered
 from launch.recording import RUNS, journal_directory, prepare, recording_of
 from launch.rundir import RunDir
 from launch.topology import Record
 from tests.launch.cli.running import callboard, free_port, serving
+from tests.launch.player import play
 
 SIM = ("serve", "demo", "--engine", "sim", "--sim-speed", "0", "--port")
 
@@ -31,32 +30,6 @@ def post(port: str, prompt: str) -> None:
 
 def records(life: Life) -> list[object]:
     return [one.record for one in life if isinstance(one, Numbered)]
-
-
-def play(life: Life) -> int:
-    """Every event once more; the effects must be the same. Returns how many there were."""
-    core: Any = None
-    parts, played, got, header = list[bytes](), 0, b"", life.header
-    for one in life:
-        if isinstance(one, Segment):
-            header = one.header
-            if header.core and core is None:
-                core = codec_of(header).core(header)
-        record = one.record if isinstance(one, Numbered) else None
-        if isinstance(record, Snapshot):
-            parts.append(record.data)
-            if len(parts) == record.parts:
-                core = codec_of(header).core(header)
-                core.restore(b"".join(parts))
-                parts.clear()
-        elif isinstance(record, Event):
-            codec = codec_of(header)
-            effects = core.handle(codec.decode_event(record.event))
-            got = codec.encode_effects(effects, redacted=header.redacted)
-        elif isinstance(record, Effects):
-            assert got == bytes(record.effects), f"{life.actor}, effects {played}"
-            played += 1
-    return played
 
 
 def test_a_killed_topology_leaves_journals_that_can_be_played(run_directory: Path) -> None:
@@ -77,7 +50,7 @@ def test_a_killed_topology_leaves_journals_that_can_be_played(run_directory: Pat
     assert {"config/0", "engine/0", "gateway/0", "router/0", "supervisor/0"} <= {
         life.actor for life in lives
     }
-    played = {life.actor: play(life) for life in lives if not life.segments[-1][1].fixed}
+    played = {life.actor: play(life)[0] for life in lives if not life.segments[-1][1].fixed}
     assert all(played[actor] for actor in ("config/0", "router/0", "gateway/0", "supervisor/0"))
     content = b"".join(str(records(life)).encode() for life in lives)
     assert b"secret" not in content
@@ -98,7 +71,7 @@ def test_all_is_recorded_while_it_is_wanted(run_directory: Path, tmp_path: Path)
     assert (header.redacted, header.flight, header.core) == (False, False, "gateway")
     found = records(life)
     assert isinstance(found[0], Snapshot)
-    assert play(life) >= 2
+    assert play(life)[0] >= 2
     tags = [bytes(r.header) for r in found if isinstance(r, Received | Sent)]
     assert sum(b"Generate" in tag for tag in tags) == 1
     assert any(b"Step" in tag for tag in tags)
