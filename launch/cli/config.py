@@ -16,7 +16,7 @@ from launch.show import Row, origin_text, rows, toml
 
 EPILOG = """
 Without FILE and flags: the configuration of a running topology, as ConfigActor
-has it. With them: what `callboard up FILE` or `callboard serve MODEL` would run,
+has it. With them: what `callboard up FILE` or `callboard serve MODEL` would run
 in this environment. --origin adds where each value came from, and why those are
 there that nobody gave. Secrets are never shown.
 

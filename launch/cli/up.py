@@ -25,8 +25,8 @@ A topology file, all but the engines' models optional:
   policy = "kv"              # and all of `callboard serve --help=router`
 
   [disaggregation]           # where engines have role = "prefill" and "decode"
-  local_prefill_tokens = 2048  # decode engines compute shorter prompts themselves
-  fallback = "local"         # without prefill engines: longer ones too; "refuse"
+  local_prefill_tokens = 2048  # decode engines compute shorter prompts
+  fallback = "local"         # and longer ones without prefill engines
 
   [kv_events]
   port = 20080               # of the first rank; host = "127.0.0.1"
