@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from actors.gateway.core import GatewayCore
+from actors.gateway.fleet import ANY, WHOLE
 from actors.gateway.models import Models
 from schemas.agreement import Agreement
-from schemas.directory import Entry
+from schemas.directory import Entry, Role
 
 KV_EVENTS = "kv-events/"
 
@@ -25,11 +26,12 @@ class EngineHealth(msgspec.Struct, frozen=True):
     models: list[str]
     waiting_and_running: list[int]
     block_size: int
+    role: Role
 
 
 class ModelHealth(msgspec.Struct, frozen=True):
-    """`ready_engines` of those that serve it; `problem` is why its text cannot be handled. Prompts
-    are named to routers in blocks of `block_size` tokens.
+    """`ready_engines` of those that give its answers; `problem` is why its text cannot be handled.
+    Prompts are named to routers in blocks of `block_size` tokens.
     """
 
     ready_engines: int
@@ -100,12 +102,15 @@ def look(
             e.names,
             [rank.reported for rank in e.ranks],
             e.block_size,
+            e.role,
         )
         for name, e in sorted(state.fleet.engines.items())
     ]
+    fallback = state.rules.prefill_fallback
+    answering = ANY if fallback == "any" else WHOLE
     known = {
         name: ModelHealth(
-            sum(engine.ready for engine in engines if name in engine.models),
+            sum(e.ready for e in engines if name in e.models and e.role in answering),
             model.loaded,
             model.problem,
             state.fleet.block_size(name),
@@ -121,6 +126,7 @@ def look(
     problems = ["the gateway is stopping"] if draining else []
     problems += _of_routing(core, engines)
     problems += _of_models(known, engines)
+    problems += _of_roles(known, engines, refused=fallback == "refuse")
     problems += [problem.says for problem in agreement.problems]
     if not state.routing:  # a router says it better
         problems += _of_kv_events(directory)
@@ -172,6 +178,16 @@ def _of_models(known: dict[str, ModelHealth], engines: Sequence[EngineHealth]) -
             )
     if not known:
         yield "no engine has registered a model"
+
+
+def _of_roles(
+    known: Iterable[str], engines: Sequence[EngineHealth], *, refused: bool
+) -> Iterator[str]:
+    for name in known:
+        roles = {engine.role for engine in engines if engine.ready and name in engine.models}
+        if "decode" in roles and "prefill" not in roles:
+            then = "long prompts are refused" if refused else "decode engines compute all prompts"
+            yield f"{name}: no prefill engine is ready: {then}"
 
 
 def _of_kv_events(directory: Sequence[Entry]) -> Iterator[str]:

@@ -22,6 +22,9 @@ Exit code 1: no router knows the request.
 """
 PREFIXES = ("chatcmpl-", "cmpl-")
 LISTED = 10
+DECODE = ":decode"
+"""Ends the id of the second placement of a request that runs on two engines."""
+_STEPS = {"prefill": ", for its prompt", "decode": ", for all of it"}
 
 
 def run(words: list[str]) -> int:
@@ -90,14 +93,19 @@ def _text(router: str, decision: Decision) -> str:
         f"{decision.model}, {decision.prompt_tokens:,} prompt tokens, {decision.asked_blocks:,} "
         + ("full block" if decision.asked_blocks == 1 else "full blocks"),
     ]
-    placed = decision.placed
+    placed, read = decision.placed, decision.request_id.endswith(DECODE)
     if placed is None:
         return "\n".join([*lines, f"not placed: {decision.refused}"])
     waited = f", after {placed.waited:.2f} s in the queue" if placed.waited else ""
+    what = _STEPS.get(placed.role, "") if not read else ", for its answer"
     lines.append(
-        f"placed on {placed.engine}, rank {placed.rank}, by policy {placed.policy}{waited}"
+        f"placed on {placed.engine}, rank {placed.rank}{what}, by policy {placed.policy}{waited}"
     )
-    lines.append(f"{placed.matched:,} tokens of the prompt are in its cache")
+    lines.append(
+        "its prompt was computed elsewhere"
+        if read
+        else f"{placed.matched:,} tokens of the prompt are in its cache"
+    )
     if placed.considered:
         lines += ["", _candidates(placed)]
     lines += [f"{c.engine} rank {c.rank}: {c.excluded}" for c in placed.considered if c.excluded]

@@ -194,3 +194,23 @@ def test_the_placement_says_where_both_were():
             ]
 
     asyncio.run(main())
+
+
+def test_health_says_which_half_is_missing():
+    async def main():
+        async with pair(computes(), says("hello")) as world:
+            world.enter("engine/0", card=PREFILL)
+            world.enter("engine/1", card=PREFILL)
+            assert (await world.client.get("/ready")).status_code == 503
+            health = (await world.client.get("/health")).json()["detail"]
+            assert "m: no engine is ready" in health["problems"]
+            world.enter("engine/1", card=DECODE)
+            health = (await world.client.get("/health")).json()["detail"]
+            assert health["models"]["m"]["ready_engines"] == 1
+            assert [engine["role"] for engine in health["engines"]] == ["prefill", "decode"]
+            world.enter("engine/0", card=PREFILL, state="draining")
+            health = (await world.client.get("/health")).json()["detail"]
+            text = "m: no prefill engine is ready: decode engines compute all prompts"
+            assert text in health["problems"]
+
+    asyncio.run(main())
