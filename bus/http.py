@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import struct
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -14,6 +15,11 @@ import uvicorn
 
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for 0 s."""
+
+
+ON_ITS_WAY = 0.5
+"""Seconds for which connections without a request are kept when their listener has closed: whoever
+is about to send one shall get an answer and not a reset."""
 
 
 class _Server(uvicorn.Server):
@@ -25,10 +31,34 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.up.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """A request that is on its way when the listener closes is still answered."""
+        for listener in self.servers:
+            listener.close()
+        for sock in sockets or ():
+            sock.close()
+        state: Any = self.server_state  # connections of many kinds; ours are those of HTTP
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        waits = time.monotonic() + ON_ITS_WAY
+        idle = True
+        while idle and time.monotonic() < waits and not self.force_exit:
+            idle = False
+            for connection in state.connections:
+                if _is_idle(connection):
+                    idle = True
+                else:
+                    connection.cycle.keep_alive = False
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Signals belong to the actor's process, which drains us."""
         yield
+
+
+def _is_idle(connection: Any) -> bool:
+    return connection.cycle is None or connection.cycle.response_complete
 
 
 class HttpServer:
@@ -89,7 +119,9 @@ class HttpServer:
                 connection.transport.abort()
 
     def close_listener(self) -> None:
-        """Take no new connections and close idle ones; responses in progress go on."""
+        """Take no new connections; responses in progress go on. Idle connections are closed when
+        they have had time for a request that was on its way.
+        """
         self._server.should_exit = True
 
     async def stop(self, timeout: float = 2.0) -> None:
