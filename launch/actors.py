@@ -67,6 +67,7 @@ def actors_of(
                 }
             )
             for reader in plan(topology).readers
+            if reader.engine not in topology.gone
         },
         **_engines(topology, injections(topology, environ)),
         **_gateways(topology, api_keys=api_keys),
@@ -86,6 +87,8 @@ def _engines(
 ) -> dict[str, dict[str, Any]]:
     actors = {}
     for name, _, engine in by_table(topology):
+        if name in topology.gone:
+            continue
         options = {"backend": engine.backend, "model": engine.model, **engine.args}
         if engine.role is not None:
             options["role"] = engine.role
@@ -105,8 +108,7 @@ def _engines(
 def _gateways(topology: Topology, *, api_keys: bool) -> dict[str, dict[str, Any]]:
     given = msgspec.to_builtins(topology.gateway).items()
     options = {key: value for key, value in given if key != "count" and value is not None}
-    if topology.gateway.count > 1:
-        options["reuse_port"] = True
+    options["reuse_port"] = True  # more may come, and a port is held for them
     disaggregation = topology.disaggregation
     if disaggregation.local_prefill_tokens is not None:
         options["local_prefill_tokens"] = disaggregation.local_prefill_tokens

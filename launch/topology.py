@@ -138,7 +138,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 
     `kv_events`: whether they publish, where their role shall not decide it. `role` in
     prefill/decode topologies. `connector`: what moves KV blocks (nixl, lmcache, kvbm), in order.
-    `later`: what was asked for that is checked, and not served yet.
+    `later`: what was asked for that is checked, and not served yet. `copy_of`: scaling added it to
+    the table of this name.
     """
 
     model: str
@@ -151,12 +152,14 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     role: Role | None = None
     connector: list[str] = []
     later: dict[str, Any] = {}
+    copy_of: str | None = None
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True):
     """A checked topology. Holds no secrets: keys travel in the environment or a file.
 
-    `origins` has where its values came from, but for defaults.
+    `origins` has where its values came from, but for defaults. `gone`: engines, by name, that
+    scaling took away; they keep their places.
     """
 
     name: str = "default"
@@ -171,6 +174,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     log: Log = Log()
     record: Record = Record()
     origins: Origins = {}
+    gone: list[str] = []
 
     def document(self) -> dict[str, Any]:
         """The whole, for ConfigActor."""

@@ -134,8 +134,7 @@ class GatewayActor(Actor):
             self.on_entry(entry)
         self.rt.clock.call_later(WATCH, self._watch)
         warned = asyncio.Event()
-        others = [e.actor for e in self.rt.directory.entries("gateway") if self._may_warn(e)]
-        self.streams.quarantines.learn(others, warned.set)
+        self.streams.quarantines.learn(self._others(), warned.set)
         agreed = asyncio.Event()
 
         def heard(answer: Message) -> None:
@@ -231,7 +230,7 @@ class GatewayActor(Actor):
         A gateway that is alone goes on listening: who comes is told to try again.
         """
         self._draining = True
-        if self._started and self.options.reuse_port:
+        if self._started and self.options.reuse_port and self._others():
             self.server.close_listener()
 
     def pending(self) -> int:
@@ -266,9 +265,11 @@ class GatewayActor(Actor):
 
     # --- ---
 
-    def _may_warn(self, entry: Entry) -> bool:
-        """Whether it may know which requests kill engines."""
-        return entry.actor != self.rt.identity.actor and entry.state == "ready"
+    def _others(self) -> list[str]:
+        """Gateways that serve beside this one."""
+        own = self.rt.identity.actor
+        entries = self.rt.directory.entries("gateway")
+        return [e.actor for e in entries if e.actor != own and e.state == "ready"]
 
     def _abort(self, scope: Scope) -> None:
         self.server.abort(scope)

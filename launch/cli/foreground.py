@@ -11,6 +11,7 @@ from launch.addresses import SUPERVISOR, ipc_addresses
 from launch.cli.console import FAILED, INTERRUPTED, OK, USAGE, Failure, say
 from launch.cli.display import Display
 from launch.cli.ready import ready_text
+from launch.held_port import held
 from launch.logs import configure_logging
 from launch.recording import prepare
 from launch.rundir import RunDir, RunDirError, claim, release
@@ -54,7 +55,10 @@ def run_in_foreground(
             file=run_dir.log_file(SUPERVISOR),
         )
         actors = [*plan.actors, SUPERVISOR]
-        with Display(actors, run_dir.logs, topology.log.format, started) as display:
+        with (
+            held(topology.gateway.host, topology.gateway.port),
+            Display(actors, run_dir.logs, topology.log.format, started) as display,
+        ):
             prepare(topology.record, run_dir)
             reason = run_topology(plan, run_dir, on_progress=on_progress, on_ready=on_ready)
     finally:

@@ -5,28 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from launch.actors import actors_of, document_of
 from launch.cli.console import OK, USAGE, Failure, Parser, say
 from launch.cli.target import add_name, ask, choose
 from launch.kv_events import plan
+from launch.scaling import CannotScale, scale
 from launch.topology import Topology
 
 EPILOG = """
 What is new starts, what is too many drains and ends: the last ones first.
-Engines can be scaled where the topology has one [[engine]] table without a
-name, gateways where there are two at least, since one alone shares no port.
+With several [[engine]] tables say which: engine/NAME, or without a name the
+id of its first engine, as `callboard ps` shows it.
 
 examples:
   callboard scale engine=3
-  callboard scale engine=2 router=2 --name big
+  callboard scale engine/demo=3 engine/0=2
+  callboard scale gateway=2 router=2 --name big
 """
 KINDS = ("engine", "gateway", "router")
 
 
 def run(words: list[str]) -> int:
     parser = Parser("scale", "Change how many engines, routers or gateways there are.", EPILOG)
-    parser.add_argument("counts", metavar="KIND=N", nargs="+", help="engine, gateway or router")
+    parser.add_argument("counts", metavar="KIND=N", nargs="+", help="engine, gateway, router")
     add_name(parser)
     arguments = parser.parse_intermixed_args(words)
     counts = _counts(arguments.counts)
@@ -49,41 +52,37 @@ def run(words: list[str]) -> int:
 
 
 def _counts(words: list[str]) -> dict[str, int]:
+    """By kind, or by `engine/TABLE`."""
     counts = {}
     for word in words:
-        kind, _, number = word.partition("=")
-        if kind not in KINDS or not number.isdecimal():
-            text = f"{word!r}: write KIND=N, with a KIND of {', '.join(KINDS)}"
+        what, _, number = word.partition("=")
+        kind, _, table = what.partition("/")
+        if kind not in KINDS or (table and kind != "engine") or not number.isdecimal():
+            kinds = ", ".join(KINDS)
+            text = f"{word!r}: write KIND=N, with a KIND of {kinds}, or engine/TABLE=N"
             raise Failure(text, code=USAGE)
-        counts[kind] = int(number)
+        counts[what] = int(number)
     return counts
 
 
 def _scaled(topology: Topology, counts: dict[str, int]) -> Topology:
     """Raises `Failure` where that cannot be."""
-    if counts.get("engine", 1) < 1 or counts.get("gateway", 1) < 1:
-        raise Failure("one engine and one gateway must stay: `callboard down` ends all", code=USAGE)
-    changes: dict[str, Any] = {}
-    if "engine" in counts:
-        if len(topology.engines) > 1 or topology.engines[0].name is not None:
-            raise Failure("engines of several tables, or with names, cannot be scaled", code=USAGE)
-        engine = msgspec.structs.replace(topology.engines[0], count=counts["engine"])
-        changes["engines"] = [engine]
-    if "router" in counts:
-        changes["router"] = msgspec.structs.replace(topology.router, count=counts["router"])
-    if "gateway" in counts:
-        if 1 in (topology.gateway.count, counts["gateway"]) and counts["gateway"] != (
-            topology.gateway.count
-        ):
-            raise Failure(
-                "a gateway alone shares its port with nobody: start with --gateways 2, and keep 2",
-                code=USAGE,
-            )
-        changes["gateway"] = msgspec.structs.replace(topology.gateway, count=counts["gateway"])
-    scaled = msgspec.structs.replace(topology, **changes)
-    if findings := plan(scaled).findings:
+    if counts.get("gateway", 1) < 1:
+        raise Failure("one gateway must stay: `callboard down` ends all", code=USAGE)
+    for what, count in counts.items():
+        kind, _, table = what.partition("/")
+        if kind == "router":
+            topology = replace(topology, router=replace(topology.router, count=count))
+        elif kind == "gateway":
+            topology = replace(topology, gateway=replace(topology.gateway, count=count))
+        else:
+            try:
+                topology = scale(topology, table or None, count)
+            except CannotScale as error:
+                raise Failure(str(error), code=USAGE) from None
+    if findings := plan(topology).findings:
         raise Failure(*findings, code=USAGE)
-    return scaled
+    return topology
 
 
 def _check(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> None:

@@ -51,7 +51,7 @@ def test_the_smallest() -> None:
         "monitor/0": {},
         "router/0": {},
         "engine/0": {"backend": "sim", "model": "m"},
-        "gateway/0": {"host": "127.0.0.1", "port": 8000},
+        "gateway/0": {"host": "127.0.0.1", "port": 8000, "reuse_port": True},
     }
 
 
@@ -105,6 +105,7 @@ def test_the_document_is_plain_data() -> None:
             "role": None,
             "connector": [],
             "later": {},
+            "copy_of": None,
         }
     ]
 

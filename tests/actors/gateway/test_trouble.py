@@ -323,9 +323,21 @@ def test_where_several_share_a_port_one_that_drains_leaves_it():
     async def go():
         async with World(silent, options={"reuse_port": True}) as world:
             assert listens(world.port)
+            world.enter("gateway/1")
             world.actor.on_drain(5.0)
             await world.until(lambda: not listens(world.port))
             assert world.actor.facts()["address"] == world.url
+
+    run(go())
+
+
+def test_one_that_drains_alone_goes_on_refusing():
+    async def go():
+        async with World(silent, options={"reuse_port": True}) as world:
+            world.enter("gateway/1", state="starting")
+            world.actor.on_drain(5.0)
+            check_error(await world.chat(), 503)
+            assert listens(world.port)
 
     run(go())
 

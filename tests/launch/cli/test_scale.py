@@ -9,7 +9,18 @@ from tests.launch.cli.running import GUARD, callboard, free_port, serving
 from tests.launch.cli.test_kills import actors, until
 from tests.launch.cli.test_rolling import CLIENTS, load
 
-SIM = ("serve", "demo", "--engine", "sim", "--gateways", "2", "--sim-speed", "0.2")
+SIM = ("serve", "demo", "--engine", "sim", "--sim-speed", "0.2")
+FILE = """\
+[gateway]
+port = {port}
+[[engine]]
+name = "big"
+backend = "sim"
+model = "demo"
+[[engine]]
+backend = "sim"
+model = "other"
+"""
 
 
 def test_scaling_loses_nothing(run_directory) -> None:
@@ -21,9 +32,9 @@ def test_scaling_loses_nothing(run_directory) -> None:
         for client in clients:
             client.start()
         try:
-            more = callboard("scale", "engine=3", "router=2", "gateway=3")
+            more = callboard("scale", "engine=3", "router=2", "gateway=2")
             assert more.returncode == 0, more.stderr
-            added = {"engine/1", "engine/2", "router/1", "gateway/2"}
+            added = {"engine/1", "engine/2", "router/1", "gateway/1"}
             added |= {"kv-events/1.0", "kv-events/2.0"}
             assert more.stdout.startswith("starting: ")
 
@@ -38,7 +49,7 @@ def test_scaling_loses_nothing(run_directory) -> None:
             assert "state:          ready" in shown.stdout
             fewer = callboard("scale", "engine=1", "router=1")
             assert fewer.returncode == 0, fewer.stderr
-            until(lambda: actors().keys() == before.keys() | {"gateway/2"}, "some did not leave")
+            until(lambda: actors().keys() == before.keys() | {"gateway/1"}, "some did not leave")
         finally:
             over.set()
             for client in clients:
@@ -51,8 +62,37 @@ def test_scaling_loses_nothing(run_directory) -> None:
         until(lambda: actors()["config/0"]["restarts"] == 1, "no next life of config/0")
         until(lambda: actors()["config/0"]["state"] == "ready", "config/0 is not ready")
         assert callboard("scale", "router=0").stdout == "draining: router/0\n"
-        assert callboard("scale", "gateway=1").returncode == 2
+        assert callboard("scale", "gateway=1").stdout == "draining: gateway/1\n"
+        until(lambda: "gateway/1" not in actors(), "gateway/1 did not leave")
+        assert callboard("scale", "gateway=0").returncode == 2
         assert callboard("scale", "engine=0").returncode == 2
         assert callboard("scale", "config=2").returncode == 2
         assert served.interrupt()[0] == 0
     assert list(run_directory.iterdir()) == []
+
+
+def test_tables_are_scaled_by_their_names(run_directory, tmp_path) -> None:
+    file = tmp_path / "topology.toml"
+    file.write_text(FILE.format(port=free_port()))
+    with serving("up", str(file)):
+        before = actors()
+        refused = callboard("scale", "engine=2")
+        assert refused.returncode == 2
+        assert "say which one, of engine/big, engine/1" in refused.stderr
+        assert "engine/TABLE=N" in callboard("scale", "big=2").stderr
+        more = callboard("scale", "engine/big=2", "engine/1=2")
+        assert more.stdout.startswith("starting: "), more.stderr
+        added = {"engine/big-1", "engine/3", "kv-events/big-1.0", "kv-events/3.0"}
+
+        def grown() -> bool:
+            now = actors()
+            return now.keys() == before.keys() | added and all(
+                row["state"] == "ready" for row in now.values()
+            )
+
+        until(grown, "not all that is new got ready")
+        assert callboard("scale", "engine/big=1").returncode == 0
+        gone = {"engine/big-1", "kv-events/big-1.0"}
+        until(lambda: actors().keys() == before.keys() | added - gone, "one did not leave")
+        after = actors()
+        assert all(after[actor]["incarnation"] == before[actor]["incarnation"] for actor in before)
