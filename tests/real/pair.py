@@ -24,7 +24,7 @@ from tests.launch.cli.running import free_port, serving
 NAME = "pair"
 MODEL = "small"
 PREFILL, DECODE = "engine/p", "engine/d"
-GUARD = 120.0
+GUARD = 240.0
 LOCAL = 64
 """Tokens of a prompt that the decode engine computes itself."""
 LAYERS, KV_HEADS, HEAD_DIM, BLOCK = 30, 3, 64, 32
@@ -92,6 +92,16 @@ class Pair:
     def entries(self) -> dict[str, Entry]:
         with Client(self._run_dir) as client:
             return client.entries()
+
+    def until_ready(self) -> None:
+        """On a busy machine that takes longer than a command is waited for."""
+        deadline = time.monotonic() + GUARD
+        while time.monotonic() < deadline:
+            entries = self.entries()
+            if all(entries[engine].state == "ready" for engine in (PREFILL, DECODE)):
+                return
+            self._events.poll(200)
+        raise AssertionError(f"the engines are not ready after {GUARD:g} s")
 
     def state(self, engine: str) -> TransferState:
         """The newest that was heard of; all zero before the first."""
@@ -177,6 +187,7 @@ def pair(model: Path, base: Path) -> Iterator[Pair]:
         )
         running = Pair(RunDir(base / NAME), port)
         stack.callback(running.close)
+        running.until_ready()
         yield running
 
 
