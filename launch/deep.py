@@ -132,7 +132,8 @@ def _try(options: dict[str, Any]) -> str | None:
 
 
 def reason_of(error: Exception) -> str:
-    """One line; pydantic's errors say what is wrong in the third."""
+    """One line. Pydantic's errors have their reason in the line that ends in its type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[2] if len(lines) > 2 and "validation error" in lines[0] else " ".join(lines[:2])
+    typed = [line for line in lines if " [type=" in line]
+    said = typed[0] if typed else " ".join(lines[:2])
     return said.partition(" [type=")[0].removeprefix("Value error, ") or type(error).__name__

@@ -12,7 +12,7 @@ from launch.cli.console import FAILED, INTERRUPTED, OK, USAGE, Failure, report, 
 COMMANDS = {
     "serve": ("MODEL", "serve one model until Ctrl-C: gateway, router, engines"),
     "up": ("FILE", "serve what a topology file (TOML) describes"),
-    "check": ("FILE", "say what is wrong with a topology, starting nothing"),
+    "check": ("[FILE]", "say what is wrong with a topology, starting nothing"),
     "config": ("show", "show every value, and where it came from"),
     "ps": ("", "list what runs: actors, state, pid, uptime, queues"),
     "describe": ("ACTOR", "show all that one actor says of itself"),

@@ -1,7 +1,8 @@
-"""`callboard check`: what is wrong with a topology, before anything of it starts."""
+"""`callboard check`: what is wrong with a topology, before it starts or as it runs."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,20 +10,23 @@ from pathlib import Path
 import msgspec
 
 from launch.check import by_severity, check, errors
-from launch.cli.console import OK, USAGE, Parser, complain, say, wrap
+from launch.cli.console import OK, USAGE, Failure, Parser, complain, say, wrap
+from launch.cli.target import add_name
 from launch.findings import Finding, Severity
 
 EPILOG = """
-Nothing is started, and no model is loaded. --deep has vLLM build its
-configuration for each kind of engine, which takes 10 s and more.
+With a file nothing is started, and no model is loaded. --deep has vLLM build
+its configuration for each kind of engine, which takes 10 s and more. Without a
+file the running topology says whether its actors agree with each other.
 
 exit codes:
   0    nothing is wrong; there may be warnings
-  2    it cannot start
+  2    it cannot start, or what runs contradicts itself
 
 examples:
   callboard check up.toml
   callboard check up.toml --json | jq '.[] | select(.severity == "error")'
+  callboard check --name big
 """
 _TITLES: dict[Severity, tuple[str, str]] = {
     "error": ("error", "errors"),
@@ -32,17 +36,35 @@ _TITLES: dict[Severity, tuple[str, str]] = {
 
 
 def run(words: list[str]) -> int:
-    parser = Parser("check", "Say what is wrong with a topology file, all at once.", EPILOG)
-    parser.add_argument("file", metavar="FILE", help="the topology file (TOML)")
+    parser = Parser("check", "Say what is wrong with a topology, all at once.", EPILOG)
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a topology file (TOML)")
+    add_name(parser)
     parser.add_argument("--json", action="store_true", help="the findings, for programs")
     parser.add_argument("--deep", action="store_true", help="have vLLM check its part too")
     arguments = parser.parse_args(words)
-    findings = of_file(Path(arguments.file), deep=arguments.deep)
+    if arguments.file is None:
+        findings, fine = _of_running(arguments), "all actors agree"
+    else:
+        findings, fine = _of_file(arguments), "nothing is wrong"
     if arguments.json:
         say(msgspec.json.encode(findings).decode())
     else:
-        say(report(findings))
+        say(report(findings) or fine)
     return USAGE if errors(findings) else OK
+
+
+def _of_running(arguments: argparse.Namespace) -> list[Finding]:
+    if arguments.deep:
+        raise Failure("--deep checks a topology file: name one", code=USAGE)
+    from launch.cli.agreement import live_findings
+
+    return by_severity(live_findings(arguments.name))
+
+
+def _of_file(arguments: argparse.Namespace) -> list[Finding]:
+    if arguments.name is not None:
+        raise Failure("--name is of a running topology: leave it out, or the file", code=USAGE)
+    return of_file(Path(arguments.file), deep=arguments.deep)
 
 
 def of_file(file: Path, *, deep: bool) -> list[Finding]:
@@ -71,7 +93,7 @@ def report(findings: Iterable[Finding]) -> str:
         if some:
             title = f"1 {one}" if len(some) == 1 else f"{len(some)} {many}"
             blocks.append("\n".join([f"{title}:", *map(_item, some)]))
-    return "\n\n".join(blocks) or "nothing is wrong"
+    return "\n\n".join(blocks)
 
 
 def _item(finding: Finding) -> str:

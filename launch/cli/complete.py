@@ -31,6 +31,7 @@ _FLAGS = {
     "check": {
         "--json": "the findings, for programs",
         "--deep": "have vLLM check its part too",
+        "--name": "a running topology",
     },
     "ps": {"--json": "everything, for programs"},
     "logs": {"--follow": "go on", "--since": "only newer", "--level": "only this and above"},
@@ -43,7 +44,7 @@ _FLAGS = {
         "--salt": "cache_salt of the request",
     },
 }
-_OF_A_TOPOLOGY = ("ps", "describe", "restart", "down", "logs", "why", "kv", "set")
+_OF_A_TOPOLOGY = ("check", "ps", "describe", "restart", "down", "logs", "why", "kv", "set")
 _OF_AN_ACTOR = ("describe", "restart", "logs")
 _HELP: Candidate = ("--help", "how to use it")
 

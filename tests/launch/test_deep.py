@@ -75,6 +75,10 @@ def test_a_vllm_that_cannot_be_imported(monkeypatch, record) -> None:
             "1 validation error for SpeculativeConfig\nmethod\n  Value error, unknown [type=x]\n",
             "unknown",
         ),
+        (
+            "1 validation error for VllmConfig\n  Value error, no class [type=x]\n    For more …\n",
+            "no class",
+        ),
     ],
 )
 def test_one_line_of_a_long_reason(text: str, reason: str) -> None:

@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from tests.launch.cli.running import callboard
+from tests.launch.cli.running import callboard, free_port, serving
 
 GUARD = 10.0
 """Seconds; a check of 64 engines takes less than one."""
@@ -111,3 +111,23 @@ def test_many_engines(tmp_path) -> None:
     checked = callboard("check", file)
     assert time.monotonic() - started < GUARD
     assert (checked.returncode, checked.stdout) == (0, "nothing is wrong\n")
+
+
+def test_actors_of_a_running_topology_agree(run_directory) -> None:
+    words = ["--engine", "sim", "--engines", "2", "--name", "two", "--port", free_port()]
+    with serving("serve", "m", *words):
+        checked = callboard("check", "--name", "two")
+        assert (checked.returncode, checked.stdout) == (0, "all actors agree\n")
+        assert json.loads(callboard("check", "--json").stdout) == []
+
+
+def test_nothing_runs(run_directory) -> None:
+    checked = callboard("check")
+    assert checked.returncode == 1
+    assert "no topology is running here" in checked.stderr
+
+
+def test_what_does_not_go_together(tmp_path) -> None:
+    assert callboard("check", "--deep").returncode == 2
+    file = topology(tmp_path, '[[engine]]\nbackend = "sim"\nmodel = "m"\n')
+    assert callboard("check", file, "--name", "two").returncode == 2

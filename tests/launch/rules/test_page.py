@@ -18,4 +18,4 @@ def test_every_rule_is_on_the_page() -> None:
     named = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
     assert len(named) == len(set(named))
     rules = {rule.name for rule in [*RULES, *preflight.RULES]}
-    assert set(named) == rules | OF_OTHERS
+    assert {name for name in named if not name.startswith("live-")} == rules | OF_OTHERS
