@@ -51,6 +51,7 @@ FILE = """\
 name = "{name}"
 [gateway]
 port = {port}
+[disaggregation]
 local_prefill_tokens = 0
 [kv_events]
 port = {events}

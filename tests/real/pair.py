@@ -41,6 +41,7 @@ FILE = f"""\
 name = "{NAME}"
 [gateway]
 port = {{port}}
+[disaggregation]
 local_prefill_tokens = {LOCAL}
 [supervision]
 restarts = 0

@@ -76,6 +76,7 @@ class Transfers:
         self._can_release = can_release
         self._keeps = False
         self._unread: list[str] = []
+        self._ripening: list[str] = []
         self._wake = asyncio.Event()
         self._wake.set()
 
@@ -85,7 +86,11 @@ class Transfers:
         self._wake.set()
 
     def unread(self, transfer: Mapping[str, Any]) -> None:
-        """Nobody will read what this prefill gave."""
+        """Nobody will read what this prefill gave.
+
+        It is let go an interval later: who was told to stop reading it may be in the midst of it,
+        and must not find other blocks there.
+        """
         request_id = transfer.get("remote_request_id")
         if isinstance(request_id, str) and len(self._unread) < UNREAD_LIMIT:
             self._unread.append(request_id)
@@ -112,12 +117,12 @@ class Transfers:
                 self._wake.set()
 
     async def _ask_cores(self) -> None:
-        if not self._can_release or not (self._keeps or self._unread):
+        if not self._can_release or not (self._keeps or self._unread or self._ripening):
             return
-        unread, self._unread = self._unread, []
-        self._keeps = False
+        ripe, self._ripening, self._unread = self._ripening, self._unread, []
+        self._keeps = bool(self._ripening)
         try:
-            answers = await release_blocks(self._llm, unread)
+            answers = await release_blocks(self._llm, ripe)
         except Exception:  # whatever fails here, leases end by themselves
             if not self._llm.errored:  # else others tell that it is gone
                 log.exception("the engine cannot say which blocks it keeps")
