@@ -18,6 +18,7 @@ from actors.engine.core import (
 )
 from bus.journal import redact
 from bus.journal.codec import Codec
+from schemas.generate import Step
 
 replace = msgspec.structs.replace
 
@@ -28,6 +29,21 @@ class Settings(msgspec.Struct, frozen=True):
 
 def _make(_settings: Settings) -> EngineCore:
     return EngineCore()
+
+
+def _brief_event(event: Event) -> Event | None:
+    """A step in which nothing ends changes nothing."""
+    if not isinstance(event, Stepped):
+        return event
+    ends = [pair for pair in event.deltas if pair[1].finish_reason is not None]
+    return Stepped(ends) if ends else None
+
+
+def _brief_effect(effect: Effect) -> Effect | None:
+    if not isinstance(effect, Send):
+        return effect
+    ends = [delta for delta in effect.step.deltas if delta.finish_reason is not None]
+    return replace(effect, step=Step(ends)) if ends else None
 
 
 def _event(event: Event) -> Any:
@@ -62,4 +78,6 @@ CODEC = Codec(
     redact_event=_event,
     redact_effect=_effect,
     redact_state=_state,
+    brief_event=_brief_event,
+    brief_effect=_brief_effect,
 )

@@ -16,7 +16,7 @@ F = TypeVar("F")
 Encoded = bytes | msgspec.Raw
 
 
-def _as_it_is(value: Any) -> Any:
+def as_it_is(value: Any) -> Any:
     return value
 
 
@@ -28,7 +28,9 @@ class Codec(Generic[E, F]):
     holds it. `redact_event` and `redact_effect` take token ids and text out and leave the rest as
     it is, struct or array; `redact_state` does so for a snapshot. `fixed` says why a redacted
     journal cannot be played again, "" where it can: then a core that is given redacted events must
-    want the redacted effects.
+    want the redacted effects. `brief_event` and `brief_effect` are what the flight recorder takes
+    of them, None for nothing: again, of the brief events the brief effects must follow, and the
+    same states.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class Codec(Generic[E, F]):
         settings: type[Any],
         make: Callable[[Any], Core[E, F]],
         *,
-        redact_event: Callable[[E], Any] = _as_it_is,
-        redact_effect: Callable[[F], Any] = _as_it_is,
-        redact_state: Callable[[bytes], bytes] = _as_it_is,
+        redact_event: Callable[[E], Any] = as_it_is,
+        redact_effect: Callable[[F], Any] = as_it_is,
+        redact_state: Callable[[bytes], bytes] = as_it_is,
+        brief_event: Callable[[E], Any] = as_it_is,
+        brief_effect: Callable[[F], Any] = as_it_is,
         fixed: str = "",
     ) -> None:
         self.name = name
@@ -51,7 +55,9 @@ class Codec(Generic[E, F]):
         self._settings_type, self._make = settings, make
         self.redact_event, self.redact_effect = redact_event, redact_effect
         self.redact_state = redact_state
-        self.redacts = redact_event is not _as_it_is or redact_effect is not _as_it_is
+        self.brief_event, self.brief_effect = brief_event, brief_effect
+        self.redacts = redact_event is not as_it_is or redact_effect is not as_it_is
+        self.shortens = brief_event is not as_it_is
 
     # --- for replay ---
 

@@ -90,7 +90,7 @@ class Recorder:
         self._codec: Codec[Any, Any] | None = None
         self._settings: object = None
         self._redactors: Mapping[str, Callable[[Any], Any]] = {}
-        self._redacts = False
+        self._redacts = self._shortens = False
         self._items = True
         self._no_snapshot_before = 0.0
         self._announced = False
@@ -105,7 +105,7 @@ class Recorder:
         self._writer, self.plan = writer, plan
         self._put_bytes = self._missing = 0
         self._redactors = ALWAYS if plan.text else {**REDACTORS, **ALWAYS}
-        self._redacts = not plan.text and self._codec is not None and self._codec.redacts
+        self._fit()
         self._items = not plan.flight
         self._announced = False
         self.on = True
@@ -139,7 +139,7 @@ class Recorder:
     ) -> Callable[[E], list[F]]:
         """`core.handle`, recorded while `on`. Nothing else may change the core from now on."""
         self._codec, self._core, self._settings = codec, core, settings
-        self._redacts = codec.redacts and self.plan is not None and not self.plan.text
+        self._fit()
         self._no_snapshot_before = 0.0
         if self._writer is not None and self.on:
             self._begin(self._writer)
@@ -150,15 +150,25 @@ class Recorder:
                 return decide(event)
             if self._look:
                 self._attend()
+            if self._shortens:
+                taken = codec.brief_event(event)
+                if taken is None:
+                    return decide(event)
+            else:
+                taken = event
             redacts = self._redacts
-            put((EVENT, now_is(), codec.redact_event(event) if redacts else event))
+            put((EVENT, now_is(), codec.redact_event(taken) if redacts else taken))
             try:
                 effects = decide(event)
             except Exception as error:
                 self._note("raised", repr(error))
                 self._unfit = self._look = True
                 raise
-            put((EFFECTS, [codec.redact_effect(one) for one in effects] if redacts else effects))
+            shown: Sequence[Any] = effects
+            if self._shortens:
+                brief = (codec.brief_effect(effect) for effect in effects)
+                shown = [effect for effect in brief if effect is not None]
+            put((EFFECTS, [codec.redact_effect(effect) for effect in shown] if redacts else shown))
             return effects
 
         return handle
@@ -271,6 +281,12 @@ class Recorder:
             self._look = True
         elif self._missing or self._unfit or writer.due == self._number:
             self._begin(writer)
+
+    def _fit(self) -> None:
+        """What is taken of the core's events and effects."""
+        if self.plan is not None and self._codec is not None:
+            self._redacts = self._codec.redacts and not self.plan.text
+            self._shortens = self._codec.shortens and self.plan.flight
 
     # --- segments ---
 

@@ -10,18 +10,34 @@ never recorded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from schemas.generate import Delta, Generate, Sampling, Step
 from schemas.kv import AskKvMatch, KvSnapshotPart
 
+T = TypeVar("T")
+
 _ZEROS = [[0] * n for n in range(17)]
 _NEUTRAL = Sampling()
 _SAMPLING_TEXT = ("bad_words", "stop")
 _SAMPLING_TOKENS = ("allowed_token_ids", "stop_token_ids")
 replace = msgspec.structs.replace
+
+
+def _once(redactor: Callable[[T], Any]) -> Callable[[T], Any]:
+    """The same for the same object again: a message is an event, an effect and a message."""
+    last: T | None = None
+    shown: Any = None
+
+    def redact(given: T) -> Any:
+        nonlocal last, shown
+        if given is not last:
+            last, shown = given, redactor(given)
+        return shown
+
+    return redact
 
 
 def tokens(ids: list[int]) -> list[int]:
@@ -49,7 +65,8 @@ def sampling(given: Sampling) -> Sampling:
     return replace(given, **changes) if changes else given
 
 
-def generate(given: Generate) -> Generate:
+@_once
+def generate(given: Generate) -> Any:
     return replace(
         given,
         sampling=sampling(given.sampling),
@@ -80,6 +97,7 @@ def delta(given: Delta) -> Any:
     )
 
 
+@_once
 def step(given: Step) -> Any:
     """A `Step`, as an array: every token comes through here."""
     return "Step", [delta(one) for one in given.deltas]

@@ -318,6 +318,35 @@ def test_a_slow_snapshot_is_not_taken_often(tmp_path: Path, monkeypatch) -> None
     assert notes == ["raised", "no_snapshot"]
 
 
+def test_the_flight_recorder_takes_what_the_core_calls_brief(tmp_path: Path) -> None:
+    def even(event: Any) -> Any:
+        return Add(event.number, b"") if event.number % 2 == 0 else None
+
+    codec = Codec(
+        "adder",
+        Add | Fail,
+        Sum,
+        Start,
+        lambda start: Adder(start.total),
+        brief_event=even,
+        brief_effect=lambda effect: effect if effect.total > 2 else None,
+    )
+    for flight in (True, False):
+        recorder = make(tmp_path / str(flight), flight=flight)
+        decide = recorder.of_core(codec, Adder(), Start(0))
+        assert [decide(Add(n, b"long")) for n in (2, 1, 4)] == [[Sum(2)], [Sum(3)], [Sum(7)]]
+        recorder.close()
+        records, _, _ = read(tmp_path / str(flight))
+        events = [r.event for r in records if isinstance(r, form.Event)]
+        effects = [CODEC.decode_effects(r.effects) for r in records if isinstance(r, form.Effects)]
+        if flight:
+            assert [CODEC.decode_event(event) for event in events] == [Add(2), Add(4)]
+            assert effects == [[], [Sum(7)]]
+        else:
+            assert len(events) == 3
+            assert effects == [[Sum(2)], [Sum(3)], [Sum(7)]]
+
+
 # --- messages ---
 
 

@@ -1,0 +1,93 @@
+"""What a journal has of an engine: whatever is left out, the core decides the same without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.engine.core import Asked, Draining, Event, Loaded, PeerLost, Stepped, Withdrawn
+from actors.engine.journal import CODEC, Settings
+from schemas.generate import Delta, Generate, Sampling
+
+PEERS = st.sampled_from(["gateway/0#1", "gateway/1#1"])
+STREAMS = st.integers(1, 30)
+TOKENS = st.lists(st.integers(10_000, 90_000), max_size=3)
+ASKED = st.builds(
+    Asked,
+    PEERS,
+    STREAMS,
+    st.builds(
+        Generate,
+        st.just("r"),
+        st.just("m"),
+        st.just(Sampling(stop=["secret"])),
+        TOKENS,
+        alone=st.booleans(),
+    ),
+)
+DELTA = st.builds(
+    Delta,
+    STREAMS,
+    TOKENS,
+    st.sampled_from([None, None, "stop", "length"]),
+    st.sampled_from([None, "secret", 12_345]),
+    prompt_tokens=st.none() | st.just(3),
+    text=st.none() | st.just("secret"),
+)
+STEPPED = st.lists(st.tuples(st.integers(1, 8), DELTA), max_size=5).map(Stepped)
+EVENTS = st.lists(
+    ASKED
+    | STEPPED
+    | STEPPED
+    | st.builds(Withdrawn, PEERS, STREAMS)
+    | st.builds(PeerLost, PEERS)
+    | st.builds(Draining),
+    max_size=30,
+)
+
+
+def numbered(events: list[Event]) -> list[Event]:
+    """No gateway uses the number of a stream twice."""
+    return [
+        msgspec.structs.replace(event, stream=number) if isinstance(event, Asked) else event
+        for number, event in enumerate(events, 1)
+    ]
+
+
+def lived(events: list[Event], *, flight: bool) -> list[tuple[bytes, bytes]]:
+    """Events and effects as a redacted journal has them."""
+    core = CODEC._make(Settings())
+    found = []
+    for event in [Loaded(["m"], 1), *numbered(events)]:
+        brief: Any = CODEC.brief_event(event) if flight else event
+        effects: list[Any] = core.handle(event)
+        if brief is None:
+            continue
+        if flight:
+            shown = [CODEC.brief_effect(effect) for effect in effects]
+            effects = [effect for effect in shown if effect is not None]
+        event_shown = CODEC.encode_event(CODEC.redact_event(brief))
+        found.append((event_shown, CODEC.encode_effects(effects, redacted=True)))
+    return found
+
+
+@given(EVENTS, st.booleans())
+def test_a_redacted_journal_plays_the_same(events: list[Event], flight: bool) -> None:
+    core = CODEC._make(Settings())
+    for event, effects in lived(events, flight=flight):
+        again = core.handle(CODEC.decode_event(event))
+        assert CODEC.encode_effects(again, redacted=True) == effects
+        assert b"secret" not in event + effects
+        shown = str((CODEC.decode_event(event), CODEC.decode_effects(effects)))
+        assert not any(f"{number}" in shown for number in (12_345, *_tokens(events)))
+
+
+def _tokens(events: list[Event]) -> list[int]:
+    asked = [t for e in events if isinstance(e, Asked) for t in e.request.token_ids]
+    return [
+        *asked,
+        *(t for e in events if isinstance(e, Stepped) for _, d in e.deltas for t in d.token_ids),
+    ]
