@@ -25,8 +25,7 @@ Positive = Annotated[int, Meta(ge=1)]
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     """`count` gateways share one port. Sizes in bytes; `max_inflight` in choices per gateway.
 
-    `migration_limit`, `migration_wait` (seconds), `local_prefill_tokens` and `prefill_fallback` as
-    in `actors.gateway.options`.
+    `migration_limit` and `migration_wait` (seconds) as in `actors.gateway.options`.
     """
 
     count: Count = 1
@@ -40,8 +39,6 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     max_inflight: Positive | None = None
     migration_limit: Annotated[int, Meta(ge=0)] | None = None
     migration_wait: Annotated[float, Meta(gt=0)] | None = None
-    local_prefill_tokens: Annotated[int, Meta(ge=0)] | None = None
-    prefill_fallback: Literal["local", "any", "refuse"] | None = None
 
 
 class Whole(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,19 +24,24 @@ REMEMBERED = 100
 class Place(msgspec.Struct, frozen=True):
     """Where a section's keys stand: in the document, and in the options of which actors.
 
-    `option` takes the key; a `kind` of "" is everybody, and then no actor's options keep it.
+    `option` takes the key, or its name in `names`; a `kind` of "" is everybody, and then no actor's
+    options keep it.
     """
 
     kind: str
     document: tuple[str, ...]
     option: str = "{}"
+    names: dict[str, str] = {}
+
+    def option_of(self, key: str) -> str:
+        return self.option.format(self.names.get(key, key))
 
 
 PLACES = {
     "router": Place("router", ("router", "settings")),
     "health": Place("monitor", ("health",)),
     "gateway": Place("gateway", ("gateway",)),
-    "disaggregation": Place("gateway", ("disaggregation",)),
+    "disaggregation": Place("gateway", ("disaggregation",), names={"fallback": "prefill_fallback"}),
     "log": Place("", ("log",), "log_{}"),
 }
 """By the first part of a path. The actors themselves know which of their options can change."""
@@ -192,7 +197,7 @@ class LiveCore:
                 text = f"{path}: no {place.kind} is there to judge it; try again when one is"
                 return _refuse(event.ask, "not_ready", text, path)
             for actor in concerned:
-                wanted.setdefault(actor, {})[place.option.format(key)] = value
+                wanted.setdefault(actor, {})[place.option_of(key)] = value
         state.pending = Pending(
             event.ask, state.version + 1, event.by, event.at, dict(changes), wanted, list(wanted)
         )
@@ -238,7 +243,7 @@ class LiveCore:
             found = _place(path)
             assert not isinstance(found, str)
             place, key = found
-            option = place.option.format(key)
+            option = place.option_of(key)
             judges = [a for a in pending.wanted if _is_of(a, place.kind)]
             value = pending.changes[path]
             if value is not None and judges:
@@ -252,7 +257,7 @@ class LiveCore:
             }
             for actor in actors:
                 if place.kind and _is_of(actor, place.kind):
-                    _put(actors[actor], key.split("."), value)
+                    _put(actors[actor], option.split("."), value)
         pending.document, pending.actors, pending.changed = document, actors, changed
 
     def _history(self, pending: Pending) -> list[ConfigChanged]:

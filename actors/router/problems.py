@@ -46,7 +46,8 @@ def _of_engine(name: str, engine: Engine, following: Following, now: float) -> I
         return
     followers = [following.of(name, number) for number in range(card.ranks)]
     if not card.kv_publisher and not any(followers):
-        yield f"{name} publishes no KV events: what it has cached is guessed from placements"
+        if card.role != "decode":  # which have none unless they are told to
+            yield f"{name} publishes no KV events: what it has cached is guessed from placements"
         return
     beats = [follower.beat for follower in followers if follower and follower.beat]
     if "vllm" in (card.kv_publisher, *(beat.publisher for beat in beats)):

@@ -100,6 +100,14 @@ def test_it_is_judged_kept_used_and_announced_in_this_order():
     assert (live.state.version, live.state.history) == (2, [change])
 
 
+def test_a_key_that_has_another_name_where_it_is_used():
+    live = core()
+    (keep,) = agreed(live, live.handle(asked(disaggregation__fallback="refuse")))
+    assert isinstance(keep, Keep)
+    assert keep.document["disaggregation"] == {"fallback": "refuse"}
+    assert keep.actors["gateway/0"] == {"prefill_fallback": "refuse"}
+
+
 def test_several_sections_at_once_and_the_log_level_for_everybody():
     live = core()
     effects = live.handle(asked(log__level="debug", health__limits__stopped=5))
