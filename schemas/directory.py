@@ -21,7 +21,8 @@ class ModelCard(Record, frozen=True):
     `vllm`, which may, or "" for nobody. `prefix_caching`: equal prefixes are computed once.
     `resumes`: it takes `Generate.resumed`. `connector` names what moves its KV blocks to or from
     other engines, "" for nothing. `kv_lease` is how many seconds a prefill engine keeps blocks that
-    nobody has read yet, 0 where nothing bounds it.
+    nobody has read yet, 0 where nothing bounds it. `adapters` are those of `served_names` that
+    stand for an adapter of the model: requests for them carry the name as `Generate.lora`.
     """
 
     model: str
@@ -50,6 +51,7 @@ class ModelCard(Record, frozen=True):
     resumes: bool = False
     connector: str = ""
     kv_lease: float = 0.0
+    adapters: list[str] = []
 
 
 class Entry(Record, frozen=True):

@@ -30,6 +30,10 @@ class Model:
         self._text.add_done_callback(lambda _: on_read())
         self._parsers: asyncio.Future[Parsers] | None = None
 
+    def adapter(self, name: str | None) -> str | None:
+        """`name`, if an adapter of the model is called so."""
+        return name if name in self.card.adapters else None
+
     async def text(self) -> ModelText:
         """Its tokenizer. Raises TextError if there is none that can be read."""
         if self._text.done():
@@ -138,9 +142,10 @@ def _differ(a: ModelCard, b: ModelCard) -> bool:
     return (
         (a.model, a.tokenizer, a.chat_template, a.tool_parser, a.reasoning_parser, a.text_mode)
         != (b.model, b.tokenizer, b.chat_template, b.tool_parser, b.reasoning_parser, b.text_mode)
-    ) or (a.context_length, a.vocab_size, a.max_logprobs, a.default_sampling) != (
+    ) or (a.context_length, a.vocab_size, a.max_logprobs, a.default_sampling, a.adapters) != (
         b.context_length,
         b.vocab_size,
         b.max_logprobs,
         b.default_sampling,
+        b.adapters,
     )

@@ -93,11 +93,12 @@ def make_canary(number: int, card: ModelCard, payload: Payload | None, bos: int)
         payload = TextPayload() if card.text_mode else TokenPayload()
     extra = {"_HEALTH_CHECK": True} if card.role == "prefill" else None
     name, model = f"canary-{number}", card.served_names[0]
+    lora = model if model in card.adapters else None
     if isinstance(payload, TextPayload):
         sampling = _sampling(payload, Options(payload.temperature), extra)
-        return Generate(name, model, sampling, text=payload.prompt)
+        return Generate(name, model, sampling, text=payload.prompt, lora=lora)
     sampling = _sampling(payload.stop_conditions, payload.sampling_options, extra)
-    return Generate(name, model, sampling, payload.token_ids or [bos])
+    return Generate(name, model, sampling, payload.token_ids or [bos], lora=lora)
 
 
 def _sampling(stop: Stop, options: Options, extra: dict[str, Any] | None) -> Sampling:

@@ -64,9 +64,12 @@ USES = (
     Use("vllm.v1.engine.core_client", "MPClient", members=("engine_ranks_managed",)),
     # intake.py, drain.py
     Use(ASYNC_LLM, "AsyncLLM", method="add_request", call=(
-        "request_id", "prompt", "params", "priority", "data_parallel_rank", "reasoning_ended",
-        "tokenization_kwargs",
+        "request_id", "prompt", "params", "lora_request", "priority", "data_parallel_rank",
+        "reasoning_ended", "tokenization_kwargs",
     )),
+    # adapters.py
+    Use(ASYNC_LLM, "AsyncLLM", method="add_lora", call=("lora_request",)),
+    Use("vllm.lora.request", "LoRARequest", members=("lora_name", "lora_int_id", "lora_path")),
     Use(ASYNC_LLM, "AsyncLLM", method="abort", call=("request_id", "internal")),
     Use("vllm.v1.engine.output_processor", "RequestOutputCollector", members=(
         "output", "ready", "request_id", "put", "get_nowait",

@@ -31,6 +31,14 @@ OURS = [
         "Chat template in place of the model's own: Jinja, or a file of it.",
     ),
     Flag(
+        "lora_modules",
+        ["--lora-modules"],
+        "str",
+        "Callboard",
+        "Adapters that are loaded at the start, NAME=PATH each; requests choose one as `model`.",
+        nargs="+",
+    ),
+    Flag(
         "role",
         ["--role"],
         "str",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from actors.engine.adapters import check_loaded
 from actors.engine.backend import InvalidRequest
 from actors.engine.sim.options import SimOptions
 from actors.engine.sim.vocabulary import Vocabulary
@@ -34,6 +35,7 @@ def check(request: Generate, options: SimOptions, vocabulary: Vocabulary) -> int
         raise InvalidRequest(
             f"transfer: this engine keeps no KV blocks for others, its role is {options.role}"
         )
+    check_loaded(request, options.adapters)
     _check_sampling(request.sampling, vocabulary.size)
     most = request.sampling.max_tokens
     limit = context if most is None else min(context, len(prompt) + most)

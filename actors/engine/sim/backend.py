@@ -80,7 +80,8 @@ class SimBackend:
         self._driver.add_done_callback(self._ended)
         return ModelCard(
             model=options.model,
-            served_names=options.names,
+            served_names=[*options.names, *options.adapters],
+            adapters=options.adapters,
             engine="sim",
             engine_version=FOLLOWS,
             context_length=options.max_model_len,

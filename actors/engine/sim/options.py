@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.inspect import Metadata, StructType, type_info
 
+from actors.engine.adapters import check_names, read_modules
 from actors.engine.kv_config import KvEventsConfig
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -73,6 +74,11 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         KvEventsConfig | None,
         Meta(description="What publishes KV events, and where: vLLM's fields, as JSON."),
     ] = None
+    enable_lora: Annotated[bool, Meta(description="Adapters can be loaded.")] = False
+    lora_modules: Annotated[
+        list[str],
+        Meta(description="Adapters that requests may ask for, NAME=PATH; paths are not read."),
+    ] = []
     role: Annotated[
         Literal["aggregated", "prefill", "decode"],
         Meta(
@@ -113,6 +119,11 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sim_kv_token_bytes: Annotated[
         Positive, Meta(description="Bytes of KV per token: 131072 = Llama 3.1 8B in bfloat16.")
     ] = 131072
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the adapters."""
+        return list(read_modules(self.lora_modules))
 
     @property
     def names(self) -> list[str]:
@@ -177,8 +188,9 @@ def parse(values: Mapping[str, Any]) -> SimOptions:
             f"{name} is a vLLM flag that the simulator does not model; drop it or use --engine vllm"
         )
     given = {name: value for name, value in values.items() if value is not None}
-    if isinstance(given.get("served_model_name"), str):
-        given["served_model_name"] = [given["served_model_name"]]
+    for name in ("served_model_name", "lora_modules"):
+        if isinstance(given.get(name), str):
+            given[name] = [given[name]]
     try:
         options = msgspec.convert(given, SimOptions, strict=False)
     except msgspec.ValidationError as error:
@@ -191,7 +203,17 @@ def parse(values: Mapping[str, Any]) -> SimOptions:
             f"{'.'.join(filter(None, (name, inner)))} is {value!r}: {rule[:1].lower()}{rule[1:]}"
         ) from None
     _check_context_fits(options)
+    _check_adapters(options)
     return options
+
+
+def _check_adapters(options: SimOptions) -> None:
+    if options.lora_modules and not options.enable_lora:
+        raise InvalidOptionError("lora_modules needs enable_lora, as in vLLM")
+    try:
+        check_names(options.adapters, options.names)
+    except ValueError as error:
+        raise InvalidOptionError(str(error)) from None
 
 
 def _check_context_fits(options: SimOptions) -> None:

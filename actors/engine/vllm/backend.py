@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+from actors.engine.adapters import read_modules
 from actors.engine.backend import InvalidRequest, Sink
 from actors.engine.vllm.compat import check_version, installed_version
 from actors.engine.vllm.environment import Environment
@@ -48,17 +49,21 @@ class VllmBackend:
         """As Backend.start. May be cancelled; `stop` then ends what was started."""
         if self._starting is not None or self._stopping is not None:
             raise RuntimeError("a VllmBackend starts once; make another one")
+        modules = read_modules(self._own.lora_modules)
         self._environment.prepare(
             lora=bool(self._arguments.get("enable_lora")), given=self._own.environment
         )
         self._before = children()
         self._starting = asyncio.ensure_future(self._start_engine())
         engine = await asyncio.shield(self._starting)
+        from actors.engine.vllm.adapters import Adapters
         from actors.engine.vllm.card import make_card
         from actors.engine.vllm.serving import Serving
 
-        self._serving = Serving(engine, sink, text=self._own.use_vllm_tokenizer)
-        return make_card(engine, self._own, self._arguments)
+        adapters = Adapters(modules, apart=engine.on_cpu)
+        self._serving = Serving(engine, adapters, sink, text=self._own.use_vllm_tokenizer)
+        await adapters.load(engine.llm)
+        return make_card(engine, self._own, self._arguments, list(modules))
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
         """As Backend.submit."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from vllm.transformers_utils.repo_utils import try_get_local_file
 
+from actors.engine.adapters import check_names
 from actors.engine.vllm.connectors import lease, mover
 from actors.engine.vllm.options import OwnOptions
 from actors.engine.vllm.plugin import kv_events
@@ -17,13 +18,17 @@ from schemas.directory import ModelCard, Role
 ROLES: dict[str | None, Role] = {"kv_producer": "prefill", "kv_consumer": "decode"}
 
 
-def make_card(engine: Engine, own: OwnOptions, arguments: dict[str, Any]) -> ModelCard:
-    """`arguments` are the engine arguments as the operator gave them."""
+def make_card(
+    engine: Engine, own: OwnOptions, arguments: dict[str, Any], adapters: list[str]
+) -> ModelCard:
+    """`arguments` are the engine arguments as the operator gave them. See `Adapters` for CPUs."""
+    names = served_names(arguments)
+    check_names(adapters, names)
     config = engine.config
     model = config.model_config
     return ModelCard(
         model=arguments["model"],
-        served_names=served_names(arguments),
+        served_names=adapters if adapters and engine.on_cpu else [*names, *adapters],
         engine="vllm",
         engine_version=engine.version,
         context_length=model.max_model_len,
@@ -47,6 +52,7 @@ def make_card(engine: Engine, own: OwnOptions, arguments: dict[str, Any]) -> Mod
         connector=mover(config.kv_transfer_config),
         kv_lease=lease(config.kv_transfer_config),
         prefix_caching=bool(config.cache_config.enable_prefix_caching),
+        adapters=adapters,
     )
 
 

@@ -29,6 +29,7 @@ class Submission(msgspec.Struct, frozen=True):
     reasoning_ended: bool | None = None
     tokenization: dict[str, Any] | None = None
     loads: bool = False
+    lora: Any = None
 
 
 class Intake:
@@ -87,6 +88,7 @@ class Intake:
                 submission.request_id,
                 submission.prompt,
                 submission.params,
+                lora_request=submission.lora,
                 priority=submission.priority,
                 data_parallel_rank=submission.rank,
                 reasoning_ended=submission.reasoning_ended,

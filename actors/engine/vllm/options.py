@@ -20,6 +20,7 @@ class OwnOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `use_vllm_tokenizer`: the engine takes and gives text beside token ids, and looks for stop
     strings. `chat_template` and `tool_call_parser` are for gateways; the card carries them.
+    `lora_modules`: adapters, NAME=PATH, loaded when the engine is up.
     `role` is needed only where the KV transfer configuration does not tell it. `environment` is set
     before vLLM is imported: variables that differ between the engines of a topology.
     """
@@ -28,6 +29,7 @@ class OwnOptions(msgspec.Struct, frozen=True, kw_only=True):
     use_vllm_tokenizer: bool = False
     chat_template: str | None = None
     tool_call_parser: str | None = None
+    lora_modules: list[str] = []
     role: Role | None = None
     environment: dict[str, str] = {}
 
@@ -42,6 +44,8 @@ def split_options(options: Mapping[str, Any]) -> tuple[OwnOptions, dict[str, Any
     engine = {name: value for name, value in options.items() if name not in names}
     if not engine.get("model"):
         raise InvalidOption("engine options: `model` is missing; name a model or its directory")
+    if own.lora_modules and not engine.get("enable_lora"):
+        raise InvalidOption("lora_modules: adapters need --enable-lora")
     return own, engine
 
 

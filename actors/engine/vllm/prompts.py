@@ -10,6 +10,7 @@ from vllm.inputs import TextPrompt, tokens_input
 from vllm.sampling_params import SamplingParams
 
 from actors.engine.backend import InvalidRequest, KvLost
+from actors.engine.vllm.adapters import Adapters
 from actors.engine.vllm.card import eos_token_ids
 from actors.engine.vllm.connectors import mover
 from actors.engine.vllm.intake import Submission
@@ -23,7 +24,8 @@ from schemas.generate import Generate
 class RequestMaker:
     """Makes the submissions of one engine. `text`: the engine does text."""
 
-    def __init__(self, engine: Engine, *, text: bool) -> None:
+    def __init__(self, engine: Engine, adapters: Adapters, *, text: bool) -> None:
+        self._adapters = adapters
         config, tokenizer = engine.config, engine.llm.tokenizer
         model = config.model_config
         self._context = model.max_model_len
@@ -46,8 +48,7 @@ class RequestMaker:
         """Raises InvalidRequest, KvLost."""
         if request.task != "generate":
             raise InvalidRequest(f"task {request.task!r}: this engine does 'generate' only")
-        if request.lora is not None:
-            raise InvalidRequest(f"adapter {request.lora!r} is not loaded: this engine has none")
+        lora = self._adapters.of(request)
         return Submission(
             # Clients choose request ids, and may choose one twice; vLLM aborts by id.
             request_id=f"{request.request_id}.{key}",
@@ -58,6 +59,7 @@ class RequestMaker:
             reasoning_ended=request.reasoning_ended,
             tokenization=_tokenization(request),
             loads=loads(request.transfer),
+            lora=lora,
         )
 
     def _sampling(self, request: Generate) -> SamplingParams:

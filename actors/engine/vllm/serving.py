@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from actors.engine.backend import InvalidRequest, Sink
+from actors.engine.vllm.adapters import Adapters
 from actors.engine.vllm.compat import start_output_handler
 from actors.engine.vllm.connectors import lease, mover
 from actors.engine.vllm.drain import Drain
@@ -24,10 +25,10 @@ from schemas.generate import Generate
 class Serving:
     """Made on the event loop, when the engine is up. Says the first load of each rank at once."""
 
-    def __init__(self, engine: Engine, sink: Sink, *, text: bool) -> None:
+    def __init__(self, engine: Engine, adapters: Adapters, sink: Sink, *, text: bool) -> None:
         self._sink = sink
         self._ended = False
-        self._maker = RequestMaker(engine, text=text)
+        self._maker = RequestMaker(engine, adapters, text=text)
         self._transfers = make_transfers(engine, sink)
         self._lease = lease(engine.config.kv_transfer_config)
         self._drain = Drain(

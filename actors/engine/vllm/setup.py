@@ -35,6 +35,7 @@ class Engine:
     llm: AsyncLLM
     config: VllmConfig
     version: str
+    on_cpu: bool
     ranks: list[int]
     num_blocks: int
     default_sampling: dict[str, float | int]
@@ -77,6 +78,7 @@ def start_engine(
         llm=llm,
         config=config,
         version=vllm.__version__,
+        on_cpu=on_cpu,
         ranks=ranks,
         # vLLM adds up the ranks' blocks; engines on Ray do not report theirs.
         num_blocks=(config.cache_config.num_gpu_blocks or 0) // len(ranks),

@@ -198,6 +198,7 @@ def add_choices(
                 sampling=seeded(sampling, i),
                 token_ids=prompt.ids,
                 text=None if prompt.ids else prompt.text,
+                lora=call.model.adapter(call.name),
                 rank=call.wishes.rank,
                 salt=request.cache_salt,
                 priority=call.priority,

@@ -79,6 +79,19 @@ def test_choices_of_one_prompt_share_its_names_and_have_ids_of_their_own():
     run(go())
 
 
+def test_an_adapter_is_asked_for_by_its_name():
+    async def go():
+        card = replace(CARD, served_names=["m", "french"], adapters=["french"])
+        async with World(says("a"), says("b"), card=card, router=placed) as world:
+            for name, lora in (("french", "french"), ("m", None)):
+                assert (await post(world, model=name)).json()["model"] == name
+                ask, request = world.bus.asks[-1], world.bus.requests[-1]
+                assert ask.blocks == prompt_hashes(PROMPT, 16, lora=lora)
+                assert (ask.model, request.model, request.lora) == (name, name, lora)
+
+    run(go())
+
+
 def test_a_long_prompt_and_a_chat_are_named_too():
     async def go():
         async with World(

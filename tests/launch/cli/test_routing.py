@@ -20,6 +20,7 @@ pytestmark = pytest.mark.timeout(300)
 PROMPTS = [f"{letter}: " + letter * 600 for letter in "abcd"]
 """A token a byte: 37 full blocks each, and none in common."""
 FLAGS = ("--engine", "sim", "--sim-speed", "0.2", "--engines", "2", "--data-parallel-size", "2")
+ADAPTERS = ("--enable-lora", "--lora-modules", "french=/french")
 CACHE_FIRST = ("--router-prefill-load-scale", "100")
 """A request of a moment ago may still be counted: let it weigh little beside a cached prompt."""
 
@@ -32,7 +33,7 @@ def topology() -> Iterator[httpx.Client]:
     limits = httpx.Limits(max_keepalive_connections=0)
     url = f"http://127.0.0.1:{port}"
     with (
-        serving("serve", "demo", *FLAGS, *CACHE_FIRST, *words),
+        serving("serve", "demo", *FLAGS, *ADAPTERS, *CACHE_FIRST, *words),
         httpx.Client(base_url=url, limits=limits, timeout=60) as client,
     ):
         yield client
@@ -47,8 +48,10 @@ def client() -> Iterator[httpx.Client]:
             yield client
 
 
-def complete(client: httpx.Client, prompt: str, **headers: str) -> httpx.Response:
-    body = {"model": "demo", "prompt": prompt, "max_tokens": 4, "ignore_eos": True}
+def complete(
+    client: httpx.Client, prompt: str, model: str = "demo", **headers: str
+) -> httpx.Response:
+    body = {"model": model, "prompt": prompt, "max_tokens": 4, "ignore_eos": True}
     response = client.post(
         "/v1/completions", json=body, headers={"x-callboard-placement": "1", **headers}
     )
@@ -98,6 +101,23 @@ def test_the_same_prompt_goes_where_it_was(client) -> None:
         assert usage["cached_tokens"] == place["matched_tokens"]
         routers.add(place["router"])
     assert routers == {"router/0", "router/1"}
+
+
+def test_what_an_adapter_has_cached_is_found_again_by_it_alone(client) -> None:
+    prompt = "adapters: " + "z" * 600
+    first = where(complete(client, prompt, "french"))
+    for _ in range(20):
+        again = complete(client, prompt, "french")
+        assert where(again) == first
+        if shown(again)["matched_tokens"] == len(prompt) // 16 * 16:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("what the adapter has cached is not found")
+    usage = again.json()["usage"]["prompt_tokens_details"]
+    assert usage["cached_tokens"] == len(prompt) // 16 * 16
+    assert shown(complete(client, prompt))["matched_tokens"] == 0
+    assert {model["id"] for model in client.get("/v1/models").json()["data"]} == {"demo", "french"}
 
 
 def test_why_shows_what_the_header_shows(client) -> None:

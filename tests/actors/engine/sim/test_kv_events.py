@@ -69,10 +69,13 @@ def test_events_have_vllms_form():
                 "num_gpu_blocks_override": 8,
                 "max_model_len": 28,
                 "kv_events_config": config(reader.endpoint, topic="kv"),
+                "enable_lora": True,
+                "lora_modules": ["tuned=/tuned"],
             }
         )
         card = await engine.start(heard)
         assert card.kv_publisher == "callboard"
+        assert (card.served_names, card.adapters) == (["sim", "tuned"], ["tuned"])
         engine.submit(1, 1, generate([1] * 10, max_tokens=1, salt="pepper", lora="tuned"))
         await heard.until(lambda: heard.finished() == [1])
         engine.submit(2, 2, generate(list(range(24)), max_tokens=1))

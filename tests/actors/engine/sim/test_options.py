@@ -25,6 +25,11 @@ def test_text_stands_for_numbers_and_one_name_for_a_list():
     assert options.names == ["a"]
 
 
+def test_adapters_have_names():
+    options = parse({"enable_lora": True, "lora_modules": ["a=/x", '{"name": "b", "path": "/y"}']})
+    assert options.adapters == ["a", "b"]
+
+
 def test_none_means_not_given():
     assert parse({"max_model_len": None}) == SimOptions()
 
@@ -43,6 +48,9 @@ def test_none_means_not_given():
         ({"kv_events_config": {"hwm": -1}}, ["kv_events_config.hwm is -1", ">= 0"]),
         ({"kv_events_config": {"publisher": "nats"}}, ["publisher is 'nats'"]),
         ({"kv_events_config": {"endpont": "x"}}, ["kv_events_config is", "`endpont`"]),
+        ({"lora_modules": ["a=/x"]}, ["lora_modules needs enable_lora"]),
+        ({"lora_modules": "a", "enable_lora": True}, ["'a' is no NAME=PATH"]),
+        ({"lora_modules": ["sim=/x"], "enable_lora": True}, ["'sim' is the name of the model"]),
         ({"num_gpu_blocks_override": 8}, ["max_model_len 8192", "leaves 7", "513", "112"]),
         ({"num_gpu_blocks_override": 1}, ["leaves 0", "raise it to 513"]),
     ],

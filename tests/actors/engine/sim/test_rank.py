@@ -176,9 +176,12 @@ def test_a_second_request_reuses_all_but_the_last_block_of_an_equal_prompt(ahead
     assert ranked.text(1) == ranked.text(2)
 
 
+FRENCH = {"enable_lora": True, "lora_modules": ["french=/french"]}
+
+
 @pytest.mark.parametrize("apart", [{"salt": "b"}, {"lora": "french"}, {"prompt_logprobs": 0}])
 def test_what_keeps_prefixes_apart(apart):
-    ranked = Ranked()
+    ranked = Ranked(FRENCH)
     for key, fields in ((1, {}), (2, apart), (3, {})):
         ranked.add(key, generate(list(range(40)), max_tokens=1, **fields))
         ranked.run()
@@ -186,7 +189,7 @@ def test_what_keeps_prefixes_apart(apart):
 
 
 def test_events_name_salt_and_adapter_as_vllm_does():
-    ranked = Ranked()
+    ranked = Ranked(FRENCH)
     ranked.add(1, generate(list(range(40)), max_tokens=1, salt="s", lora="french"))
     ranked.run()
     (stored,) = [event for result in ranked.results for event in result.events]

@@ -110,6 +110,7 @@ def test_what_the_model_cannot_do_is_an_invalid_request():
 
 
 def submission(request: Generate) -> Any:
+    from actors.engine.vllm.adapters import Adapters
     from actors.engine.vllm.prompts import RequestMaker
 
     model = SimpleNamespace(
@@ -120,7 +121,10 @@ def submission(request: Generate) -> Any:
         try_get_generation_config=dict,
     )
     config = SimpleNamespace(
-        model_config=model, speculative_config=None, structured_outputs_config=None
+        model_config=model,
+        speculative_config=None,
+        structured_outputs_config=None,
+        kv_transfer_config=None,
     )
     tokenizer = SimpleNamespace(max_token_id=60, eos_token_id=2)
     engine: Any = SimpleNamespace(
@@ -129,7 +133,7 @@ def submission(request: Generate) -> Any:
         default_sampling={},
         max_tokens_cap=None,
     )
-    return RequestMaker(engine, text=True).make(7, request)
+    return RequestMaker(engine, Adapters({}, apart=False), text=True).make(7, request)
 
 
 def generate(text: str | None = None, token_ids: list[int] | None = None) -> Generate:
