@@ -85,6 +85,9 @@ def _resolve(raw: dict[str, Any], folder: Path) -> None:
     """Make paths independent of the directory that the command is called in."""
     engines = raw.get("engine")
     tables = [raw.get("gateway"), *(engines if isinstance(engines, list) else ())]
+    record = raw.get("record")
+    if isinstance(record, dict) and isinstance(record.get("dir"), str):
+        record["dir"] = str(folder / record["dir"])
     for table in tables:
         if not isinstance(table, dict):
             continue
