@@ -168,6 +168,11 @@ USES = (
         call=("request_id", "local_block_ids", "kv_transfer_params")),
     Use(f"{NIXL}.metadata", "NixlConnectorMetadata", members=("heartbeat_by_engine",)),
     Use("vllm.platforms.cpu", "CpuPlatform", members=("discover_numa_topology",)),
+    # store_check.py
+    Use(ASYNC_LLM, "AsyncLLM", method="generate", call=(
+        "prompt", "sampling_params", "request_id",
+    )),
+    Use(ASYNC_LLM, "AsyncLLM", members=("reset_prefix_cache",)),
     # resuming.py, plugin/resume.py
     Use(SAMPLING, "SamplingParams", members=("extra_args", "max_tokens", "sampling_type", "seed")),
     Use(SAMPLING, "SamplingType", members=("RANDOM_SEED",)),

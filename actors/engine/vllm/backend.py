@@ -15,6 +15,7 @@ from actors.engine.vllm.compat import check_version, installed_version
 from actors.engine.vllm.environment import Environment
 from actors.engine.vllm.options import split_options
 from actors.engine.vllm.processes import children, end, family, kill
+from actors.engine.vllm.store_check import check_store
 from schemas.directory import ModelCard
 from schemas.generate import Generate
 
@@ -63,6 +64,7 @@ class VllmBackend:
         adapters = Adapters(modules, apart=engine.on_cpu)
         self._serving = Serving(engine, adapters, sink, text=self._own.use_vllm_tokenizer)
         await adapters.load(engine.llm)
+        await check_store(engine.llm, engine.config)
         return make_card(engine, self._own, self._arguments, list(modules))
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
