@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import openai
 import structlog.testing
-import zmq
 
 from actors.gateway import GatewayActor, events
 from launch.local import LocalTopology
+from schemas.config import ConfigChanged, SetConfig
 from schemas.life import Describe, Description
 
 FAST = {"backend": "sim", "model": "sim", "sim_speed": 0.0}
@@ -134,27 +134,23 @@ def test_a_trace_goes_along_to_the_engine():
     run(scenario())
 
 
-def test_a_gateway_that_restarts_hears_from_the_others_what_is_refused():
+def test_a_gateway_that_comes_later_hears_from_the_others_what_is_refused():
     def refused_by(topology: LocalTopology, name: str) -> set[str]:
         actor: Any = topology._lives[name].runtime.actor
         return set(actor.core.state.suspects.quarantined)
 
     async def scenario():
-        gateways = {"gateway_1": {"port": 0}, "gateway_2": {"port": 0}}
-        async with serving(engine_0=FAST, **gateways) as (topology, _):
+        async with serving(engine_0=FAST, gateway_1={"port": 0}) as (topology, _):
             finder: Any = topology._lives["gateway/0"].runtime.actor
             finder.streams.handle(events.Quarantined("content"))
             finder.streams.quarantines.found("content")
             while not refused_by(topology, "gateway/1"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            await topology._lives["gateway/2"].runtime.stop()
-            topology._incarnation += 1
-            while True:
-                try:
-                    topology._start("gateway/2", GatewayActor())
-                    break
-                except zmq.ZMQError:  # its name is not free yet: sockets end in their own time
-                    await asyncio.sleep(0.01)
+            actors = {name: dict(options) for name, options in topology._actors.items()}
+            actors["gateway/2"] = {"port": 0}
+            change = ConfigChanged(2, text="one more gateway")
+            await topology.ask("config/0", SetConfig(2, {"actors": actors}, actors, change))
+            topology._start("gateway/2", GatewayActor())
             while topology._lives["gateway/2"].runtime.state != "ready":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             assert refused_by(topology, "gateway/2") == {"content"}
