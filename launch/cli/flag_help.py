@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from launch.cli.console import USAGE, Failure, table, width, wrap
 from launch.flags.cache import VllmMissing
 from launch.flags.line import canonical
+from launch.flags.reference import ROWS
 from launch.flags.router import router_settings
 from launch.flags.table import Flag, FlagTable, nearest
 from launch.flags.tables import Tables
@@ -27,12 +30,14 @@ JSON may be given whole, or by its parts:
 
 
 def flag_help(topic: str, tables: Tables) -> str:
-    """`router`; `sim`; `vllm`: its groups; `all`: all of its flags; a group; or letters of a name.
+    """`router`; `dynamo`; `sim`; `vllm`: its groups; `all`: its flags; a group; letters of a name.
 
     Raises `Failure`.
     """
     if topic.lower() == "router":
         return _router()
+    if topic.lower() == "dynamo":
+        return _dynamo()
     if topic.lower() == "sim":
         return _flags("Flags of --engine sim", tables.of("sim").flags, long=False)
     try:
@@ -56,6 +61,20 @@ def _router() -> str:
         if setting.choices:
             lines.append(wrap(f"choices: {', '.join(setting.choices)}", 6))
         parts.append("\n".join([*lines, wrap(f"default: {setting.default}", 6)]))
+    return "\n\n".join(parts)
+
+
+def _dynamo() -> str:
+    """Dynamo's flags and variables, and what becomes of them."""
+    does = {"mapped": "sets", "idle": "of no effect", "later": "checked, not served yet"}
+    parts = ["Flags and variables of Dynamo's, and what they do here; booleans take --no-x"]
+    for row in ROWS:
+        fate = does.get(row.fate, row.fate)
+        if row.to:
+            fate = f"sets {row.to.replace('engine.args.', 'engine.')}"
+        names = textwrap.wrap(", ".join((*row.flags, *row.variables)), width() - 2)
+        lines = [f"  {line}" for line in names]
+        parts.append("\n".join([*lines, wrap(f"{fate}: {row.says}", 6)]))
     return "\n\n".join(parts)
 
 

@@ -18,6 +18,7 @@ Any engine flag of vLLM can follow, as with `vllm serve`: --dtype float16,
   callboard serve --help=callboard     tool calls, templates, untested releases
   callboard serve --help=sim           the simulator's flags
   callboard serve --help=router        the router's settings
+  callboard serve --help=dynamo        flags and variables of Dynamo's
 
 examples:
   callboard serve Qwen/Qwen3-0.6B --max-model-len 8K

@@ -64,7 +64,7 @@ FILE = st.fixed_dictionaries(
 )
 VARIABLES = sorted([*(setting.variable for setting in all_settings()), *by_variable()])
 WORDS = st.one_of(
-    st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=8),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8),
     st.sampled_from(
         ["1", "0", "-1", "8000", "0.5", "yes", "off", "{}", "[]", "kv", "nixl,lmcache"]
     ),
