@@ -139,18 +139,17 @@ class Attacked:
                 return
         else:
             os.kill(before.pid, signal.SIGKILL if fault.action == "kill" else signal.SIGSTOP)
-        if fault.actor.startswith("gateway/"):
-            self.spans.append(await self._end(before, began, fault.action == "restart"))
+        if fault.actor.startswith("gateway/") and fault.action != "restart":
+            self.spans.append(await self._end(before, began))
         lives = await self._next_life(before, began, continues=fault.action == "stop")
         how = "lives again" if lives else "lives on"
         self.note(f"{fault.action} {fault.actor}: {how} after {time.monotonic() - began:.2f} s")
 
-    async def _end(self, before: Process, began: float, drained: bool) -> Span:
+    async def _end(self, before: Process, began: float) -> Span:
         """Until this life is over, or one that was stopped goes on after all."""
-        longest = GUARD if drained else STOPPED
-        while psutil.pid_exists(before.pid) and time.monotonic() < began + longest:  # noqa: ASYNC110
+        while psutil.pid_exists(before.pid) and time.monotonic() < began + STOPPED:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        return Span(began, time.monotonic() + BREAKS, drained)
+        return Span(began, time.monotonic() + BREAKS)
 
     async def _next_life(self, before: Process, began: float, *, continues: bool) -> bool:
         """False for a process that was stopped, continued, and goes on."""

@@ -22,7 +22,7 @@ from tests.chaos.processes import Attacked, topology
 
 ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("CALLBOARD_CHAOS_SEED", random.randrange(10_000)))
-SECONDS = 60 * float(os.environ.get("CALLBOARD_CHAOS_MINUTES", "0.6"))
+SECONDS = 60 * float(os.environ.get("CALLBOARD_CHAOS_MINUTES", "2"))
 WIDTH = 10
 QUESTIONS = 24
 SPARED = ("supervisor/",)

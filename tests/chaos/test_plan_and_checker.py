@@ -54,8 +54,4 @@ def test_connections_break_only_with_a_gateway() -> None:
     assert kind(**lost, sent=11.0, ended=30.0) == "gateway lost"
     assert kind(**lost, sent=8.0, ended=9.0) == "wrong: connection broken"
     assert kind(**lost, sent=13.0, ended=14.0) == "wrong: connection broken"
-    drained = [Span(10.0, 12.0, drained=True)]
-    for status, found in ((0, "gateway closed"), (200, "wrong: connection broken")):
-        answer = replace(CALM, broken="ReadError()", sent=9.0, ended=10.5, status=status)
-        assert list(check([answer], {QUESTION: CALM}, drained).counts) == [found]
     assert kind(text="x", broken="ReadError()", sent=9.0, ended=10.5) == "wrong beginning"

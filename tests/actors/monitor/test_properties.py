@@ -121,7 +121,7 @@ def honest_schedules(draw: st.DrawFn) -> list[Action]:
     return draw(st.lists(actions, min_size=1, max_size=12))
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(honest_schedules())
 def test_no_honest_schedule_is_called_hung(schedule: list[Action]):
     scene = Scene()
@@ -133,7 +133,7 @@ def test_no_honest_schedule_is_called_hung(schedule: list[Action]):
         assert scene.condition(actor) == "healthy"
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(honest_schedules(), st.sampled_from(["engine", "inner", "router"]), st.floats(0.0, 1.0))
 def test_every_stop_is_found_in_time(schedule: list[Action], who: str, phase: float):
     scene = Scene()
@@ -206,7 +206,7 @@ def at(event: Event, now: float) -> Event:
     return type(event)(now, *[getattr(event, f) for f in event.__struct_fields__[1:]])
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(events, st.floats(0.0, 40.0)), max_size=60))
 def test_the_verdicts_of_a_life_make_sense_in_their_order(schedule: list[tuple[Event, float]]):
     core = MonitorCore(canary_idle=5.0)
