@@ -50,7 +50,8 @@ class Overlap:
     def sent(self, made: PlacementMade, engine: Engine, policy: Policy, now: float) -> None:
         """A guess for later: this prompt will be computed there, and cached."""
         if policy == "approximate" or not self._has_events(engine, made.engine, made.rank):
-            self.guesses.placed((made.engine, made.incarnation, made.rank), made.blocks, now)
+            rank = (made.engine, made.incarnation, made.rank)
+            self.guesses.placed(rank, made.blocks, now, engine.card.num_blocks)
 
     def _has_events(self, engine: Engine, name: str, rank: int) -> bool:
         """Whether it publishes them, or somebody publishes them for it."""

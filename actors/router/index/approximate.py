@@ -1,7 +1,8 @@
 """What ranks may hold, guessed from where requests were sent: for engines without events. Pure.
 
 A placement puts the prompt's blocks beside the chosen rank. An entry lasts `ttl` seconds from its
-last use; beyond `max_blocks` entries the least recently used goes first, and is counted.
+last use. A rank holds no more than its cache has room for, and all ranks together no more than
+`max_blocks`: beyond that the least recently used goes first, and is counted.
 """
 
 from __future__ import annotations
@@ -17,48 +18,62 @@ TTL = 120.0
 MAX_BLOCKS = 1 << 20
 AT_ONCE = 4096
 """Entries that one call takes out at most, beside as many as it puts in."""
-MASK = 2**64 - 1
-ODD = 0x9E3779B97F4A7C15
-"""Its multiples differ in all bits: they make keys of the same block on other ranks unlike."""
 
 RankId = tuple[str, int, int]
 """Engine, incarnation, data-parallel rank."""
 
+Used = OrderedDict[int, float]
+"""When each block was used last, in that order."""
 
-class Guesses(msgspec.Struct):
-    """All of an `Approximate` but its bounds: keys and times packed, in the order of last use."""
 
-    ranks: list[tuple[RankId, int]]
-    count: int
-    evicted: int
-    keys: bytes
+class Guess(msgspec.Struct):
+    """Blocks of a rank and their times, packed, in the order of last use."""
+
+    rank: RankId
+    blocks: bytes
     times: bytes
 
 
+class Guesses(msgspec.Struct):
+    """All of an `Approximate` but its bounds."""
+
+    ranks: list[Guess]
+    evicted: int
+
+
 class Approximate:
-    """Times in seconds, any origin. An entry is one number: of a block, mixed with its rank's."""
+    """Times in seconds, any origin."""
 
     def __init__(self, ttl: float = TTL, max_blocks: int = MAX_BLOCKS) -> None:
         self.ttl = ttl
         self.max_blocks = max_blocks
         self.evicted = 0
-        self._masks: dict[RankId, int] = {}
-        self._count = 0  # ranks ever seen
-        self._used: OrderedDict[int, float] = OrderedDict()  # when, in that order
+        self._ranks: dict[RankId, Used] = {}
+        self._gone: list[Used] = []  # of ranks that were forgotten: taken out a little at a time
+        self._count = 0
 
-    def placed(self, rank: RankId, packed: bytes, now: float) -> None:
-        """A prompt of these blocks was sent to `rank`. What it had of them is refreshed."""
+    def placed(self, rank: RankId, packed: bytes, now: float, room: int = MAX_BLOCKS) -> None:
+        """A prompt of these blocks was sent to `rank`, whose cache has room for so many.
+
+        What it had of them is refreshed.
+        """
         self.expire(now)
-        mask = self._mask(rank)
-        used, to_end = self._used, self._used.move_to_end
+        used = self._ranks.setdefault(rank, OrderedDict())
+        before, to_end = len(used), used.move_to_end
         # Last block first: so the least recently used of a prompt is its end, never its middle.
         for block in reversed(unpack(packed)):
-            key = block ^ mask
-            used[key] = now
-            to_end(key)
-        while len(used) > self.max_blocks:
-            used.popitem(last=False)
-            self.evicted += 1
+            used[block] = now
+            to_end(block)
+        self._count += len(used) - before
+        self._evict(used, len(used) - room)
+        while self._count > self.max_blocks:
+            if self._gone:
+                self._take(AT_ONCE)
+                continue
+            oldest, *others = sorted(filter(None, self._ranks.values()), key=_oldest)
+            until = _oldest(others[0]) if others else now
+            while self._count > self.max_blocks and oldest and _oldest(oldest) <= until:
+                self._evict(oldest, 1)
 
     def match(self, packed: bytes, now: float) -> dict[RankId, int]:
         """Leading blocks that each rank may hold; ranks without the first are left out."""
@@ -68,51 +83,72 @@ class Approximate:
         if not blocks:
             return {}
         found: dict[RankId, int] = {}
-        get, first = self._used.get, blocks[0]
-        for rank, mask in self._masks.items():
-            if get(first ^ mask, since) <= since:
+        first = blocks[0]
+        for rank, used in self._ranks.items():
+            get = used.get
+            if get(first, since) <= since:
                 continue
             count = 0
             for block in blocks:
-                if get(block ^ mask, since) <= since:
+                if get(block, since) <= since:
                     break
                 count += 1
             found[rank] = count
         return found
 
     def forget(self, engine: str, incarnation: int) -> None:
-        """This life and those before it are over. Their entries go when they expire."""
-        for rank in [r for r in self._masks if r[0] == engine and r[1] <= incarnation]:
-            del self._masks[rank]
+        """This life and those before it are over."""
+        for rank in [r for r in self._ranks if r[0] == engine and r[1] <= incarnation]:
+            self._gone.append(self._ranks.pop(rank))
 
     def expire(self, now: float) -> None:
         """Takes out a bounded number of entries that are too old; the other calls do it too."""
-        used = self._used
-        for _ in range(AT_ONCE):
-            if not used or used[next(iter(used))] + self.ttl > now:
-                break
-            used.popitem(last=False)
+        left = self._take(AT_ONCE)
+        for used in self._ranks.values():
+            while left > 0 and used and _oldest(used) + self.ttl <= now:
+                used.popitem(last=False)
+                self._count -= 1
+                left -= 1
 
     def __len__(self) -> int:
         """Entries in memory: pairs of a block and a rank."""
-        return len(self._used)
+        return self._count
 
     def dump(self) -> Guesses:
-        times = array("d", self._used.values()).tobytes()
-        ranks = list(self._masks.items())
-        return Guesses(ranks, self._count, self.evicted, pack(self._used), times)
+        ranks = [
+            Guess(rank, pack(used), array("d", used.values()).tobytes())
+            for rank, used in self._ranks.items()
+        ]
+        return Guesses(ranks, self.evicted)
 
     def restore(self, guesses: Guesses) -> None:
         """Instead of all that is there."""
-        times = array("d")
-        times.frombytes(guesses.times)
-        self._used = OrderedDict(zip(unpack(guesses.keys), times, strict=True))
-        self._masks, self._count = dict(guesses.ranks), guesses.count
-        self.evicted = guesses.evicted
+        self._ranks, self._gone, self.evicted = {}, [], guesses.evicted
+        for guess in guesses.ranks:
+            times = array("d")
+            times.frombytes(guess.times)
+            self._ranks[guess.rank] = OrderedDict(zip(unpack(guess.blocks), times, strict=True))
+        self._count = sum(map(len, self._ranks.values()))
 
-    def _mask(self, rank: RankId) -> int:
-        mask = self._masks.get(rank)
-        if mask is None:
-            self._count += 1
-            mask = self._masks[rank] = self._count * ODD & MASK
-        return mask
+    def _evict(self, used: Used, count: int) -> None:
+        for _ in range(count):
+            used.popitem(last=False)
+        if count > 0:
+            self._count -= count
+            self.evicted += count
+
+    def _take(self, most: int) -> int:
+        """Entries of forgotten ranks, up to `most`; returns how many of these are left."""
+        while self._gone and most > 0:
+            used = self._gone[-1]
+            for _ in range(min(most, len(used))):
+                used.popitem()
+                self._count -= 1
+                most -= 1
+            if not used:
+                self._gone.pop()
+        return most
+
+
+def _oldest(used: Used) -> float:
+    return used[next(iter(used))]

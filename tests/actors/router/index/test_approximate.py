@@ -47,6 +47,30 @@ def test_a_prompt_larger_than_the_limit_keeps_its_beginning():
     assert index.match(pack(range(10)), 0.0) == {A: 4}
 
 
+def test_a_rank_is_believed_to_hold_what_its_cache_has_room_for():
+    index = Approximate()
+    index.placed(A, pack([1, 2, 3]), 0.0, room=4)
+    index.placed(B, pack([1, 2, 3]), 0.0, room=100)
+    for rank in (A, B):
+        index.placed(rank, pack([7, 8]), 1.0, room=4 if rank is A else 100)
+    assert index.match(pack([1, 2, 3]), 1.0) == {A: 2, B: 3}
+    assert (len(index), index.evicted) == (9, 1)
+    index.placed(A, pack(range(10, 16)), 2.0, room=4)
+    assert index.match(pack([7]), 2.0) == {B: 1}
+    assert index.match(pack(range(10, 16)), 2.0) == {A: 4}
+
+
+def test_the_limit_of_all_takes_the_oldest_of_any_rank():
+    index = Approximate(max_blocks=5)
+    index.placed(A, pack([1, 2]), 0.0)
+    index.placed(B, pack([3, 4]), 1.0)
+    index.placed(A, pack([1]), 2.0)
+    index.placed(C, pack([5, 6, 7]), 3.0)
+    assert (len(index), index.evicted) == (5, 2)
+    found = [index.match(pack([n]), 3.0) for n in range(1, 8)]
+    assert found == [{A: 1}, {}, {B: 1}, {}, {C: 1}, {C: 1}, {C: 1}]
+
+
 def test_a_rank_that_is_forgotten_is_found_no_more_and_may_come_again():
     index, next_life = Approximate(), ("engine/0", 2, 0)
     index.placed(A, pack([1, 2]), 0.0)
