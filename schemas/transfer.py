@@ -16,7 +16,8 @@ from schemas.message import Message
 class TransferUnread(Message, frozen=True):
     """Tell to the prefill engine: nobody will read what it keeps for this request.
 
-    `transfer` is what its last delta brought.
+    `transfer` is what its last delta brought. `request_id` is for logs, empty where it came too
+    late for anybody to remember.
     """
 
     request_id: str

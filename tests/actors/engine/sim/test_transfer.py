@@ -227,6 +227,26 @@ def test_a_slow_transfer_renews_the_lease():
     )
 
 
+def test_a_lease_that_ends_during_a_read_is_a_loss_and_no_token_comes():
+    """A reader that renews nothing, as one that is stopped."""
+
+    async def scenario(prefill: Side, decode: Side) -> None:
+        decode.engine._readers._beat = 100.0
+        decode.engine.submit(1, 1, answer(await computed(prefill)))
+        await decode.heard.until(lambda: bool(decode.heard.losses))
+        assert decode.heard.losses[0][1].endswith("given up")
+        assert decode.heard.steps == []
+        await decode.free()
+        assert prefill.used() == 0
+
+    # 13 MB in 1.3 s
+    between(
+        scenario,
+        prefill={"sim_kv_lease": 0.2},
+        decode={"sim_speed": 1.0, "sim_kv_bandwidth": 1e7},
+    )
+
+
 def test_kept_blocks_make_others_wait_and_no_step_is_done_meanwhile():
     async def scenario(prefill: Side, decode: Side) -> None:
         transfer = await computed(prefill)
