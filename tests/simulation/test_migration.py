@@ -124,7 +124,7 @@ async def trouble(seed: int, kills: int) -> tuple[Gateway, World]:
     return gateway, world
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6))
 def test_every_answer_is_whole_whichever_engines_die(seed):
     async def scenario():
         gateway, _ = await trouble(seed, kills=8)
