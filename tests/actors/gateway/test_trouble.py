@@ -237,7 +237,8 @@ def test_one_dead_choice_ends_the_others():
 @pytest.mark.parametrize("stream", [True, False])
 def test_refusals_have_a_status_even_for_streams(code, status, stream):
     async def go():
-        async with World(dies_after(0, code)) as world:
+        # One that is not ready is waited for.
+        async with World(dies_after(0, code), options={"migration_wait": 0.5}) as world:
             response = await world.chat(stream=stream)
             check_error(response, status)
             assert ("retry-after" in response.headers) == (status == 503)
