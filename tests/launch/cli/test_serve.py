@@ -179,6 +179,11 @@ def test_keys_are_in_no_document() -> None:
 MISTAKES = {
     "--max-model-length 3": ("unknown flag --max-model-length: did you mean --max-model-len?"),
     "--prot 3": "unknown flag --prot: did you mean --port?",
+    "--is-prefil-worker": "unknown flag --is-prefil-worker: did you mean --is-prefill-worker?",
+    "--gateway-prot 3": "unknown flag --gateway-prot: did you mean --gateway-port?",
+    "--router-temprature 1": (
+        "unknown flag --router-temprature: did you mean --router-temperature?"
+    ),
     "--zzz 3": "unknown flag --zzz: `callboard serve --help=vllm` lists them all",
     "--zzz.a.b 3": "unknown flag --zzz.a.b: `callboard serve --help=vllm` lists them all",
     "--max-model-len x": (
