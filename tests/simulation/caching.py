@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -99,9 +99,10 @@ class CachingBackend(CountingBackend):
 class CachingEngine(CountingEngine):
     """`source` and `replay` are those of its KvEventActor's options."""
 
+    made: ClassVar[type[CachingBackend]] = CachingBackend
     backend: CachingBackend
 
     def on_start(self, options: dict[str, Any]) -> None:
-        self.backend = CachingBackend(self.rt, options["source"], options["replay"])
+        self.backend = self.made(self.rt, options["source"], options["replay"])
         self._backend = self.backend
         self._loading = asyncio.ensure_future(self._load())

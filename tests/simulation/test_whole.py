@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
-from actors.gateway import streams
+from schemas.generate import Generate
+from tests.simulation.caching import CachingBackend, CachingEngine
 from tests.simulation.plan import Fault, Plan, Request, draw
 from tests.simulation.shrink import least, shrink, shrunk
 from tests.simulation.whole import run, wrong
@@ -49,27 +52,33 @@ def test_a_plan_gives_the_same_run_bit_for_bit():
         assert first.world.digest == second.world.digest
 
 
-def test_a_planted_bug_is_found_and_shrunk_to_what_it_takes(monkeypatch):
-    right = streams._resuming
+class Forgetful(CachingBackend):
+    """A planted bug: it goes on one token before where it should."""
 
-    def forgetful(generate, tokens, **also):
-        return right(generate, tokens[:-1], **also)
+    def submit(self, key: int, stream: int, request: Generate) -> None:
+        super().submit(key, stream, replace(request, resumed=request.resumed[:-1]))
 
-    monkeypatch.setattr(streams, "_resuming", forgetful)
-    seed = next(seed for seed in range(100) if wrong(draw(seed)))
+
+class Broken(CachingEngine):
+    made = Forgetful
+
+
+def test_a_planted_bug_is_found_and_shrunk_to_what_it_takes():
+    judge = partial(wrong, broken={"engine": Broken})
+    seed = next(seed for seed in range(100) if judge(draw(seed)))
     plan = draw(seed)
-    small = shrink(plan, lambda other: bool(wrong(other)))
+    small = shrink(plan, lambda other: bool(judge(other)))
     assert len(small.requests) <= 2  # one may be there to send the other elsewhere
     assert len(small.faults) <= 2
     assert any(fault.actor.startswith("engine/") for fault in small.faults)
-    text = shrunk(plan)
+    text = shrunk(plan, judge)
     assert re.match(rf"def test_seed_{seed}\(\):\n    # Request", text)
     # What is printed is a test: it fails with the bug, and holds without.
-    names = {"Plan": Plan, "Request": Request, "Fault": Fault, "wrong": wrong}
+    names = {"Plan": Plan, "Request": Request, "Fault": Fault, "wrong": judge}
     exec(text, names)
     with pytest.raises(AssertionError):
         names[f"test_seed_{seed}"]()
-    monkeypatch.setattr(streams, "_resuming", right)
+    names["wrong"] = wrong
     names[f"test_seed_{seed}"]()
     assert shrunk(plan) == f"seed {seed} holds"
 
