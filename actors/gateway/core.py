@@ -267,11 +267,12 @@ class GatewayCore:
         counters["prefill_leases_over"] += source.over
         counters["prefill_reruns"] += 1
         choice.reruns += 1
+        choice.attempts = 0
         if source.engine not in choice.avoid and not source.over:
             choice.avoid.append(source.engine)
         lost = self.state.give_up_source(key, choice)
         if choice.reruns > self.state.rules.migration_limit:
-            text = f"what {source.engine} computed was lost, for the {choice.reruns}. time"
+            text = f"KV blocks of {source.engine} were lost; that was loss {choice.reruns} in turn"
             return lost + self._without_prefill(key, choice, Refusal("kv_lost", text))
         return lost + self._place(key, choice)
 

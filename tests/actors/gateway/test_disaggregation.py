@@ -223,7 +223,7 @@ def test_what_is_lost_for_good_is_an_error_where_decode_engines_shall_compute_no
     core.handle(Prefilled(1, kept=True))
     said, end = core.handle(Refused(1, "kv_lost", "gone"))
     assert said == Unread(1, "engine/p")
-    text = "what engine/p computed was lost, for the 1. time"
+    text = "KV blocks of engine/p were lost; that was loss 1 in turn"
     assert end == Fail(1, "kv_lost", text)
 
 
