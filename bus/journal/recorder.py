@@ -79,7 +79,7 @@ class Recorder:
         self._now, self._wall = now, wall
         self._about: dict[str, Any] = {"host": host, "pid": pid, "version": version}
         self._writer: Writer | None = None
-        self._ending: Writer | None = None
+        self._ending: list[Writer] = []
         self._lane: Lane = deque()
         self._put_bytes = 0
         self._missing = 0
@@ -124,13 +124,16 @@ class Recorder:
         self.on = False
         if self._writer is not None:
             self._writer.end()
-            self._ending, self._writer = self._writer, None
+            self._ending = [writer for writer in self._ending if writer.works]
+            self._ending.append(self._writer)
+            self._writer = None
 
     def close(self, timeout: float = 5.0) -> None:
         """The end of a life. Blocks until all is written, `timeout` seconds at most."""
         self.stop()
-        if self._ending is not None:
-            self._ending.join(timeout)
+        until = time.monotonic() + timeout
+        for writer in self._ending:
+            writer.join(max(0.0, until - time.monotonic()))
 
     # --- the core ---
 

@@ -100,6 +100,11 @@ class Writer:
         self._end_of_life.set()
         self._wake.set()
 
+    @property
+    def works(self) -> bool:
+        """It has not ended yet."""
+        return self._thread.is_alive()
+
     def join(self, timeout: float) -> None:
         """Wait for the end of it, for `timeout` seconds at most."""
         self._thread.join(timeout)
@@ -111,6 +116,8 @@ class Writer:
         while not self._over:
             if not self._take():
                 self._wake.clear()
+                if self._over:  # said before the bell was rung that was just silenced
+                    break
                 self.idle = True
                 self._attention()
                 # What came before `idle` was seen rang no bell, so it is looked for once more.

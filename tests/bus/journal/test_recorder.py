@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -159,6 +160,29 @@ def test_an_event_that_raises_is_there_and_a_new_segment_follows(tmp_path: Path)
     assert records[2].name == "raised"
     assert [header.number for header in headers] == [1, 2, 3]
     assert play(tmp_path) == 1
+
+
+def test_the_event_in_which_a_core_hangs_is_on_disk_while_it_hangs(tmp_path: Path) -> None:
+    """The thread does not need the loop."""
+    found: list[Any] = []
+
+    class Hangs(Adder):
+        def handle(self, event: Add | Fail) -> list[Sum]:
+            waiting = threading.Event()
+            for _ in range(int(GUARD * 100)):
+                for path in tmp_path.iterdir():
+                    with contextlib.suppress(form.JournalError), Segment(path) as segment:
+                        records = [one.record for one in segment if isinstance(one, Numbered)]
+                        found[:] = [one for one in records if isinstance(one, form.Event)]
+                if found:
+                    return []
+                waiting.wait(0.01)
+            return []
+
+    recorder = make(tmp_path)
+    recorder.of_core(CODEC, Hangs(), Start(0))(Add(41))
+    recorder.close()
+    assert [CODEC.decode_event(record.event) for record in found] == [Add(41)]
 
 
 def test_what_an_earlier_life_left_torn_is_cut_and_said(tmp_path: Path) -> None:
