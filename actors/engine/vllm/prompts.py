@@ -29,8 +29,9 @@ class RequestMaker:
         config, tokenizer = engine.config, engine.llm.tokenizer
         model = config.model_config
         self._context = model.max_model_len
-        # Some tokenizers know ids beyond the text vocabulary, which vLLM accepts.
-        self._highest = max(model.get_vocab_size() - 1, getattr(tokenizer, "max_token_id", 0))
+        # Of the model, not of the tokenizer: vLLM takes the larger of both, for placeholders of
+        # images, and a text with an id that has no embedding ends the engine.
+        self._highest = model.get_vocab_size() - 1
         self._text = text
         self._connector = mover(config.kv_transfer_config)
         self._resuming = Resuming(config, eos_token_ids=eos_token_ids(engine))
