@@ -29,9 +29,9 @@ SUFFIX = ".progress"
 DIRECTORY = "CALLBOARD_PROGRESS_DIR"
 """Environment variable: the directory of the records, best in /dev/shm. Unset: none are kept."""
 
-FIRST, COMPILES, CAPTURES, PAUSED = 1, 2, 4, 8
-"""Flags of a step: the first of its life or after a sleep, one in which code is compiled or a CUDA
-graph captured; and no step will begin, because the engine is paused, asleep or checkpointed."""
+FIRST, PAUSED = 1, 8
+"""Flags of a step: the first of its life or after a sleep; and no step will begin, because the
+engine is paused, asleep or checkpointed."""
 
 _WORDS = struct.Struct("<7Q")
 _CRC = struct.Struct("<Q")

@@ -77,12 +77,10 @@ class ProgressWriter:
         self._thread = threading.Thread(target=self._tick, name="progress-beacon", daemon=True)
         self._thread.start()
 
-    def step_began(
-        self, tokens: int, *, context: int = 0, unfinished: int = 0, flags: int = 0
-    ) -> None:
+    def step_began(self, tokens: int, *, context: int = 0, unfinished: int = 0) -> None:
         """`tokens` are scheduled in this step; `context` is the longest among their requests."""
         self._number = number = self._number + 1
-        flags |= self._first
+        flags = self._first
         now = monotonic_ns()
         self._begun.append(Step(number, tokens, context, now, flags))
         self._file[BEGAN:ENDED] = seal(number, tokens, context, now, 0, flags, unfinished)

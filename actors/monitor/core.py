@@ -31,7 +31,7 @@ from actors.monitor.life import Life, Process, Rank
 from actors.monitor.options import Limits
 from actors.monitor.pace import work_of
 from schemas.health import Condition, Evidence, Source, Verdict
-from schemas.progress import CAPTURES, COMPILES, FIRST, PAUSED
+from schemas.progress import FIRST, PAUSED
 
 ATTENTION = 0.5
 """Seconds between two looks that count at most."""
@@ -41,8 +41,6 @@ FORGET = 600.0
 """Seconds for which a dead life that nobody replaced is still reported."""
 EVIDENCE = 8
 """Pieces of evidence in a verdict, at most."""
-UNTAUGHT = FIRST | COMPILES | CAPTURES
-"""Steps that say nothing about others."""
 
 
 class State(msgspec.Struct):
@@ -308,7 +306,7 @@ def _learn(rank: Rank, sample: RankSample) -> None:
     """From a step that ended, and from one that we saw running and that must have ended since."""
     ended, before, disturbed = sample.ended, rank.began, rank.disturbed
     ours = ended.number == before.number
-    if ended.number > rank.ended.number and not ended.flags & UNTAUGHT and not (ours and disturbed):
+    if ended.number > rank.ended.number and not ended.flags & FIRST and not (ours and disturbed):
         rank.pace.learn(work_of(ended), (ended.ended_ns - ended.began_ns) / 1e9)
-    if rank.running and ended.number > before.number and not (before.flags & UNTAUGHT or disturbed):
+    if rank.running and ended.number > before.number and not (before.flags & FIRST or disturbed):
         rank.pace.at_least(work_of(before), rank.age)

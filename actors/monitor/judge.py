@@ -10,14 +10,13 @@ from actors.monitor.life import Life, Process, Rank
 from actors.monitor.options import Limits
 from actors.monitor.pace import work_of
 from schemas.health import Condition, Source
-from schemas.progress import CAPTURES, COMPILES, FIRST, PAUSED
+from schemas.progress import FIRST, PAUSED
 
 WORSE: tuple[Condition, ...] = ("healthy", "busy", "suspect", "hung", "dead")
 BUSY = 1.0
 """Seconds of a step, or of a beacon that stands still, from which on an engine is called busy."""
 UNEVEN = 2.0
 """Seconds without a heartbeat that mean nothing: they come once a second."""
-EXEMPT = {FIRST: "the first step", COMPILES: "a step that compiles", CAPTURES: "a graph capture"}
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -90,11 +89,10 @@ def _rank(life: Life, number: int, rank: Rank, limits: Limits) -> Iterator[Findi
 
 def _step(name: str, rank: Rank, limits: Limits) -> Iterator[Finding]:
     step, age = rank.began, rank.age
-    kinds = [text for flag, text in EXEMPT.items() if step.flags & flag]
-    if kinds:
+    if step.flags & FIRST:
         if age >= BUSY:
             condition: Condition = "suspect" if age >= limits.starting else "busy"
-            detail = f"{name}: step {step.number}, {kinds[0]}, takes {age:.1f} s so far"
+            detail = f"{name}: step {step.number}, the first step, takes {age:.1f} s so far"
             yield Finding("first", condition, "progress", detail)
         return
     limit = rank.pace.limit(work_of(step), limits)

@@ -14,7 +14,6 @@ from actors.engine.progress import ENGINE, ProgressWriter, make_writer
 from schemas.progress import (
     BEACON,
     BEGAN,
-    COMPILES,
     DIRECTORY,
     ENDED,
     FIRST,
@@ -59,12 +58,12 @@ def test_a_new_record_is_whole_and_says_whose_it_is(writer: ProgressWriter, tmp_
 
 
 def test_a_step_is_seen_while_it_runs_and_after(writer: ProgressWriter):
-    writer.step_began(512, context=4000, unfinished=3, flags=COMPILES)
+    writer.step_began(512, context=4000, unfinished=3)
     began = step_of(content(writer), BEGAN)
     assert began is not None
     assert (began.number, began.tokens, began.context, began.unfinished) == (1, 512, 4000, 3)
     assert began.ended_ns == 0
-    assert began.flags == FIRST | COMPILES
+    assert began.flags == FIRST
     assert step_of(content(writer), ENDED) != began
     writer.step_ended(unfinished=2)
     ended = step_of(content(writer), ENDED)
