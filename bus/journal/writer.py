@@ -69,9 +69,8 @@ class Writer:
         self._next = 0
         self._began = self._until = 0.0
         self._packer = Packer()
-        self._over = False
         self._wake = threading.Event()
-        self._end_of_life = threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     # --- for the loop ---
@@ -96,8 +95,7 @@ class Writer:
 
     def end(self) -> None:
         """Write what waits, then close the segment. Does not wait for it."""
-        self._over = True
-        self._end_of_life.set()
+        self._ended.set()
         self._wake.set()
 
     @property
@@ -113,10 +111,10 @@ class Writer:
 
     def _run(self) -> None:
         self._mend()
-        while not self._over:
+        while not self._ended.is_set():
             if not self._take():
                 self._wake.clear()
-                if self._over:  # said before the bell was rung that was just silenced
+                if self._ended.is_set():  # said before the bell was rung that was just silenced
                     break
                 self.idle = True
                 self._attention()
@@ -124,7 +122,7 @@ class Writer:
                 self._wake.wait(FLUSH)
                 if not self._take():
                     self._wake.wait(SLEEP)
-            self._end_of_life.wait(FLUSH)
+            self._ended.wait(FLUSH)
         self._take()
         self._finish()
 
