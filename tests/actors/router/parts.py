@@ -139,9 +139,11 @@ def changed(
     life: int = 1,
     cleared: bool = False,
     now: float = 0.0,
+    first: int | None = None,
 ) -> KvSeen:
-    """`sequence` within the first life of the KvEventActor."""
-    message = KvChanged(engine, life, rank, LIFE + sequence, cleared, list(changes))
+    """`sequence`, and of several batches the `first`, within the first life of the KvEventActor."""
+    begin = 0 if first is None else LIFE + first
+    message = KvChanged(engine, life, rank, LIFE + sequence, cleared, list(changes), first=begin)
     return KvSeen(source_of(engine, rank), message, now, 0)
 
 

@@ -111,6 +111,18 @@ def test_a_gap_brings_a_new_snapshot_and_what_is_known_answers_until_then():
     assert router.counters()["kv_gaps"] == 1
 
 
+def test_several_batches_in_one_message_are_no_gap_unless_the_first_is_missing():
+    router = ready()
+    follow(router, "engine/0", stored(blocks(0)))
+    several = stored(blocks(1)), KvChange("removed", "device", blocks(0)), stored(blocks(0, 2))
+    router.handle(changed("engine/0", 5, *several, first=1))
+    assert (matched(router, 6), router.counters()["kv_gaps"]) == (3, 0)
+    router.handle(changed("engine/0", 9, first=6))
+    assert router.counters()["kv_gaps"] == 0
+    router.handle(changed("engine/0", 12, first=11))
+    assert router.counters()["kv_gaps"] == 1
+
+
 def test_a_beat_shows_that_the_last_change_was_lost():
     router = ready()
     follow(router, "engine/0", stored(blocks(0)))
