@@ -29,15 +29,21 @@ def check(
 ) -> list[Finding]:
     """Every finding, errors first. Looks at files and tries ports; starts nothing."""
     case = Case(topology, environ, machine or machine_of(topology))
-    events = kv_events.plan(topology)
-    side = nixl.plan(topology, case.machine, environ, events, nixl.this_machines_addresses)
     found = [
-        *(finding for rule in RULES for finding in rule.check(case)),
-        *side.findings,
+        *of_values(case),
         *(finding for rule in preflight.RULES for finding in rule.check(case)),
-        *(_note(text) for text in events.notes),
+        *(_note(text) for text in kv_events.plan(topology).notes),
     ]
     return by_severity(found)
+
+
+def of_values(case: Case) -> list[Finding]:
+    """What values say against each other, whatever runs on this machine already."""
+    events = kv_events.plan(case.topology)
+    side = nixl.plan(
+        case.topology, case.machine, case.environ, events, nixl.this_machines_addresses
+    )
+    return [*(finding for rule in RULES for finding in rule.check(case)), *side.findings]
 
 
 def machine_of(topology: Topology) -> Machine:

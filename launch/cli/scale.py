@@ -8,9 +8,11 @@ import msgspec
 from msgspec.structs import replace
 
 from launch.actors import actors_of, document_of
+from launch.check import errors, machine_of, of_values
 from launch.cli.console import OK, USAGE, Failure, Parser, say
 from launch.cli.target import add_name, ask, choose
 from launch.kv_events import plan
+from launch.rules.case import Case
 from launch.scaling import CannotScale, scale
 from launch.topology import Topology
 
@@ -39,10 +41,10 @@ def run(words: list[str]) -> int:
     run_dir = choose(arguments.name).run_dir
     config = run_dir.read_config()
     actors: dict[str, dict[str, Any]] = config["actors"]
-    topology = _scaled(msgspec.convert(config["document"], Topology), counts)
-    api_keys = any("api_keys_env" in options for options in actors.values())
     # Engines began with the variables of that shell, not of this.
     environ = config["document"].get("environment", {})
+    topology = _scaled(msgspec.convert(config["document"], Topology), counts, environ)
+    api_keys = any("api_keys_env" in options for options in actors.values())
     wanted = actors_of(topology, api_keys=api_keys, environ=environ)
     _check(actors, wanted)
     with Client(run_dir) as client:
@@ -65,7 +67,7 @@ def _counts(words: list[str]) -> dict[str, int]:
     return counts
 
 
-def _scaled(topology: Topology, counts: dict[str, int]) -> Topology:
+def _scaled(topology: Topology, counts: dict[str, int], environ: dict[str, str]) -> Topology:
     """Raises `Failure` where that cannot be."""
     if counts.get("gateway", 1) < 1:
         raise Failure("one gateway must stay: `callboard down` ends all", code=USAGE)
@@ -80,7 +82,8 @@ def _scaled(topology: Topology, counts: dict[str, int]) -> Topology:
                 topology = scale(topology, table or None, count)
             except CannotScale as error:
                 raise Failure(str(error), code=USAGE) from None
-    if findings := plan(topology).findings:
+    found = errors(of_values(Case(topology, environ, machine_of(topology))))
+    if findings := [*plan(topology).findings, *map(str, found)]:
         raise Failure(*findings, code=USAGE)
     return topology
 

@@ -129,8 +129,8 @@ def engine_ids(case: Case) -> Iterator[Said]:
     seen: dict[str, Table] = {}
     for table in case.vllm_tables():
         own = table.own_transfer or {}
-        name = own.get("engine_id")
-        if name is not None:
+        if own.get("engine_id") is not None:
+            name = str(own["engine_id"])
             if table.engine.count > 1 or name in seen:
                 says = f"engine_id {name!r} would be that of several engines"
                 yield _of_transfer(table, says, "leave it out: vLLM makes one for each life")

@@ -5,6 +5,11 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+import pytest
+
+from launch.cli.console import Failure
+from launch.cli.scale import _scaled
+from launch.topology import Engine, Topology
 from tests.launch.cli.running import GUARD, callboard, free_port, serving
 from tests.launch.cli.test_kills import actors, until
 from tests.launch.cli.test_rolling import CLIENTS, load
@@ -96,3 +101,13 @@ def test_tables_are_scaled_by_their_names(run_directory, tmp_path) -> None:
         until(lambda: actors().keys() == before.keys() | added - gone, "one did not leave")
         after = actors()
         assert all(after[actor]["incarnation"] == before[actor]["incarnation"] for actor in before)
+
+
+def test_what_does_not_go_with_more_engines() -> None:
+    """One `engine_id` is one engine's."""
+    own = {"kv_connector": "NixlConnector", "kv_role": "kv_both", "engine_id": "a"}
+    topology = Topology(engines=[Engine(model="m", args={"kv_transfer_config": own})])
+    with pytest.raises(Failure) as refused:
+        _scaled(topology, {"engine": 2}, {})
+    assert "engine_id 'a' would be that of several engines" in str(refused.value)
+    assert _scaled(topology, {"engine": 1}, {}) == topology
