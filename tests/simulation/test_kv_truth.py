@@ -51,6 +51,8 @@ FLAGS = {
     "max_model_len": 160,
     "max_num_seqs": 6,
     "max_num_batched_tokens": 64,
+    "enable_lora": True,
+    "lora_modules": ["a=/a"],
 }
 CARD = card(kv_publisher="callboard", block_size=SIZE)
 _encode = msgspec.msgpack.Encoder().encode
@@ -66,7 +68,7 @@ class Engine:
         self.ring: deque[tuple[int, bytes]] = deque(maxlen=6)
         self._wire = RankEvents.__new__(RankEvents)  # without its publisher: that has sockets
         self._wire._loras = Loras()
-        self._chains: dict[Any, tuple[list[int], str | None]] = {}
+        self._chains: dict[Any, tuple[list[int], str | None, str | None]] = {}
         self._keys = 0
 
     def submit(self, draw: Random) -> None:
@@ -74,7 +76,8 @@ class Engine:
         prompt = [50 + start * 40 + n for n in range(draw.randrange(1, 40))]
         prompt += [draw.randrange(250)] * draw.randrange(20)
         salt = draw.choice([None, None, "s"])
-        request = generate(prompt, max_tokens=draw.randrange(1, 40), salt=salt)
+        lora = draw.choice([None, None, None, "a"])
+        request = generate(prompt, max_tokens=draw.randrange(1, 40), salt=salt, lora=lora)
         self.ranked.add(self._keys, request)
         self._keys += 1
 
@@ -100,13 +103,14 @@ class Engine:
         return batch
 
     def _learn(self, event: BlockStored) -> None:
-        tokens, salt = self._chains.get(event.parent_block_hash, ([], None))
+        tokens, lora, salt = self._chains.get(event.parent_block_hash, ([], None, None))
         tokens = list(tokens)
         if event.parent_block_hash is None and event.extra_keys and event.extra_keys[0]:
-            (salt,) = event.extra_keys[0]
+            lora = event.lora_name
+            salt = next((key for key in event.extra_keys[0] if key != lora), None)
         for number, block in enumerate(event.block_hashes):
             tokens += event.token_ids[SIZE * number : SIZE * number + SIZE]
-            self._chains[block] = list(tokens), salt
+            self._chains[block] = list(tokens), lora, salt
 
     def held(self) -> dict[Any, int]:
         """What its block pool says."""
@@ -117,8 +121,8 @@ class Engine:
     def names(self) -> set[int]:
         """The same, as prompts are named between gateways and routers."""
         return {
-            unpack(prompt_hashes(tokens, SIZE, salt=salt))[-1]
-            for tokens, salt in map(self._chains.__getitem__, self.held())
+            unpack(prompt_hashes(tokens, SIZE, lora=lora, salt=salt))[-1]
+            for tokens, lora, salt in map(self._chains.__getitem__, self.held())
         }
 
 
