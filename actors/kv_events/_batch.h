@@ -1,7 +1,7 @@
-/* Reads batches of KV events in msgpack: maps, hashes as unsigned integers, full attention, the GPU,
-   nothing beside tokens that a block's KV depends on; and blocks of other groups, which no prefix is
-   made of. What is not exactly so is FOREIGN: it may be fine all the same, and wire.py reads it.
-   Nothing is believed before it has been looked at. */
+/* Reads batches of KV events in msgpack: maps, hashes as unsigned integers, full attention, the
+   GPU, nothing beside tokens that a block's KV depends on; and blocks of other groups, of which no
+   prefix is made. What is not exactly so is FOREIGN: it may be fine all the same, and wire.py reads
+   it. Nothing is believed before it has been looked at. */
 
 #include "../../schemas/_xxh3.h"
 
@@ -167,7 +167,7 @@ static int skip(Reader *reader)
                                                     : read_unsigned(reader, &number);
 }
 
-/* Room for `more` elements of `width` bytes after the `count` that are there; NULL without memory. */
+/* Room for `more` elements of `width` bytes after the first `count`; NULL without memory. */
 static void *with_room(void *items, size_t count, uint64_t more, size_t *room, size_t width)
 {
     if (items && *room - count >= more)
@@ -181,7 +181,7 @@ static void *with_room(void *items, size_t count, uint64_t more, size_t *room, s
     return grown;
 }
 
-/* The header of an array of which each element has a byte at least: so its length can be believed. */
+/* The header of an array. Each element has a byte at least, so its length can be believed. */
 static int read_count(Reader *reader, uint64_t *count)
 {
     return read_array(reader, count) && *count <= (uint64_t)(reader->end - reader->at);

@@ -6,9 +6,9 @@
 #define FIRST_BITS 10
 #define MAX_BITS 30
 
-/* `copies` is 0 in a free one; then `parent` is the next free one. `root`: it has no parent. `seed`:
-   of its token hash and its children's. `beside`: what Python wants to be told of it again, or NULL;
-   it consists of plain things, so that to let it go runs no code. */
+/* `copies` is 0 in a free one; then `parent` is the next free one. `root`: it has no parent.
+   `seed`: of its token hash and its children's. `beside`: what Python wants to be told of it again,
+   or NULL; it consists of plain things, so that to let it go runs no code. */
 typedef struct {
     uint64_t hash, parent, name, seed;
     PyObject *beside;
