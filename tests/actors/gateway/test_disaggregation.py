@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.gateway.core import ATTEMPTS, GatewayCore
@@ -28,6 +28,7 @@ from actors.gateway.events import (
     Prefilled,
     Refused,
     RouterEntry,
+    RouterGone,
     Started,
     StartPlacement,
     Submit,
@@ -37,6 +38,8 @@ from actors.gateway.events import (
 )
 from actors.gateway.rules import Fallback, Rules
 from schemas.directory import Role
+from schemas.placement import Place
+from schemas.refusal import Code
 
 LONG = 5000
 LEASE = 9.0
@@ -315,46 +318,24 @@ def test_a_client_that_leaves_before_the_answer_began_leaves_nothing_behind():
 
 # --- whatever happens ---
 
-KEYS = st.integers(1, 3)
-LIVES = st.integers(1, 3)
-NAMES = st.sampled_from(["p", "q", "d", "e", "a"])
-ROLES: dict[str, Role] = {"p": "prefill", "q": "prefill", "d": "decode", "e": "decode"}
-CODES = st.sampled_from(["kv_lost", "died", "stale", "overloaded", "unreachable", "invalid"])
-
-
-def known(name: str, life: int, *, ready: bool, resumes: bool) -> EngineEntry:
-    return engine(name, ROLES.get(name, "aggregated"), life, ready=ready, resumes=resumes)
-
-
-def placed(key: int, name: str, life: int) -> Placed:
-    return Placed(key, f"engine/{name}", life, 0, ROLES.get(name, "aggregated"))
-
-
-EVENTS = st.one_of(
-    st.builds(submit, KEYS, st.sampled_from([10, LONG]), transferable=st.just(value=True)),
-    st.builds(known, NAMES, LIVES, ready=st.booleans(), resumes=st.booleans()),
-    st.builds(known, NAMES, LIVES, ready=st.just(value=True), resumes=st.just(value=True)),
-    st.builds(lambda name, life: EngineGone(f"engine/{name}", life), NAMES, LIVES),
-    st.builds(lambda n, life: EngineDied(f"engine/{n}", life, unexplained=False), NAMES, LIVES),
-    st.builds(Prefilled, KEYS, st.booleans()),
-    st.builds(Prefilled, KEYS, st.just(value=True)),
-    st.builds(Started, KEYS),
-    st.builds(LeaseOver, KEYS, st.integers(1, 3)),
-    st.builds(Refused, KEYS, CODES, st.just("x"), tokens=st.integers(0, 3)),
-    st.builds(Finished, KEYS, st.booleans()),
-    st.builds(Due, KEYS),
-    st.builds(WaitedLong, KEYS, st.integers(1, 3)),
-    st.builds(lambda key: ClientGone([key]), KEYS),
-    st.builds(RouterEntry, st.just("router/0"), st.booleans()),
-    st.builds(placed, KEYS, NAMES, LIVES),
-)
+KEYS = (1, 2, 3)
+ROLES: dict[str, Role] = {
+    "engine/p": "prefill",
+    "engine/q": "prefill",
+    "engine/d": "decode",
+    "engine/e": "decode",
+    "engine/a": "aggregated",
+}
+ROUTER = "router/0"
+GONE: tuple[Code, ...] = ("died", "stale", "unreachable")
+REFUSED: tuple[Code, ...] = ("overloaded", "draining", "invalid", *GONE)
 
 
 class Shell:
     """What a shell and the engines would know.
 
     `open`: what each choice has open, "ask" or a step. `kept`: where blocks wait for a choice.
-    `over`: lives that have ended, as the core was told.
+    `over`: lives that have ended, as the core was told; `late`: choices whose lease is over.
     """
 
     def __init__(self, core: GatewayCore) -> None:
@@ -365,49 +346,95 @@ class Shell:
         self.where: dict[int, tuple[str, int]] = {}
         self.routed: dict[str, str] = {}
         self.over: set[tuple[str, int]] = set()
-        self.lives: dict[str, int] = {}
+        self.lives = dict.fromkeys(ROLES, 1)
+        self.asked: dict[int, Place] = {}
+        self.late: set[int] = set()
 
-    def possible(self, event: Event) -> bool:
-        if isinstance(event, EngineEntry | EngineGone):
-            last = self.lives.get(event.engine, 0)
-            if event.incarnation < last or (event.engine, event.incarnation) in self.over:
-                return False
-            self.lives[event.engine] = event.incarnation
-            return True
-        key = getattr(event, "choice", 0)
-        now = self.open.get(key)
-        if isinstance(event, Submit):
-            return now is None
-        if isinstance(event, Prefilled):
-            return now == "prefill"
-        if isinstance(event, Started):
-            return now in ("whole", "decode") and key not in self.began
-        if isinstance(event, Finished):
-            return now in ("whole", "decode") and key in self.began
-        if isinstance(event, Refused):
-            return now in ("whole", "decode", "prefill")
-        return not isinstance(event, Placed) or now == "ask"
+    def possible(self) -> list[list[Event]]:
+        """What may happen now, by its kind."""
+        found: list[list[Event]] = [self._directory()]
+        for key in KEYS:
+            if key not in self.open:
+                found.append([submit(key), submit(key), submit(key, 10)])
+            else:
+                found += [self._answers(key), self._answers(key), [ClientGone([key])]]
+                prefills = self.core.state.choices[key].prefills
+                late: list[Event] = [LeaseOver(key, n + 1) for n in range(prefills)]
+                found.append([*late, Due(key), WaitedLong(key, 1)])
+        return [events for events in found if events]
+
+    def _directory(self) -> list[Event]:
+        found: list[Event] = [RouterEntry(ROUTER, ready=True), RouterGone(ROUTER)]
+        for name, life in self.lives.items():
+            role = ROLES[name]
+            found.append(entry(name, role, life + 1))
+            if (name, life) not in self.over:
+                found += [entry(name, role, life), entry(name, role, life, ready=False)]
+                found += [EngineGone(name, life), EngineDied(name, life, unexplained=False)]
+        return found
+
+    def _answers(self, key: int) -> list[Event]:
+        now = self.open[key]
+        if now == "ask":
+            return self._places(key, self.asked[key])
+        if now == "prefill":
+            kept: list[Event] = [Prefilled(key, kept=True)] * 3
+            return [*kept, Prefilled(key, kept=False), *self._refusals(key, REFUSED)]
+        if now in ("whole", "decode") and key not in self.began:
+            codes: tuple[Code, ...] = (*REFUSED, "kv_lost") if now == "decode" else REFUSED
+            return [Started(key), Started(key), *self._refusals(key, codes)]
+        if now in ("whole", "decode"):
+            return [Finished(key), Finished(key, cut=True), *self._refusals(key, GONE)]
+        return []
+
+    def _places(self, key: int, ask: Place) -> list[Event]:
+        roles = {"aggregated", "decode"} if ask.role is None else {ask.role}
+        if ask.local_tokens is not None:
+            roles.add("prefill")
+        there: list[Event] = [
+            Placed(key, name, life, 0, ROLES[name])
+            for name, life in self.lives.items()
+            if ROLES[name] in roles
+        ]
+        return [*there, Refused(key, "not_ready", "none")]
+
+    def _refusals(self, key: int, codes: tuple[Code, ...]) -> list[Event]:
+        return [Refused(key, code, "no", tokens=1 if key in self.began else 0) for code in codes]
 
     def take(self, event: Event) -> None:
         if isinstance(event, EngineGone | EngineDied):
             self.over.add((event.engine, event.incarnation))
-        if isinstance(event, EngineEntry):
+        elif isinstance(event, EngineEntry):
+            self.lives[event.engine] = event.incarnation
             self.over |= {(event.engine, life) for life in range(event.incarnation)}
-        key = getattr(event, "choice", 0)
-        if isinstance(event, Submit | Refused | Placed | Prefilled):
-            self.open[key] = ""
-        if isinstance(event, Prefilled) and event.kept:
-            assert key not in self.kept
-            self.kept[key] = self.where[key]
-        if isinstance(event, Started):
-            self.began.add(key)
-            self.kept.pop(key, None)
+        else:
+            self._note(event, getattr(event, "choice", 0))
         for effect in self.core.handle(event):
             self._carry_out(effect)
         for gone in event.choices if isinstance(event, ClientGone) else []:
             self.open.pop(gone, None)
         if isinstance(event, Finished):
-            del self.open[key]
+            del self.open[event.choice]
+
+    def _note(self, event: Event, key: int) -> None:
+        """What it says of its choice."""
+        if isinstance(event, Refused) and self.open[key] == "ask":
+            del self.routed[self.asked[key].request_id]  # it has placed nothing
+        if isinstance(event, Submit | Refused | Placed | Prefilled):
+            self.open[key] = ""
+        if isinstance(event, Submit):
+            self.began.discard(key)
+        elif isinstance(event, Prefilled):
+            self.late.discard(key)
+            if event.kept:
+                assert key not in self.kept
+                self.kept[key] = self.where[key]
+        elif isinstance(event, LeaseOver):
+            if event.prefill == self.core.state.choices[key].prefills:
+                self.late.add(key)
+        elif isinstance(event, Started):
+            self.began.add(key)
+            self.kept.pop(key, None)
 
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, OpenStream):
@@ -415,6 +442,7 @@ class Shell:
         elif isinstance(effect, AskPlacement):
             assert self.open[effect.choice] == ""
             self.open[effect.choice] = "ask"
+            self.asked[effect.choice] = effect.ask
             assert effect.ask.request_id not in self.routed, "the last one was not ended"
             self.routed[effect.ask.request_id] = effect.router
         elif isinstance(effect, EndPlacement):
@@ -430,26 +458,38 @@ class Shell:
         key, life = effect.choice, (effect.engine, effect.incarnation)
         assert self.open[key] == ""
         self.open[key], self.where[key] = effect.step, life
-        role = ROLES.get(effect.engine.partition("/")[2], "aggregated")
+        role = ROLES[effect.engine]
         assert (effect.step == "prefill") == (role == "prefill")
         assert (effect.step == "decode") == (key in self.kept)
         if effect.step == "decode":
             assert self.kept[key] not in self.over, "it would read from a life that is over"
+            assert key not in self.late, "its lease is over"
             assert role == "decode"
         if key in self.began:
             assert effect.step == "whole"
             self.began.discard(key)  # as far as this engine is concerned
 
 
-@given(st.lists(EVENTS, max_size=80))
-def test_what_is_kept_is_read_or_told_of_once(events: list[Event]):
-    core = GatewayCore()
+def entry(name: str, role: Role, life: int, *, ready: bool = True) -> EngineEntry:
+    return engine(name.partition("/")[2], role, life, ready=ready)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.integers(0, 1 << 32), min_size=20, max_size=120),
+    st.sampled_from(["local", "refuse"]),
+    st.booleans(),
+)
+def test_what_is_kept_is_read_or_told_of_once(draws: list[int], fallback: Fallback, router: bool):
+    core = GatewayCore(Rules(prefill_fallback=fallback))
     shell = Shell(core)
-    for event in events:
-        if shell.possible(event):
-            if isinstance(event, Submit):
-                shell.began.discard(event.choice)
-            shell.take(event)
+    shell.take(RouterEntry(ROUTER, router))
+    for name, role in ROLES.items():
+        shell.take(entry(name, role, 1))
+    for draw in draws:
+        kinds = shell.possible()
+        events = kinds[draw % len(kinds)]
+        shell.take(events[draw // 64 % len(events)])
         assert set(core.state.choices) == set(shell.open)
         assert {k for k, c in core.state.choices.items() if c.source} == set(shell.kept)
     shell.take(ClientGone(list(shell.open)))

@@ -32,7 +32,8 @@ class Side:
         return used
 
     def last(self, key: int) -> Delta:
-        return [d for step in self.heard.steps for own, d in step if own == key][-1]
+        last: Delta = [d for step in self.heard.steps for own, d in step if own == key][-1]
+        return last
 
     async def ended(self, key: int) -> None:
         await self.heard.until(lambda: key in self.heard.finished())
