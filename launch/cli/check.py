@@ -25,6 +25,7 @@ exit codes:
 
 examples:
   callboard check up.toml
+  callboard check up.toml --port 9000 --is-prefill-worker
   callboard check up.toml --json | jq '.[] | select(.severity == "error")'
   callboard check --name big
 """
@@ -41,11 +42,13 @@ def run(words: list[str]) -> int:
     add_name(parser)
     parser.add_argument("--json", action="store_true", help="the findings, for programs")
     parser.add_argument("--deep", action="store_true", help="have vLLM check its part too")
-    arguments = parser.parse_args(words)
+    arguments, flags = parser.parse_known_args(words)
     if arguments.file is None:
+        if flags:
+            parser.error(f"{flags[0]}: flags stand above a topology file: name one first")
         findings, fine = _of_running(arguments), "all actors agree"
     else:
-        findings, fine = _of_file(arguments), "nothing is wrong"
+        findings, fine = _of_file(arguments, flags), "nothing is wrong"
     if arguments.json:
         say(msgspec.json.encode(findings).decode())
     else:
@@ -61,20 +64,20 @@ def _of_running(arguments: argparse.Namespace) -> list[Finding]:
     return by_severity(live_findings(arguments.name))
 
 
-def _of_file(arguments: argparse.Namespace) -> list[Finding]:
+def _of_file(arguments: argparse.Namespace, flags: list[str]) -> list[Finding]:
     if arguments.name is not None:
         raise Failure("--name is of a running topology: leave it out, or the file", code=USAGE)
-    return of_file(Path(arguments.file), deep=arguments.deep)
+    return of_file(Path(arguments.file), flags, deep=arguments.deep)
 
 
-def of_file(file: Path, *, deep: bool) -> list[Finding]:
-    """All that can be found without starting anything; errors first."""
+def of_file(file: Path, flags: list[str], *, deep: bool) -> list[Finding]:
+    """All that can be found without starting anything; errors first. `flags` stand above it."""
     from launch.build import InvalidTopology
-    from launch.cli.sources import load
+    from launch.cli.sources import read
     from launch.flags.tables import Tables
 
     try:
-        found = load(file, Tables(complain))
+        found = read(flags, Tables(complain), os.environ, file=file).built
     except InvalidTopology as error:
         return by_severity(error.findings)
     findings = [*found.notes, *check(found.topology, os.environ)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +79,6 @@ def _dump(built: Built, file: Path) -> None:
     except OSError as error:
         text = f"--dump-config-to {file}: it cannot be written: {error.strerror}"
         raise Failure(text, code=USAGE) from None
-
-
-def load(file: Path, tables: Tables) -> Built:
-    """The topology of `file` and of this process's environment. Raises as `read`."""
-    return read([], tables, os.environ, file=file).built
 
 
 def _read(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from launch.connectors import Machine, parts_of, role_of, transfer
 from launch.findings import Finding, Severity
+from launch.flags.reference import ROWS
 from launch.origins import Origin
 from launch.topology import Engine, Topology
 from schemas.directory import Role
@@ -44,7 +46,7 @@ class Case:
         origin = self.topology.origins.get(path) or Origin("default")
         match origin.kind:
             case "flag":
-                return f"{origin.place} {written(value)}"
+                return origin.place if alone(origin.place) else f"{origin.place} {written(value)}"
             case "environment":
                 return f"{origin.place}={written(value)}"
             case "file" | "live":
@@ -166,6 +168,13 @@ class Rule:
                 says=said.says,
                 mend=said.mend,
             )
+
+
+@cache
+def alone(flag: str) -> bool:
+    """Whether it takes no value."""
+    rows = [row for row in ROWS if row.kind == "bool"]
+    return any(flag in row.flags for row in rows)
 
 
 def written(value: Any) -> str:

@@ -14,7 +14,7 @@ def not_served(case: Case) -> Iterator[Said]:
         for field, value in table.engine.later.items():
             row = rows.get(field)
             if row is not None and row.switch and value not in row.fine:
-                says = f"not served yet ({row.says.rstrip('.').lower()})"
+                says = f"not served yet ({row.says[:1].lower()}{row.says[1:].rstrip('.')})"
                 yield Said(table.path(field), value, says, "leave it out")
 
 

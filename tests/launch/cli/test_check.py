@@ -131,3 +131,18 @@ def test_what_does_not_go_together(tmp_path) -> None:
     assert callboard("check", "--deep").returncode == 2
     file = topology(tmp_path, '[[engine]]\nbackend = "sim"\nmodel = "m"\n')
     assert callboard("check", file, "--name", "two").returncode == 2
+
+
+def test_flags_stand_above_the_file(tmp_path) -> None:
+    file = topology(tmp_path, '[[engine]]\nbackend = "sim"\nmodel = "m"\n')
+    checked = callboard("check", file, "--omni", "--store-kv", "etcd", "--json")
+    assert checked.returncode == 2
+    found = json.loads(checked.stdout)
+    assert [(one["rule"], one["given"]) for one in found] == [
+        ("not-served-yet", "--omni"),
+        ("1.2-store-kv", "--store-kv"),
+    ]
+    assert callboard("check", "--omni").stderr == (
+        "callboard: --omni: flags stand above a topology file: name one first; see "
+        "`callboard check --help`\n"
+    )
