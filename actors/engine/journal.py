@@ -48,7 +48,10 @@ def _brief_effect(effect: Effect) -> Effect | None:
 
 def _event(event: Event) -> Any:
     if isinstance(event, Stepped):
-        return "Stepped", [(key, redact.delta(delta)) for key, delta in event.deltas]
+        shown = redact.deltas([delta for _, delta in event.deltas])
+        return "Stepped", [
+            (key, delta) for (key, _), delta in zip(event.deltas, shown, strict=True)
+        ]
     if isinstance(event, Asked):
         return replace(event, request=redact.generate(event.request))
     return event

@@ -241,10 +241,10 @@ class Recorder:
         except UNWRITABLE as error:  # the recorder must not end what it records
             self._leave_out(f"a record that cannot be written: {error!r}")
             return
-        size = len(data)
+        size, writer = len(data), self._writer
         if size > form.MAX_RECORD:
             self._leave_out(f"a record of {size} bytes, above {form.MAX_RECORD}")
-        elif self._missing or self._waiting() > MAX_PENDING:
+        elif self._missing or writer is None or self._put_bytes - writer.taken > MAX_PENDING:
             # Once one is missing the others are of no use to a core; the next segment is.
             self._missing += 1
             self.dropped += 1

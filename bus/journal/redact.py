@@ -9,7 +9,7 @@ never recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from schemas.kv import AskKvMatch, KvSnapshotPart
 T = TypeVar("T")
 
 _ZEROS = [[0] * n for n in range(17)]
+_ONE = _ZEROS[1]
 _NEUTRAL = Sampling()
 _SAMPLING_TEXT = ("bad_words", "stop")
 _SAMPLING_TOKENS = ("allowed_token_ids", "stop_token_ids")
@@ -77,10 +78,21 @@ def generate(given: Generate) -> Any:
     )
 
 
-def delta(given: Delta) -> Any:
-    """A `Delta`, or in most cases as much of one as there is."""
-    if given.finish_reason is None and given.prompt_tokens is None and given.text is None:
-        return given.stream, tokens(given.token_ids)
+def deltas(given: Iterable[Delta]) -> list[Any]:
+    """Each a `Delta`, or, where it is one token and nothing else, as much of one as there is."""
+    # Every token comes through here, more than once: no call is made for it.
+    return [
+        (one.stream, _ONE)
+        if one.finish_reason is None
+        and one.prompt_tokens is None
+        and one.text is None
+        and len(one.token_ids) == 1
+        else _delta(one)
+        for one in given
+    ]
+
+
+def _delta(given: Delta) -> Delta:
     stop = given.stop_reason
     return Delta(
         given.stream,
@@ -99,8 +111,8 @@ def delta(given: Delta) -> Any:
 
 @_once
 def step(given: Step) -> Any:
-    """A `Step`, as an array: every token comes through here."""
-    return "Step", [delta(one) for one in given.deltas]
+    """A `Step`, as an array."""
+    return "Step", deltas(given.deltas)
 
 
 def _match(given: AskKvMatch) -> AskKvMatch:

@@ -1,0 +1,271 @@
+"""`python -m bench.journal`: what a journal costs: records a second, requests a second, bytes.
+
+The gateway's rate is measured as in bench.gateway, on three topologies that are up together and are
+driven in turns: nothing recorded, the flight recorder, everything. A turn of each follows at once
+upon the others', so each round gives a ratio of its own, and the table has the median of those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from actors.router import events
+from actors.router.core import RouterCore
+from actors.router.journal import CODEC
+from actors.router.settings import Settings
+from bench import contestants, machine
+from bench.contestants import MODEL
+from bench.gateway import PATH, PROMPT, TOKENS
+from bench.server import Server, end_on_sigterm
+from bench.table import OUT, Table, publish
+from bench.wrk import drive
+from bus.envelope import Header, Kind, encode
+from bus.identity import Identity
+from bus.journal.format import Effects, Event, Snapshot
+from bus.journal.lives import Life, find
+from bus.journal.reader import Numbered, Segment
+from bus.journal.recorder import Plan, Recorder
+from launch.cores import codec_of
+from schemas.placement import PlacementEnded
+
+MB = 1 << 20
+SMALL = 400_000
+"""Records of the first measurement."""
+WAYS = {
+    "nothing": ["--record-flight-mb", "0"],
+    "flight": [],
+    "everything": ["--record"],
+}
+WRITING = {
+    "what": "records",
+    "rate": "records/s",
+    "loop": "µs on the loop",
+    "bytes": "bytes each",
+    "dropped": "dropped",
+}
+COST = {
+    "way": "recorded",
+    "width": "conns",
+    "rate": "requests/s",
+    "beside": "of nothing",
+    "cpu": "CPU s/1000",
+    "cpu_beside": "of nothing",
+    "records": "records/answer",
+    "bytes": "bytes/record",
+    "dropped": "dropped",
+}
+PLAYED = {
+    "actor": "core",
+    "events": "events",
+    "recorded": "recorded s",
+    "seconds": "played s",
+    "times": "times as fast",
+}
+
+
+def main() -> None:
+    options = _arguments()
+    end_on_sigterm()
+    with tempfile.TemporaryDirectory() as scratch:
+        writing = [*_writing(Path(scratch))]
+        cost, played = _gateways(Path(scratch), options)
+    notes = [
+        f"Requests/s: medians of {options.rounds} rounds of {options.seconds} s, and of ratios.",
+        "CPU s/1000, of all processes: the least of the rounds, which others disturb least.",
+        "Records, bytes and drops: of all actors together.",
+    ]
+    tables = [
+        Table("Writing small records, one process", WRITING, writing),
+        Table("Gateway: streaming chat, 64 tokens, as in bench.gateway", COST, cost, notes),
+        Table("Playing what was recorded: every event, effects compared", PLAYED, played),
+    ]
+    publish("journal", tables, machine.record(), options.out)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.journal",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, default=MODEL, help="its config and tokenizer count")
+    parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=3, help="of each turn (default 3)")
+    parser.add_argument("--out", type=Path, default=OUT)
+    return parser.parse_args()
+
+
+# --- writing ---
+
+
+def _writing(scratch: Path) -> Iterator[dict[str, Any]]:
+    for what in ("event + effects", "message"):
+        directory = scratch / what.replace(" ", "")
+        recorder = Recorder(Identity("router/0", 1), print)
+        core = RouterCore(Settings())
+        recorder.start(Plan(directory, 1024 * MB))
+        decide = recorder.of_core(CODEC, core, Settings())
+        message = PlacementEnded("chatcmpl-0123456789abcdef.gateway/0.17")
+        header = Header(256, Kind.TELL, "PlacementEnded", "gateway/0", 5, 6, 77)
+        frames = encode(header, message)
+        began, spent = time.perf_counter(), time.thread_time()
+        for number in range(SMALL):
+            if what == "message":
+                recorder.received(header, frames, message)
+            elif number % 2:
+                decide(events.Withdrawn(number))
+        spent = time.thread_time() - spent
+        recorder.close(60)
+        seconds = time.perf_counter() - began
+        written = sum(path.stat().st_size for path in directory.iterdir())
+        yield {
+            "what": what,
+            "rate": recorder.records / seconds,
+            "loop": spent / SMALL * 1e6,
+            "bytes": written / recorder.records,
+            "dropped": recorder.dropped,
+        }
+
+
+# --- the gateway ---
+
+
+def _gateways(
+    scratch: Path, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    rows = []
+    with contextlib.ExitStack() as stack:
+        servers = {
+            way: stack.enter_context(_server(options.model, flags, scratch / way))
+            for way, flags in WAYS.items()
+        }
+        body = _body(servers["nothing"])
+        for server in servers.values():
+            drive(server.url(PATH), body, 16, 2)
+        for width in options.widths:
+            rows += _rounds(servers, body, width, options)
+    lives, _ = find(scratch / "everything")
+    played = [_play(life) for life in lives if life.actor in ("router/0", "gateway/0")]
+    return rows, played
+
+
+def _server(model: Path, flags: list[str], scratch: Path) -> Server:
+    journal = ["--record-dir", str(scratch / "journal")]
+    sim = ["--engine", "sim", "--sim-speed", "0"]
+    events_port = str(20080 + 100 * list(WAYS).index(scratch.name))
+    return contestants.callboard(
+        model, [*sim, *flags, *journal, "--kv-event-port", events_port], scratch
+    )
+
+
+def _body(server: Server) -> bytes:
+    with urllib.request.urlopen(server.url("/v1/models"), timeout=10) as answer:
+        name = json.load(answer)["data"][0]["id"]
+    messages = [{"role": "user", "content": PROMPT}]
+    more = {"max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    return json.dumps({"model": name, "messages": messages, **more}).encode()
+
+
+def _rounds(
+    servers: dict[str, Server], body: bytes, width: int, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    rates: dict[str, list[float]] = {way: [] for way in servers}
+    cpu: dict[str, list[float]] = {way: [] for way in servers}
+    answers = dict.fromkeys(servers, 0)
+    before = {way: _recorded(server) for way, server in servers.items()}
+    ways = list(servers)
+    for turn in range(options.rounds):
+        for way in ways[turn % 3 :] + ways[: turn % 3]:
+            seconds = servers[way].tree.seconds()
+            result = drive(servers[way].url(PATH), body, width, options.seconds)
+            time.sleep(0.5)  # what is still to be compressed belongs to this turn
+            used = servers[way].tree.seconds() - seconds
+            rates[way].append(result.rate)
+            cpu[way].append(1000 * used / result.requests)
+            answers[way] += result.requests
+            print(f"{way:12} {width:4}: {result.rate:8.1f} requests/s", flush=True)
+    rows = []
+    for way, server in servers.items():
+        records, size, dropped = (
+            a - b for a, b in zip(_recorded(server), before[way], strict=True)
+        )
+        rows.append(
+            {
+                "way": way,
+                "width": width,
+                "rate": statistics.median(rates[way]),
+                "beside": _ratio(rates[way], rates["nothing"]),
+                "cpu": min(cpu[way]),
+                "cpu_beside": min(cpu[way]) / min(cpu["nothing"]),
+                "records": records / answers[way],
+                "bytes": size / records if records else None,
+                "dropped": dropped,
+                "rates": rates[way],
+                "cpus": cpu[way],
+            }
+        )
+    return rows
+
+
+def _ratio(these: list[float], those: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(these, those, strict=True))
+
+
+def _recorded(server: Server) -> tuple[int, int, int]:
+    """Records, bytes and drops of all actors, as `callboard record status` has them."""
+    time.sleep(0.5)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.recorded", f"bench-{server.port}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    records, size, dropped = json.loads(done.stdout)
+    return records, size, dropped
+
+
+# --- playing ---
+
+
+def _play(life: Life) -> dict[str, Any]:
+    """As fast as it goes, reading included. Effects that differ end the bench."""
+    core: Any = None
+    codec: Any = None
+    got, count, first, last = b"", 0, 0.0, 0.0
+    began = time.perf_counter()
+    for one in life:
+        if isinstance(one, Segment) and one.header.core and core is None:
+            codec = codec_of(one.header)
+            core = codec.core(one.header)
+        record = one.record if isinstance(one, Numbered) else None
+        if isinstance(record, Snapshot) and not count:
+            core.restore(record.data)
+        elif isinstance(record, Event):
+            got = codec.encode_effects(core.handle(codec.decode_event(record.event)))
+            first, last, count = first or record.time, record.time, count + 1
+        elif isinstance(record, Effects) and bytes(record.effects) != got:
+            raise SystemExit(f"{life.actor} decides otherwise than recorded, event {count}")
+    seconds = time.perf_counter() - began
+    return {
+        "actor": life.actor,
+        "events": count,
+        "recorded": last - first,
+        "seconds": seconds,
+        "times": (last - first) / seconds,
+    }
+
+
+if __name__ == "__main__":
+    main()
