@@ -28,7 +28,7 @@ from launch.vllm_logs import route_vllm_logs
 
 SUPERVISOR_PID = "CALLBOARD_SUPERVISOR_PID"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-ORPHAN_DRAIN, ORPHAN_END = 1.0, 4
+ORPHAN_DRAIN, ORPHAN_END = 1.0, 3
 """Seconds without a supervisor: for what runs, and for all. Nothing can go on elsewhere then."""
 
 
