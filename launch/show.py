@@ -42,7 +42,8 @@ def rows(document: Mapping[str, Any], *, overruled: bool = False) -> list[Row]:
     found = []
     for section, key, value in _values(document):
         path = f"{section}.{key}" if section else key
-        found.append(Row(section, key, _safe(key, value), origins.get(path, DEFAULT)))
+        whole = origins.get(path.rpartition(".")[0], DEFAULT)
+        found.append(Row(section, key, _safe(key, value), origins.get(path, whole)))
     for section, one in _injected(document):
         place = "the engine itself" if one.by_engine else "Callboard"
         found.append(Row(section, one.path, one.value, Origin("injected", place, one.reason)))
@@ -88,6 +89,8 @@ def origin_text(origin: Origin) -> str:
     """In words, for a person."""
     if origin.kind == "injected":
         return f"injected: {origin.reason}"
+    if origin.kind == "live":
+        return f"set as it ran: {origin.place}"
     return origin.place or origin.kind
 
 
@@ -120,9 +123,11 @@ def _values(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         if key in _APART:
             continue
         if isinstance(value, Mapping):
-            yield from _set(key, value)
+            limits = value.get("limits", {})
+            flat = {f"limits.{name}": limit for name, limit in limits.items()}
+            yield from _set(key, {**value, "limits": None, **flat})
         else:
-            yield "", key, value
+            yield from _set("", {key: value})
     from actors.router.settings import Settings, plain
 
     router = document["router"]

@@ -33,8 +33,8 @@ def document_layer(raw: dict[str, Any], name: str, folder: Path) -> Layer:
     findings: list[Finding] = []
 
     def place(section: str, key: str) -> str:
-        key = written_as.get((section, key), key)
-        return f"{name}: {section}.{key}" if section else f"{name}: {key}"
+        own = f"{name}: {section}.{key}" if section else f"{name}: {key}"
+        return written_as.get((section, key), own)
 
     engines = raw.get(ENGINE)
     for number, table in enumerate(engines if isinstance(engines, list) else ()):
@@ -58,7 +58,7 @@ def _translate(
         row = by_field()[key.replace("-", "_")]
         value = table.pop(key)
         try:
-            wrote[row.field] = written(row, key, value, text=False)
+            wrote[row.field] = written(row, f"{place}.{key}", value, text=False)
         except BadValue as error:
             findings.append(
                 Finding(

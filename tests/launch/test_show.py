@@ -10,7 +10,7 @@ from launch.actors import document_of
 from launch.cli.config import text
 from launch.cli.sources import read
 from launch.origins import Origin
-from launch.show import as_json, as_toml, rows
+from launch.show import as_json, as_toml, origin_text, rows
 from tests.launch.cli.test_serve import Known
 
 FILE = """
@@ -62,6 +62,7 @@ def test_every_value_has_its_origin(document) -> None:
     assert found["gateway.port"].origin.place.endswith("t.toml: gateway.port")
     assert found["gateway.host"].origin == Origin("default")
     assert found["router.temperature"].value == 0.5
+    assert found["health.limits.stopped"].origin.place.endswith("health.limits")
     assert found["router.device_weight"].origin == Origin("default")
     assert found["supervision.group[0].required"].value is False
     assert found["engine[0].later.enable_multimodal"].value is True
@@ -69,6 +70,14 @@ def test_every_value_has_its_origin(document) -> None:
     assert (events.origin.kind, events.value["endpoint"]) == ("injected", "tcp://127.0.0.1:23000")
     assert found["engine[1].args.kv_events_config"].value["endpoint"] == "tcp://127.0.0.1:23002"
     assert found["engine[0].environment.VLLM_NO_USAGE_STATS"].origin.reason
+
+
+def test_what_was_set_as_it_ran(document) -> None:
+    """As ConfigActor writes it."""
+    document["health"]["limits"]["stopped"] = 5.0
+    document["origins"]["health.limits.stopped"] = {"kind": "live", "place": "version 2"}
+    row = by_path(document)["health.limits.stopped"]
+    assert (row.value, origin_text(row.origin)) == (5.0, "set as it ran: version 2")
 
 
 def test_it_fits_eighty_columns_and_says_everything(document, monkeypatch) -> None:

@@ -19,6 +19,10 @@ Fate = Literal["mapped", "idle", "later", "refused", "read"]
 """
 
 
+_OF_WORKERS = ("1.2", "1.3", "1.4")
+"""Tables of the reference that are about engines."""
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """`row` is the section of the reference and the name. `flags` come first to last by age.
 
@@ -60,6 +64,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def of_engine(self) -> bool:
         """Whether `[[engine]]` tables have it too."""
+        if self.fate in ("idle", "refused"):
+            return self.table in _OF_WORKERS
         return self.to.startswith("engine.") or self.fate == "later"
 
     @property

@@ -217,6 +217,16 @@ def test_engine_tables_have_it_by_its_field(row, tmp_path) -> None:
         assert at(built, row.to) == MAPPED[row.row][2]
 
 
+def test_engine_tables_take_what_is_of_no_effect_and_tell_it(tmp_path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text('[[engine]]\nmodel = "m"\nstore-kv = "etcd"\nsleep_mode_level = 1\n')
+    notes = read([], Known(), {}, file=file).built.notes
+    assert [note.given for note in notes] == [
+        f"{file}: engine[0].store-kv",
+        f"{file}: engine[0].sleep_mode_level",
+    ]
+
+
 def test_a_flag_stands_above_the_variable_of_its_row() -> None:
     environ = {"DYN_VLLM_IS_PREFILL_WORKER": "1"}
     assert serve(**environ).topology.engines[0].role == "prefill"
