@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from launch.connectors import by_table
 from launch.origins import DEFAULT, Injected, Origin, Origins
+from launch.topology import Topology
 
 SECRETS = ("hf_token",)
 HIDDEN = "(not shown)"
@@ -156,11 +158,12 @@ def _set(section: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str, An
 def _injected(document: Mapping[str, Any]) -> Iterator[tuple[str, Injected]]:
     """With the section of the first engine of each table."""
     given = msgspec.convert(document.get("injected", {}), dict[str, list[Injected]])
-    names = iter(given)
-    for number, engine in enumerate(document["engines"]):
-        of_table = [name for _, name in zip(range(engine["count"]), names, strict=False)]
-        for one in given[of_table[0]] if of_table else ():
-            yield f"engine[{number}]", one
+    seen = set()
+    for name, place, _ in by_table(msgspec.convert(document, Topology)):
+        if place not in seen and name in given:
+            seen.add(place)
+            for one in given[name]:
+                yield f"engine[{place}]", one
 
 
 def _safe(key: str, value: Any) -> Any:
