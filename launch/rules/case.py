@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import msgspec
@@ -32,6 +32,10 @@ class Case:
 
     def tables(self) -> list[Table]:
         """The `[[engine]]` tables."""
+        return self._tables
+
+    @cached_property
+    def _tables(self) -> list[Table]:
         return [Table(self, place, engine) for place, engine in enumerate(self.topology.engines)]
 
     def vllm_tables(self) -> list[Table]:
@@ -83,11 +87,11 @@ class Table:
             return 16 if self.engine.backend == "sim" else by_default
         return None if given == "auto" else given
 
-    @property
+    @cached_property
     def role(self) -> Role:
         return role_of(self.engine)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Under which requests ask for its model."""
         names = self.engine.args.get("served_model_name") or [self.engine.model]
@@ -99,7 +103,7 @@ class Table:
         own = self.engine.args.get("kv_transfer_config")
         return own if isinstance(own, dict) else None
 
-    @property
+    @cached_property
     def transfer(self) -> dict[str, Any] | None:
         """The `kv_transfer_config` that the engine gets."""
         made = transfer(self.engine, self.case.machine)
