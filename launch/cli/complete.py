@@ -33,6 +33,11 @@ _FLAGS = {
         "--deep": "have vLLM check its part too",
         "--name": "a running topology",
     },
+    "config": {
+        "--origin": "where each value came from",
+        "--json": "everything, for programs",
+        "--topology": "a running topology",
+    },
     "ps": {"--json": "everything, for programs"},
     "logs": {"--follow": "go on", "--since": "only newer", "--level": "only this and above"},
     "why": {"--json": "everything, for programs"},
@@ -72,7 +77,7 @@ def candidates(before: Sequence[str], current: str) -> Iterator[Candidate]:
         yield from ((choice, "") for choice in _CHOICES[last])
     elif last == "--name" and command in _OF_A_TOPOLOGY:
         yield from _topologies()
-    elif command == "serve":
+    elif command == "serve" or (command == "up" and rest):
         yield from _serve(rest, current)
     elif command == "completion":
         yield from ((shell, "") for shell in ("bash", "fish", "zsh"))
@@ -86,6 +91,8 @@ def _others(command: str, rest: Sequence[str], current: str) -> Iterator[Candida
         yield from _FLAGS.get(command, {}).items()
         if command in _OF_A_TOPOLOGY:
             yield ("--name", "which topology")
+    elif command == "config" and not rest:
+        yield "show", "every value"
     elif command == "kv" and not rest:
         yield from (("ls", "what each rank holds"), ("match", "how much of a prompt is where"))
     elif command == "set":

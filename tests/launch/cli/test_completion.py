@@ -29,6 +29,9 @@ def test_commands() -> None:
 
 def test_flags_of_serve_are_callboards_and_the_engines() -> None:
     assert words("serve", "m", current="--gate") == ["--gateways"]
+    assert "--gateways" in words("up", "two.toml", current="--gate")
+    assert words("config") == ["show"]
+    assert "--origin" in words("config", "show", current="--or")
     assert "--sim-speed" in words("serve", "m", "--engine", "sim", current="--sim")
 
 
@@ -69,7 +72,7 @@ def test_actors_and_topologies_come_from_the_run_directory(run_directory) -> Non
 
 
 def test_the_flags_of_commands_exist(capsys) -> None:
-    for command in ("up", "ps", "logs", "down", "describe", "restart"):
+    for command in ("up", "config", "ps", "logs", "down", "describe", "restart"):
         for flag in words(command, current="--"):
             with pytest.raises(SystemExit):
                 main([command, "--help"])
