@@ -260,7 +260,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(policy=policies, threshold=thresholds)
     def tune(self, policy: str, threshold: float | None) -> None:
-        settings = parse({"policy": policy, "queue_threshold": threshold})
+        new = {"policy": policy, "queue_threshold": threshold}
+        settings = parse(new, self.router.state.settings)
         event = events.Retuned(settings, self.now)
         self.handle_tune(event)
         self.peer.handle(event)
