@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from actors.router import events
 from actors.router.core import RouterCore
@@ -14,6 +15,7 @@ from actors.router.events import AskSnapshot, Effect, Event, Publish, Reply
 from actors.router.policies import USES_EVENTS
 from actors.router.settings import parse
 from actors.router.workers import Rank
+from schemas.directory import Role
 from schemas.placement import Placed, PlacementMade, PlacementMoved, Policy
 from schemas.refusal import Refusal
 from tests.actors.router.parts import (
@@ -57,8 +59,11 @@ asks = st.fixed_dictionaries(
         "session": st.none() | st.sampled_from(["a", "b", "c"]),
         "patience": st.none() | st.floats(0.0, 5.0),
         "random": randoms,
+        "role": st.sampled_from([None, None, "prefill", "decode"]),
+        "local_tokens": st.none() | st.integers(0, 60),
     }
 )
+roles = st.sampled_from(["aggregated", "aggregated", "prefill", "decode"])
 thresholds = st.sampled_from([None, 0.01, 0.1])
 
 
@@ -90,7 +95,7 @@ class Machine(RuleBasedStateMachine):
         }
         self.router, self.peer = core(policy, **chosen), core(policy, **chosen)
         for engine in ENGINES[:2]:
-            self.see(engine, 1, True, 1)
+            self.see(engine, 1, True, 1, role="aggregated")
         if policy in USES_EVENTS:
             follow(self.router, "engine/0", stored(blocks(*range(5))))
 
@@ -116,7 +121,17 @@ class Machine(RuleBasedStateMachine):
 
     def check(self, asked_: events.Asked, message: object) -> None:
         ask, engines_ = asked_.place, self.router.state.workers.engines
-        ready = {n for n, e in engines_.items() if e.ready and ask.model in e.card.served_names}
+        may = {"aggregated", "decode"} if ask.role is None else {ask.role}
+        if isinstance(message, Placed) and message.role == "prefill" and ask.role is None:
+            assert ask.local_tokens is not None
+            assert ask.prompt_tokens == 0 or ask.prompt_tokens > ask.local_tokens
+            may = {"prefill"}
+            ask = replace(ask, engine=None, rank=None)  # they name who answers
+        ready = {
+            n
+            for n, e in engines_.items()
+            if e.ready and ask.model in e.card.served_names and e.card.role in may
+        }
         if isinstance(message, Refusal):
             full = message.code == "overloaded"
             assert full or not ready or ask.engine is not None or ask.rank is not None
@@ -124,6 +139,7 @@ class Machine(RuleBasedStateMachine):
         assert isinstance(message, Placed)
         engine = engines_[message.engine]
         assert message.engine in ready
+        assert message.role == engine.card.role
         assert message.incarnation == engine.incarnation
         assert 0 <= message.rank < len(engine.ranks)
         assert ask.engine in (None, message.engine)
@@ -134,9 +150,9 @@ class Machine(RuleBasedStateMachine):
             others = [n for n in ready if n not in ask.avoid]
             assert all(len(engines_[n].ranks) <= (ask.rank or 0) for n in others)
 
-    @rule(engine=engines, life=lives, ready=st.booleans(), ranks=st.integers(1, 3))
-    def see(self, engine: str, life: int, ready: bool, ranks: int) -> None:
-        what = card(ranks, served_names=MODELS[engine], kv_publisher="callboard")
+    @rule(engine=engines, life=lives, ready=st.booleans(), ranks=st.integers(1, 3), role=roles)
+    def see(self, engine: str, life: int, ready: bool, ranks: int, role: Role) -> None:
+        what = card(ranks, served_names=MODELS[engine], kv_publisher="callboard", role=role)
         self.both(events.EngineSeen(engine, life, ready, what, self.now))
 
     @rule(engine=engines, life=lives)
