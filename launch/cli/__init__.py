@@ -54,7 +54,7 @@ exit codes:
   2    wrong arguments or configuration; nothing was started
   130  ended by Ctrl-C before it was done
 
-environment:
+environment (any setting: CALLBOARD_SECTION_KEY, like CALLBOARD_GATEWAY_PORT):
   CALLBOARD_API_KEY    keys that clients must send, one a line
   CALLBOARD_RUN_DIR    where running topologies keep sockets and logs
   CALLBOARD_CACHE_DIR  where the table of vLLM's flags is kept"""

@@ -70,18 +70,18 @@ def test_a_life(run_directory) -> None:
         again = callboard("serve", "demo", "--engine", "sim", "--name", "t", "--port", port)
         assert again.returncode == 2
         assert "topology 't' is already running" in again.stderr
-        assert f"port {port} on 127.0.0.1 is in use" in again.stderr
+        assert f"--port {port}: it is in use on 127.0.0.1; choose another" in again.stderr
         taken = callboard(*sim("--name", "u", "--port", free_port(), "--kv-event-port", events))
         assert taken.returncode == 2
         first = ", ".join(str(int(events) + 500 * n) for n in range(6))
         assert taken.stderr == (
-            f"callboard: ports {first} on 127.0.0.1, for KV events, are in use: choose others with "
-            "--kv-event-port, or --no-kv-events\n"
+            f"callboard: --kv-event-port {events}: ports {first} are in use on 127.0.0.1; choose "
+            "another range of ports, or switch KV events off\n"
         )
         taken = callboard("serve", "demo", "--engine", "sim", "--name", "u", "--port", port)
         assert (taken.returncode, taken.stderr) == (
             2,
-            f"callboard: port {port} on 127.0.0.1 is in use: choose another with --port\n",
+            f"callboard: --port {port}: it is in use on 127.0.0.1; choose another\n",
         )
 
         logs = callboard("logs", "engine/0", "--level", "info")
