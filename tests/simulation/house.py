@@ -11,7 +11,7 @@ from actors.monitor.processes import Followed, OnExit
 from launch.rundir import RunDir
 from launch.supervision import Limits, Supervision
 from launch.supervisor.actor import SupervisorActor
-from launch.supervisor.core import Exited, RestartAsked, Spawn, Spawned, Tick
+from launch.supervisor.core import Dying, Exited, RestartAsked, Spawn, Spawned, Tick
 
 if TYPE_CHECKING:
     from tests.simulation.world import Life, World
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TICK = 0.1
 NOTICED = 0.001
 """Seconds until a pidfd tells of an end."""
+CLEARS_UP = 0.3
+"""Seconds after that, at most, until nothing is left of a process."""
 SUPERVISION = Supervision(limits=Limits(window=0.01))
 """Faults come as fast as they like: none counts for the back-off of the next."""
 
@@ -60,8 +62,12 @@ class Supervisor(SupervisorActor):
         self._make = make
 
     def ended(self, actor: str, incarnation: int, cause: str) -> None:
-        """A process ended; the kernel tells in a moment."""
-        self.rt.clock.call_later(NOTICED, lambda: self._noticed(actor, incarnation, cause))
+        """A process ended; the kernel tells in a moment, and clears up."""
+        draw = self._world.random.uniform(0.0, CLEARS_UP)
+        whose = (actor, incarnation, cause)
+        if cause.startswith("killed"):
+            self.rt.clock.call_later(NOTICED, lambda: self._handle(Dying(*whose)))
+        self.rt.clock.call_later(NOTICED + draw, lambda: self._noticed(*whose))
 
     def restart(self, actor: str) -> None:
         """As `callboard restart` asks."""
