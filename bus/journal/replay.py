@@ -1,0 +1,238 @@
+"""A recorded core, played again: the same events must give the same effects. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from bus.core import Core
+from bus.journal import format as form
+from bus.journal.codec import Codec
+from bus.journal.format import Header
+from bus.journal.lives import Life
+from bus.journal.reader import Damage, Numbered, Segment
+
+CodecOf = Callable[[Header], Codec[Any, Any]]
+BREAKS = frozenset({"dropped", "left_out", "raised"})
+"""Notes after which the core cannot be followed until the next snapshot."""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """The first event at which the core decides otherwise.
+
+    `expected` are the recorded effects as plain data, `got` those of now; None where the core
+    raised, then or now, and `raised` says what.
+    """
+
+    number: int
+    time: float
+    event: Any
+    expected: list[Any] | None
+    got: list[Any] | None
+    raised: str
+
+
+class Played(msgspec.Struct):
+    """What was played. `events` by the core, `passed` over for want of a state to begin from.
+
+    `span` in seconds of the actor's clock. `notes` say what is missing, and why.
+    """
+
+    actor: str
+    incarnation: int
+    core: str
+    events: int = 0
+    passed: int = 0
+    segments: int = 0
+    first: float | None = None
+    last: float = 0.0
+    difference: Difference | None = None
+    notes: list[str] = []
+
+    @property
+    def span(self) -> float:
+        return 0.0 if self.first is None else self.last - self.first
+
+
+def play(
+    life: Life,
+    codec_of: CodecOf,
+    *,
+    until: int | None = None,
+    on_event: Callable[[int], None] = lambda _number: None,
+) -> Played:
+    """Play one life to its end, to its first difference, or to the record `until` (not played).
+
+    `on_event` hears the number of each record of an event, for a progress bar. Raises
+    `JournalError` where this core cannot be played at all.
+    """
+    player = _Player(life, codec_of)
+    for one in life:
+        if isinstance(one, Segment):
+            player.segment(one.header)
+        elif isinstance(one, Damage):
+            player.lose(f"{one.path.name}: {one.text}")
+        elif until is not None and one.number >= until:
+            break
+        else:
+            player.record(one)
+            if isinstance(one.record, form.Event):
+                on_event(one.number)
+        if player.played.difference is not None:
+            break
+    return player.played
+
+
+class _Player:
+    def __init__(self, life: Life, codec_of: CodecOf) -> None:
+        self.played = Played(life.actor, life.incarnation, life.header.core)
+        self._codec_of = codec_of
+        self._codec: Codec[Any, Any] | None = None
+        self._core: Core[Any, Any] | None = None
+        self._header = life.header
+        self._parts: list[bytes] = []
+        self._next: int | None = None
+        self._event: Numbered | None = None
+        """The event that was given last, and has not been compared yet."""
+        self._got: list[Any] | None = None
+        self._raised = ""
+
+    def segment(self, header: Header) -> None:
+        self._header = header
+        self.played.segments += 1
+        if not header.core:  # it had not begun yet
+            self._core = None
+            return
+        if header.fixed:
+            raise form.JournalError(f"{header.actor} cannot be played: {header.fixed}")
+        self._codec = self._codec_of(header)
+        self.played.core = header.core
+
+    def lose(self, why: str) -> None:
+        self._core = None
+        self._event = None
+        self.played.notes.append(why)
+
+    def record(self, one: Numbered) -> None:
+        record = one.record
+        if self._next is not None and one.number != self._next:
+            self.lose(f"records {self._next} to {one.number - 1} are missing")
+        self._next = one.number + 1
+        if isinstance(record, form.Snapshot):
+            self._snapshot(record)
+        elif isinstance(record, form.Event):
+            self._give(one, record)
+        elif isinstance(record, form.Effects):
+            self._compare(record)
+        elif isinstance(record, form.Note):
+            self._note(record)
+
+    def _note(self, note: form.Note) -> None:
+        if note.name == "raised":
+            self._compare_raised(note.text)
+        if note.name in BREAKS:
+            self.lose(f"{note.name}: {note.text}")
+        elif note.name in ("stopped", "no_snapshot"):
+            self.played.notes.append(f"{note.name}: {note.text}")
+
+    def _snapshot(self, record: form.Snapshot) -> None:
+        if record.part == 0:
+            self._parts = []
+        self._parts.append(record.data)
+        if self._core is not None or len(self._parts) < record.parts or self._codec is None:
+            return  # a core that has been followed so far needs none
+        core = self._codec.core(self._header)
+        try:
+            core.restore(b"".join(self._parts))
+        except msgspec.MsgspecError as error:
+            raise form.JournalError(
+                f"the state of {self._header.actor} in segment {self._header.number} is of another "
+                f"version: {error}"
+            ) from None
+        self._core, self._parts = core, []
+
+    def _give(self, one: Numbered, record: form.Event) -> None:
+        if self._core is None or self._codec is None:
+            self.played.passed += 1
+            return
+        try:
+            event = self._codec.decode_event(record.event)
+        except msgspec.MsgspecError as error:
+            raise form.JournalError(
+                f"event {one.number} of {self._header.actor}: {error}"
+            ) from None
+        self._event = one
+        self._got, self._raised = None, ""
+        played = self.played
+        played.events += 1
+        played.first = record.time if played.first is None else played.first
+        played.last = record.time
+        try:
+            self._got = self._core.handle(event)
+        except Exception as error:  # noqa: BLE001 - whatever a core raises is what it did
+            self._raised = repr(error)
+
+    def _compare(self, record: form.Effects) -> None:
+        if self._event is None or self._core is None or self._codec is None:
+            return
+        expected = bytes(record.effects)
+        if self._got is not None and self._encoded(self._got) == expected:
+            self._event = None
+            return
+        self._differs(_plain(expected))
+
+    def _compare_raised(self, text: str) -> None:
+        if self._event is None or self._core is None:
+            return
+        if self._raised:
+            self._event = None
+            return
+        self._raised = f"when it was recorded: {text}"
+        self._differs(None)
+
+    def _encoded(self, effects: list[Any]) -> bytes:
+        assert self._codec is not None
+        codec, header = self._codec, self._header
+        if header.flight and codec.shortens:
+            brief = (codec.brief_effect(effect) for effect in effects)
+            effects = [effect for effect in brief if effect is not None]
+        return codec.encode_effects(effects, redacted=header.redacted)
+
+    def _differs(self, expected: list[Any] | None) -> None:
+        one = self._event
+        assert one is not None
+        assert isinstance(one.record, form.Event)
+        got = None if self._got is None else _plain(self._encoded(self._got))
+        self.played.difference = Difference(
+            one.number,
+            one.record.time,
+            _plain(bytes(one.record.event)),
+            expected,
+            got,
+            self._raised,
+        )
+
+    def state(self) -> Any:
+        """As plain data."""
+        return None if self._core is None else _plain(self._core.snapshot())
+
+
+def state_before(life: Life, codec_of: CodecOf, number: int) -> Any:
+    """The core's state before the event of this record, as plain data. Plays up to there."""
+    player = _Player(life, codec_of)
+    for one in life:
+        if isinstance(one, Segment):
+            player.segment(one.header)
+        elif isinstance(one, Damage):
+            player.lose(one.text)
+        elif one.number >= number:
+            break
+        else:
+            player.record(one)
+    return player.state()
+
+
+def _plain(data: bytes) -> Any:
+    return msgspec.msgpack.decode(data)

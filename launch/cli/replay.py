@@ -1,0 +1,146 @@
+"""`callboard replay`: give a core its recorded events again; does it decide the same?"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bus.journal.format import JournalError
+from bus.journal.lives import Life, find
+from bus.journal.replay import Difference, Played, play, state_before
+from launch.cli.console import FAILED, OK, Failure, Parser, complain, say, table
+from launch.cores import codec_of
+
+EPILOG = """
+JOURNAL is a segment, or a directory with any number of them. Each core is given
+the events that were recorded, as fast as it goes; what it wants done must be,
+byte for byte, what was recorded. The first difference is shown, with the state
+before it. Exit code 1 if there is one.
+
+examples:
+  callboard replay ~/.local/state/callboard/journals/default --actor router/0
+  callboard replay ./journal --json
+"""
+
+
+def run(words: list[str]) -> int:
+    parser = Parser("replay", "Play recorded cores again and compare their decisions.", EPILOG)
+    parser.add_argument("journal", metavar="JOURNAL", type=Path, help="a segment or a directory")
+    parser.add_argument("--actor", metavar="ID", help="only this actor, or this kind")
+    parser.add_argument("--json", action="store_true", help="one JSON object for each life")
+    arguments = parser.parse_args(words)
+    lives, errors = _lives(arguments.journal, arguments.actor)
+    for error in errors:
+        complain(f"callboard: passed over: {error}")
+    rows: list[tuple[str, ...]] = []
+    worst = OK
+    for life in lives:
+        began = time.perf_counter()
+        try:
+            played = play(life, codec_of, on_event=_Progress(life.actor))
+        except JournalError as error:
+            rows.append((_name(life), "", "", "", f"not played: {error}"))
+            continue
+        seconds = time.perf_counter() - began
+        if arguments.json:
+            say(msgspec.json.encode(_as_json(played, seconds)).decode())
+        rows.append(_row(life, played, seconds))
+        if played.difference is not None:
+            worst = FAILED
+            if not arguments.json:
+                say(_shown(life, played.difference))
+    if not arguments.json:
+        say(table(("LIFE", "EVENTS", "EVENTS/S", "x REAL TIME", "RESULT"), rows, (1, 2, 3)))
+    if not any(row[1] for row in rows):
+        raise Failure("nothing in it could be played")
+    return worst
+
+
+def _lives(path: Path, actor: str | None) -> tuple[list[Life], list[JournalError]]:
+    """Those with a core, of that actor or kind. Raises `Failure`."""
+    try:
+        lives, errors = find(path)
+    except JournalError as error:
+        raise Failure(str(error)) from None
+    with_core = [life for life in lives if any(header.core for _, header in life.segments)]
+    if actor is None:
+        return with_core, errors
+    found = [life for life in with_core if actor in (life.actor, life.actor.partition("/")[0])]
+    if not found:
+        there = ", ".join(sorted({life.actor for life in with_core})) or "none"
+        raise Failure(f"no core of {actor!r} was recorded here; there are: {there}")
+    return found, errors
+
+
+class _Progress:
+    """A line on a terminal that counts events; nothing elsewhere."""
+
+    def __init__(self, actor: str) -> None:
+        self._actor, self._count, self._next = actor, 0, 0.0
+        self._on = sys.stderr.isatty()
+
+    def __call__(self, _number: int) -> None:
+        self._count += 1
+        if self._on and self._count % 4096 == 0 and time.monotonic() >= self._next:
+            self._next = time.monotonic() + 0.2
+            sys.stderr.write(f"\r{self._actor}: {self._count:,} events\x1b[K\r")
+            sys.stderr.flush()
+
+
+def _name(life: Life) -> str:
+    return f"{life.actor}#{life.incarnation}"
+
+
+def _row(life: Life, played: Played, seconds: float) -> tuple[str, ...]:
+    said = "the same" if played.difference is None else f"differs at {played.difference.number}"
+    if not played.events:
+        said = "no snapshot to begin from"
+    if played.passed:
+        said += f"; {played.passed} events before a snapshot passed over"
+    said += "".join(f"; {note}" for note in played.notes[:3])
+    rate = played.events / seconds if seconds else 0.0
+    times = played.span / seconds if seconds and played.span else 0.0
+    return _name(life), f"{played.events:,}", f"{rate:,.0f}", f"{times:,.0f}", said
+
+
+def _as_json(played: Played, seconds: float) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(played)
+    return {**found, "span": played.span, "seconds": seconds, "same": played.difference is None}
+
+
+def _shown(life: Life, difference: Difference) -> str:
+    names = {
+        name.rpartition(".")[2]: fields for name, fields in life.segments[-1][1].fields.items()
+    }
+    state = state_before(life, codec_of, difference.number)
+    lines = [f"{_name(life)} decides otherwise at record {difference.number}:"]
+    lines += ["event", *_indented(_named(difference.event, names))]
+    for title, effects in (("recorded", difference.expected), ("now", difference.got)):
+        lines.append(title)
+        if effects is None:
+            lines.append(f"  raised: {difference.raised}")
+            continue
+        lines += [line for one in effects for line in _indented(_named(one, names))] or [
+            "  nothing"
+        ]
+    lines += ["state before", *_indented(state, limit=4000)]
+    return "\n".join(lines)
+
+
+def _named(value: Any, names: dict[str, list[str]]) -> Any:
+    """A struct's array as its name and fields, where the header knows them."""
+    if isinstance(value, list) and value and isinstance(value[0], str) and value[0] in names:
+        fields = dict(zip(names[value[0]], value[1:], strict=False))
+        return {value[0]: {key: _named(one, names) for key, one in fields.items()}}
+    return value
+
+
+def _indented(value: Any, limit: int = 2000) -> list[str]:
+    text = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2).decode()
+    if len(text) > limit:
+        text = text[:limit] + f"\n… {len(text) - limit} more characters; --json has all"
+    return [f"  {line}" for line in text.splitlines()]

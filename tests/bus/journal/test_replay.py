@@ -1,0 +1,167 @@
+"""Replay finds the first event at which a core decides otherwise, and follows what it can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bus.core import CoreRecord
+from bus.identity import Identity
+from bus.journal.codec import Codec
+from bus.journal.format import Header, JournalError
+from bus.journal.lives import Life, find
+from bus.journal.recorder import Plan, Recorder
+from bus.journal.replay import Difference, play, state_before
+
+MB = 1 << 20
+
+
+class Add(CoreRecord, frozen=True):
+    number: int
+
+
+class Sum(CoreRecord, frozen=True):
+    total: int
+
+
+class Start(msgspec.Struct, frozen=True):
+    total: int
+
+
+class Adder:
+    """Adds; it cannot count above `worst`, and raises at negative numbers."""
+
+    worst = 1 << 30
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+    def handle(self, event: Add) -> list[Sum]:
+        if event.number < 0:
+            raise ValueError("negative")
+        self.total = min(self.worst, self.total + event.number)
+        return [Sum(self.total)]
+
+    def snapshot(self) -> bytes:
+        return msgspec.msgpack.encode(self.total)
+
+    def restore(self, data: bytes) -> None:
+        self.total = msgspec.msgpack.decode(data, type=int)
+
+
+class Worse(Adder):
+    worst = 6
+
+
+def codec_with(core: type[Adder]) -> Codec[Add, Sum]:
+    return Codec("adder", Add, Sum, Start, lambda start: core(start.total))
+
+
+def right(_header: Header) -> Codec[Add, Sum]:
+    return codec_with(Adder)
+
+
+def wrong(_header: Header) -> Codec[Add, Sum]:
+    return codec_with(Worse)
+
+
+def recorded(path: Path, *numbers: int) -> Life:
+    recorder = Recorder(Identity("adder/0", 7), lambda _text: None)
+    recorder.start(Plan(path, 64 * MB))
+    decide = recorder.of_core(codec_with(Adder), Adder(0), Start(0))
+    for number in numbers:
+        try:
+            decide(Add(number))
+        except ValueError:
+            continue
+    recorder.close()
+    (life,), _ = find(path)
+    return life
+
+
+def test_the_same(tmp_path: Path):
+    heard: list[int] = []
+    played = play(recorded(tmp_path, 1, 2, 3), right, on_event=heard.append)
+    assert (played.core, played.events, played.difference) == ("adder", 3, None)
+    assert len(heard) == 3
+
+
+def test_the_first_difference_with_the_state_before_it(tmp_path: Path):
+    life = recorded(tmp_path, 1, 2, 3, 4, 5)
+    difference = play(life, wrong).difference
+    assert difference == Difference(
+        difference.number if difference else 0,
+        difference.time if difference else 0.0,
+        event=["Add", 4],
+        expected=[["Sum", 10]],
+        got=[["Sum", 6]],
+        raised="",
+    )
+    assert state_before(life, wrong, difference.number) == 6
+    assert play(life, wrong, until=difference.number).difference is None
+
+
+def test_what_raised_then_raises_now_and_the_rest_is_followed(tmp_path: Path):
+    played = play(recorded(tmp_path, 1, -1, 2, 3), right)
+    assert played.difference is None
+    assert played.events == 4
+    assert played.notes == ["raised: ValueError('negative')"]
+
+
+def test_what_raised_then_and_does_not_now_is_a_difference(tmp_path: Path):
+    class Mild(Adder):
+        def handle(self, event: Add) -> list[Sum]:
+            return super().handle(Add(abs(event.number)))
+
+    difference = play(recorded(tmp_path, 1, -1), lambda _: codec_with(Mild)).difference
+    assert difference is not None
+    assert (difference.expected, difference.got) == (None, [["Sum", 2]])
+    assert difference.raised == "when it was recorded: ValueError('negative')"
+
+
+def test_what_raises_now_is_a_difference(tmp_path: Path):
+    class Broken(Adder):
+        def handle(self, event: Add) -> list[Sum]:
+            if event.number == 2:
+                raise RuntimeError("broken")
+            return super().handle(event)
+
+    difference = play(recorded(tmp_path, 1, 2), lambda _: codec_with(Broken)).difference
+    assert difference is not None
+    assert (difference.got, difference.raised) == (None, "RuntimeError('broken')")
+
+
+def test_a_journal_whose_beginning_is_gone_begins_at_the_next_snapshot(tmp_path: Path):
+    recorder = Recorder(Identity("adder/0", 7), lambda _text: None)
+    decide = recorder.of_core(codec_with(Adder), Adder(0), Start(0))
+    for number in range(2):
+        recorder.start(Plan(tmp_path / str(number), 64 * MB))
+        decide(Add(3))
+        decide(Add(4))
+    recorder.close()
+    (life,), _ = find(tmp_path / "1")
+    played = play(life, right)
+    assert (played.events, played.passed, played.difference) == (2, 0, None)
+
+
+def test_a_torn_end_is_said_and_the_rest_is_played(tmp_path: Path):
+    recorded(tmp_path, *range(200))
+    (path,) = [p for p in tmp_path.rglob("*.cbj") if p.stat().st_size > 1000]
+    path.write_bytes(path.read_bytes()[:-200])
+    (life,), _ = find(tmp_path)
+    played = play(life, right)
+    assert played.difference is None
+    assert any("block" in note for note in played.notes)
+
+
+def test_a_core_that_cannot_be_played_says_why(tmp_path: Path):
+    fixed = Codec("adder", Add, Sum, Start, lambda s: Adder(s.total), fixed="it has no memory")
+    recorder = Recorder(Identity("adder/0", 7), lambda _text: None)
+    recorder.start(Plan(tmp_path, 64 * MB))
+    recorder.of_core(fixed, Adder(0), Start(0))(Add(1))
+    recorder.close()
+    (life,), _ = find(tmp_path)
+    with pytest.raises(JournalError, match="adder/0 cannot be played: it has no memory"):
+        play(life, lambda _: fixed)
