@@ -28,6 +28,9 @@ def main() -> None:
         values = [float(number) for number in numbers]
         if order == "die":
             os._exit(int(values[0]))
+        if order == "workers":  # how many, as those of tensor parallelism
+            for number in range(int(values[0])):
+                worker(libc, number)
         if writer is None:
             continue
         if order == "step":  # tokens, seconds
@@ -42,6 +45,15 @@ def main() -> None:
             ctypes.PyDLL(None).sleep(3600)  # PyDLL keeps the GIL
     if writer is not None:
         writer.close()
+
+
+def worker(libc: ctypes.CDLL, number: int) -> None:
+    """A process that waits for its end."""
+    if os.fork() == 0:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_NAME, f"VLLM::W{number}".encode(), 0, 0, 0)
+        while True:
+            signal.pause()
 
 
 if __name__ == "__main__":

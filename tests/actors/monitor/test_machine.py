@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.actors.monitor.stage import LIMITS, Stage, stop
@@ -71,6 +72,26 @@ def test_the_death_of_an_inner_process_is_known_with_and_without_its_record(play
         assert "EngineCor" in verdict.reason  # without its record, 15 letters with VLLM::
         assert verdict.reason.endswith(("exited with 3", "ended"))
         assert child.returncode is None  # the engine's own process lives
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("which", [0, 3])
+def test_the_death_of_one_worker_of_several_is_known_at_once(play, which):
+    async def scenario(stage: Stage) -> None:
+        child = await stage.engine()
+        await stage.order(child, "workers 4")
+        life = stage.monitor.core.state.lives["engine/0"]
+        await stage.until(lambda: len(life.processes) == 2 + 4)
+        inner = psutil.Process(stage.inner())
+        (victim,) = [p for p in inner.children() if p.name() == f"VLLM::W{which}"]
+        began = time.monotonic()
+        victim.kill()
+        at, verdict = await stage.said("dead", "engine/0")
+        assert at - began < SLACK  # by its pidfd: nobody has looked meanwhile
+        assert f"W{which}" in verdict.reason
+        assert child.returncode is None
+        assert inner.is_running()
 
     play(scenario)
 
