@@ -27,6 +27,7 @@ from launch.supervisor.core import (
     Finish,
     Hung,
     Kill,
+    Lost,
     Ready,
     Resized,
     RestartAsked,
@@ -193,6 +194,9 @@ class SupervisorActor(Actor):
     def _judged(self, verdict: Verdict) -> None:
         if verdict.condition == "hung":
             self._handle(Hung(verdict.actor, verdict.incarnation, verdict.reason))
+        elif verdict.condition == "dead":
+            lost = Lost(verdict.actor, verdict.incarnation, verdict.reason, self._now())
+            self._handle(lost)
 
     def _handle(self, event: Event) -> None:
         self._run(self._decide(event))

@@ -17,6 +17,9 @@ STOP_ORDER = ("gateway", "router", "engine", "kv-events", "monitor")
 LIFE: tuple[LifeState, ...] = ("starting", "ready", "draining", "stopped", "failed")
 """A life goes through its states in this order."""
 OVERDUE = "it did not drain in time"
+LOST = 10.0
+"""Seconds that an actor has to end by itself once a process is gone that it cannot do without: it
+knows better than we do why."""
 GRACE = 5.0
 """Seconds after the end of a drain until a process that is still there is killed."""
 
@@ -76,6 +79,15 @@ class Hung(CoreRecord, frozen=True):
     actor: str
     incarnation: int
     reason: str
+
+
+class Lost(CoreRecord, frozen=True):
+    """The monitor saw that this life is over, such as by the end of an engine's worker."""
+
+    actor: str
+    incarnation: int
+    reason: str
+    now: float
 
 
 class RestartAsked(CoreRecord, frozen=True):
@@ -153,6 +165,7 @@ Event = (
     | Exited
     | Seen
     | Hung
+    | Lost
     | RestartAsked
     | RollAsked
     | Resized
@@ -179,6 +192,7 @@ class Process(msgspec.Struct):
     kill_at: float | None = None
     restart_asked: bool = False
     hung: str = ""  # why it was killed
+    lost: str = ""  # why it cannot live on
     told: bool = False  # others know that it ends
     added: bool = False  # later: if it cannot start, the others go on
     leaving: bool = False
@@ -227,8 +241,8 @@ class SupervisorCore:
             return self._seen(event)
         if isinstance(event, Dying | Exited):
             return self._ends(event)
-        if isinstance(event, Hung):
-            return self._hung(event)
+        if isinstance(event, Hung | Lost):
+            return self._hung(event) if isinstance(event, Hung) else self._lost(event)
         if isinstance(event, RestartAsked):
             return self._restart(event.actor, event.now)
         if isinstance(event, Resized):
@@ -256,7 +270,8 @@ class SupervisorCore:
                 # Greater than every earlier life, on whatever clock that one was numbered.
                 process.incarnation = max(process.incarnation + 1, now_ms)
                 process.phase, process.state, process.detail = "running", "starting", ""
-                process.kill_at, process.hung, process.told = None, "", False
+                process.kill_at, process.told = None, False
+                process.hung, process.lost = "", ""
                 effects.append(Spawn(process.actor, process.incarnation))
         return effects
 
@@ -362,6 +377,16 @@ class SupervisorCore:
         process.hung = f"hung: {event.reason}"
         return [Kill(process.actor, process.pid, process.hung)]
 
+    def _lost(self, event: Lost) -> list[Effect]:
+        """Most end by themselves, and say why."""
+        process = self.state.processes.get(event.actor)
+        if process is None or process.incarnation != event.incarnation or process.lost:
+            return []
+        if process.phase in ("running", "stopping") and process.pid:
+            process.lost = event.reason
+            process.kill_at = min(process.kill_at or event.now + LOST, event.now + LOST)
+        return []
+
     def _restart(self, actor: str, now: float) -> list[Effect]:
         process = self.state.processes.get(actor)
         if process is None or self.state.stopping:
@@ -443,7 +468,7 @@ class SupervisorCore:
         for process in self.state.processes.values():
             if process.kill_at is not None and process.kill_at <= event.now and process.pid:
                 process.kill_at = None
-                effects.append(Kill(process.actor, process.pid, OVERDUE))
+                effects.append(Kill(process.actor, process.pid, process.lost or OVERDUE))
         return effects
 
 

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from launch.supervision import Group, Limits, Strategy, Supervision
 from launch.supervisor.core import (
     GRACE,
+    LOST,
     OVERDUE,
     STOP_ORDER,
     Announce,
@@ -25,6 +26,7 @@ from launch.supervisor.core import (
     Finish,
     Hung,
     Kill,
+    Lost,
     Ready,
     Resized,
     RestartAsked,
@@ -590,3 +592,23 @@ def test_what_dies_is_told_once_and_starts_anew_when_nothing_of_it_is_left():
     assert stand.handle(dying) == []
     (told,) = stand.handle(Dying("engine/0", second, "killed by SIGKILL"))
     assert told == Announce("engine/0", second, "killed by SIGKILL", False)
+
+
+def test_one_that_lost_a_worker_is_killed_unless_it_ends_by_itself():
+    stand = Stand()
+    stand.all_ready()
+    process = stand.core.state.processes["engine/0"]
+    assert stand.handle(Lost("engine/0", process.incarnation - 1, "x", stand.now)) == []
+    for _ in range(2):  # the monitor repeats what it thinks
+        assert stand.handle(Lost("engine/0", process.incarnation, "W1 ended", stand.now)) == []
+        killed = stand.wait(LOST - 1)
+    assert killed == [Kill("engine/0", process.pid, "W1 ended")]
+    stand.exit("engine/0", "killed by SIGKILL")
+    stand.wait(FIRST_DELAY)
+    assert stand.running["engine/0"] > 0
+    assert (process.lost, process.kill_at) == ("", None)
+
+    life = stand.core.state.processes["engine/1"].incarnation
+    stand.handle(Lost("engine/1", life, "W1 ended", stand.now))
+    stand.exit("engine/1")
+    assert not [e for e in stand.wait(LOST + 1) if isinstance(e, Kill)]
