@@ -6,9 +6,8 @@ import asyncio
 import json
 import os
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,18 +68,6 @@ class Answer:
     text: str = ""
     reason: str = ""
     usage: int = 0
-
-
-@pytest.fixture(scope="module")
-def url(small_model: Path) -> Iterator[str]:
-    port = free_port()
-    base = tempfile.TemporaryDirectory(prefix="callboard-")
-    with base as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CALLBOARD_RUN_DIR", directory)
-        file = Path(directory) / "two.toml"
-        file.write_text(FILE.format(port=port, model=small_model))
-        with serving("up", str(file), **QUIET):
-            yield f"http://127.0.0.1:{port}"
 
 
 async def ask(client: httpx.AsyncClient, prompt: str, begun: Callable[[], None]) -> Answer:
@@ -161,18 +148,8 @@ def is_exact(answer: Answer, calm: Answer) -> bool:
     return True
 
 
-@pytest.fixture(scope="module")
-def calm(url: str) -> list[Answer]:
-    until_both_ready()
-    return asyncio.run(all_answers(url))
-
-
-@pytest.mark.parametrize(
-    ("victim", "engine"), [("core", 0), ("actor", 1), ("core", 1), ("actor", 0)]
-)
-def test_every_answer_is_the_undisturbed_one(
-    url: str, calm: list[Answer], victim: str, engine: int
-) -> None:
+def strike(url: str, calm: list[Answer], victim: str, engine: int) -> None:
+    """Kill it in the middle of all answers, and see what becomes of them, and of it."""
     before = until_both_ready()[f"engine/{engine}"]
     pid = before["pid"]
     if victim == "core":
@@ -183,3 +160,15 @@ def test_every_answer_is_the_undisturbed_one(
     exact = [is_exact(ours, wanted) for ours, wanted in zip(answers, calm, strict=True)]
     assert sum(exact) >= len(PROMPTS) - 1, "near ties are rare"
     assert until_both_ready()[f"engine/{engine}"]["incarnation"] > before["incarnation"]
+
+
+def test_every_answer_is_the_undisturbed_one(small_model: Path, run_directory: Path) -> None:
+    port = free_port()
+    file = run_directory / "two.toml"
+    file.write_text(FILE.format(port=port, model=small_model))
+    with serving("up", str(file), **QUIET):
+        until_both_ready()
+        url = f"http://127.0.0.1:{port}"
+        calm = asyncio.run(all_answers(url))
+        for victim, engine in (("core", 0), ("actor", 1), ("core", 1), ("actor", 0)):
+            strike(url, calm, victim, engine)
