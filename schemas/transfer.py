@@ -28,8 +28,8 @@ class TransferState(Message, frozen=True):
     """Published by engines with a connector on topic `transfer`, once a second while it changes.
 
     Counts of this life. `received_bytes` and `received` (requests) are what came from other
-    engines, by the connector's own statistics, and `received_seconds` how long that took; `held` are
-    requests whose blocks wait for a reader.
+    engines, by the connector's own statistics, and `received_seconds` how long that took; `held`
+    are requests whose blocks wait for a reader.
     """
 
     connector: str

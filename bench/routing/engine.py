@@ -69,6 +69,9 @@ class VirtualSim:
         self._rank.abort(keys)
         self._sink.load(self._rank.load())
 
+    def unread(self, request_id: str, transfer: dict[str, Any]) -> None:
+        """It keeps nothing for others."""
+
     async def stop(self) -> None:
         self._rank.abort(list(self._rank.requests))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from bus.journal.trail import Trail
@@ -12,7 +14,7 @@ from tests.bus.journal.test_replay import recorded
 REQUEST = "41f2"
 
 
-def row(what: str, name: str, data: object, **more: object) -> Row:
+def row(what: str, name: str, data: Any, **more: Any) -> Row:
     return Row("gateway/0", 1, 0, 0.0, 0.0, what, name, data=data, **more)
 
 
