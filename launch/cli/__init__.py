@@ -23,7 +23,7 @@ COMMANDS = {
     "scale": ("KIND=N …", "more or fewer engines, routers or gateways"),
     "down": ("", "drain and stop a topology"),
     "logs": ("[ACTOR]", "read the logs of a topology, merged in time order"),
-    "journal": ("ls | cat …", "read what actors recorded; export it"),
+    "journal": ("ACTION", "read what actors recorded; export it"),
     "replay": ("JOURNAL", "play recorded decisions again and compare them"),
     "record": ("start|…", "record what actors do: start, stop, status"),
     "completion": ("SHELL", "print a completion script for bash, zsh or fish"),
