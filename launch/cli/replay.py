@@ -1,7 +1,11 @@
-"""`callboard replay`: give a core its recorded events again; does it decide the same?"""
+"""`callboard replay`: give a core its recorded events again; does it decide the same?
+
+With `--to` the recorded requests are sent again instead: `launch.cli.traffic`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -12,8 +16,10 @@ import msgspec
 from bus.journal.format import JournalError
 from bus.journal.lives import Life, find
 from bus.journal.replay import Difference, Played, play, state_before
-from launch.cli.console import FAILED, OK, Failure, Parser, complain, say, table
+from launch.cli.console import FAILED, OK, USAGE, Failure, Parser, complain, say, table
+from launch.cli.traffic import replay_traffic
 from launch.cores import codec_of
+from launch.traffic.pace import Pace
 
 EPILOG = """
 JOURNAL is a segment, or a directory with any number of them. Each core is given
@@ -21,9 +27,16 @@ the events that were recorded, as fast as it goes; what it wants done must be,
 byte for byte, what was recorded. The first difference is shown, with the state
 before it. Exit code 1 if there is one.
 
+With --to, the requests that a gateway or router recorded are sent to a server,
+as they came: prompts of as many tokens, which share what they shared. JOURNAL
+may then be a Mooncake-style trace too (*.jsonl). Exit code 1 if none is
+answered. CALLBOARD_API_KEY is sent, if set.
+
 examples:
   callboard replay ~/.local/state/callboard/journals/default --actor router/0
   callboard replay ./journal --json
+  callboard replay ./journal --to http://127.0.0.1:8000 --speed 2
+  callboard replay trace.jsonl --to http://127.0.0.1:8000 --rate 10 --limit 500
 """
 
 
@@ -32,7 +45,37 @@ def run(words: list[str]) -> int:
     parser.add_argument("journal", metavar="JOURNAL", type=Path, help="a segment or a directory")
     parser.add_argument("--actor", metavar="ID", help="only this actor, or this kind")
     parser.add_argument("--json", action="store_true", help="one JSON object for each life")
+    parser.add_argument("--to", metavar="URL", help="send the recorded requests to this server")
+    parser.add_argument("--speed", metavar="X", type=_positive, help="so many times as fast")
+    parser.add_argument("--rate", metavar="N", type=_positive, help="N requests a second, evenly")
+    parser.add_argument("--model", metavar="NAME", help="ask for this model, not the recorded one")
+    parser.add_argument("--limit", metavar="N", type=_count, help="only the first N requests")
     arguments = parser.parse_args(words)
+    if arguments.to is not None:
+        return _send(arguments)
+    for flag in ("speed", "rate", "model", "limit"):
+        if getattr(arguments, flag) is not None:
+            raise Failure(f"--{flag} is about sending requests: it needs --to URL", code=USAGE)
+    return _play(arguments)
+
+
+def _send(arguments: argparse.Namespace) -> int:
+    """`--to`."""
+    if arguments.speed is not None and arguments.rate is not None:
+        raise Failure("--speed and --rate contradict each other: give one", code=USAGE)
+    if arguments.actor is not None:
+        raise Failure("--actor plays a core; with --to requests are sent", code=USAGE)
+    return replay_traffic(
+        arguments.journal,
+        arguments.to,
+        Pace(arguments.speed or 1.0, arguments.rate),
+        model=arguments.model,
+        limit=arguments.limit,
+        as_json=arguments.json,
+    )
+
+
+def _play(arguments: argparse.Namespace) -> int:
     lives, errors = _lives(arguments.journal, arguments.actor)
     for error in errors:
         complain(f"callboard: passed over: {error}")
@@ -58,6 +101,20 @@ def run(words: list[str]) -> int:
     if not any(row[1] for row in rows):
         raise Failure("nothing in it could be played")
     return worst
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: write a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number above 0")
+    return value
 
 
 def _lives(path: Path, actor: str | None) -> tuple[list[Life], list[JournalError]]:
