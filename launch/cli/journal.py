@@ -24,7 +24,7 @@ from launch.recording import journal_directory
 from launch.trace import trace_events
 
 EPILOG = """
-  ls                   the lives that were recorded: when, how much, what is kept
+  ls                   lives that were recorded: when, how much, what is kept
   cat                  their records, merged in time order
   grep PATTERN         those whose JSON has this regular expression in it
   stats                how many of each kind, and their bytes
