@@ -122,6 +122,7 @@ def test_a_step_that_ends_during_a_pause_ends_no_pause(writer: ProgressWriter):
 
 def test_nobody_keeps_a_record_unless_it_is_wanted(tmp_path: Path, monkeypatch):
     monkeypatch.setenv(DIRECTORY, str(tmp_path))
+    monkeypatch.delenv(ENGINE, raising=False)  # an engine that ran in this process left it
     assert make_writer(0, 5) is None
     monkeypatch.setenv(ENGINE, "engine/a")
     made = make_writer(0, 5)
