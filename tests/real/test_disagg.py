@@ -75,6 +75,7 @@ def test_a_short_prompt_stays_with_the_decode_engine(engines) -> None:
     kept = engines.prefill(prompt(7, 40))  # by now the decode engine would have reported a read
     engines.unread(kept)
     assert engines.state(DECODE).received_bytes == before
+    engines.until(PREFILL, held=0)
 
 
 def test_a_resumed_answer_is_computed_where_it_is_decoded(engines) -> None:
@@ -84,7 +85,7 @@ def test_a_resumed_answer_is_computed_where_it_is_decoded(engines) -> None:
     whole = tokens_of(engines.generate(PREFILL, tokens, max_tokens=16))
     rest = engines.generate(DECODE, tokens, max_tokens=16, resumed=whole[:7])
     assert tokens_of(rest) == whole[7:]
-    assert kept_blocks(engines) == 0
+    assert kept_blocks(engines) == 0  # nothing was kept for it
 
 
 def test_what_nobody_will_read_is_let_go_at_once(engines) -> None:
