@@ -73,6 +73,7 @@ def test_a_short_prompt_stays_with_the_decode_engine(engines) -> None:
     before = engines.state(DECODE).received_bytes
     complete(engines, prompt(2, 40))
     kept = engines.prefill(prompt(7, 40))  # by now the decode engine would have reported a read
+    engines.until(PREFILL, held=1)
     engines.unread(kept)
     assert engines.state(DECODE).received_bytes == before
     engines.until(PREFILL, held=0)
