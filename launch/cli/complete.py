@@ -10,6 +10,7 @@ from launch.cli import COMMANDS
 from launch.cli.console import OK, say
 from launch.cli.options import serve_parser
 from launch.flags.line import canonical
+from launch.flags.reference.row import GROUP
 from launch.flags.router import router_settings
 from launch.flags.table import Flag
 from launch.flags.tables import Tables
@@ -119,7 +120,8 @@ def _serve(rest: Sequence[str], current: str) -> Iterator[Candidate]:
             if len(option) > 2 and (option in meanings or action.help != SUPPRESS):
                 yield option, _short(meanings.get(option, action.help or ""))
         for flag in table.flags if table is not None else ():
-            yield from _spellings(flag, own)
+            if flag.group != GROUP:  # for who brings them along, not to be learnt here
+                yield from _spellings(flag, own)
     elif table is not None and last not in own and last in table.by_option:
         flag = table.by_option[last]
         yield from ((str(known), "") for known in flag.choices or flag.suggestions)

@@ -22,6 +22,9 @@ Fate = Literal["mapped", "idle", "later", "refused", "read"]
 _OF_WORKERS = ("1.2", "1.3", "1.4")
 """Tables of the reference that are about engines."""
 
+GROUP = "Dynamo"
+"""Of these flags, in help texts."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """`row` is the section of the reference and the name. `flags` come first to last by age.
@@ -79,7 +82,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
             field=self.field,
             options=list(self.flags),
             kind=self.kind,
-            group="Dynamo",
+            group=GROUP,
             help=self.says,
             negative=[f"--no-{flag.removeprefix('--')}" for flag in self.flags if boolean],
             nargs=0 if boolean else self.nargs,
