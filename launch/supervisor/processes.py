@@ -121,7 +121,10 @@ def end_group(group: int) -> None:
 
 def _exit_code(pid: int) -> int:
     """As `subprocess` gives it, of a child that has ended; it is not collected."""
-    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        return OUTSIDE  # somebody else collected it; how it ended is lost, that it ended is not
     assert ended is not None, "it only waits"
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
