@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bus.directory import Directory
 from bus.envelope import Frame, FrameError, Kind, decode
-from bus.identity import CONFIG
+from bus.identity import CONFIG, kind_of
 from bus.journal.recorder import Recorder
 from bus.ledger import Ledger
 from bus.sequences import Seen
 from schemas.life import Heartbeat
 from schemas.message import Message
+
+
+def topics_of(listens: Mapping[str, Sequence[str]], actor: str) -> set[str]:
+    """What is followed of this actor's outbox by one who listens to these topics, by kind."""
+    kind = kind_of(actor)
+    topics = set(listens.get(kind, ()))
+    if topics or kind in ("supervisor", "config"):
+        topics.add("life")  # deaths that the supervisor sees, lost events of others
+    return topics | {"directory"} if actor == CONFIG else topics
 
 
 class Listening:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from bus import common
 from bus.actor import Actor, Incoming
-from bus.adopting import adopt
 from bus.asking import Asking
 from bus.clock import Clock
 from bus.core import Core
@@ -21,11 +21,10 @@ from bus.door import Door
 from bus.envelope import FrameError, Kind
 from bus.identity import CONFIG, Addresses, Identity, kind_of
 from bus.journal.codec import Codec
-from bus.journal.control import record_as_told
 from bus.journal.recorder import Recorder
 from bus.leaving import Leaving
 from bus.ledger import Ledger
-from bus.listening import Listening
+from bus.listening import Listening, topics_of
 from bus.log import structlog
 from bus.mailbox import Mailbox
 from bus.membership import Membership
@@ -34,10 +33,8 @@ from bus.pending import Done
 from bus.sequences import Seen
 from bus.transport import Transport
 from bus.wire import Wire
-from schemas.config import Adopt
 from schemas.directory import Entries, Entry, EntryChanged, EntryRemoved, ModelCard, Registered
-from schemas.journal import AskRecording, StartRecording, StopRecording
-from schemas.life import Describe, Description, Died, Drain, Draining, Heartbeat, Queue, State
+from schemas.life import Description, Died, Heartbeat, Queue, State
 from schemas.message import Message
 from schemas.refusal import Code, Refusal
 
@@ -94,11 +91,8 @@ class Runtime:
         self.host = host
         self.config_version = 0
         self._ledger = Ledger(self.log)
-        self.counters, self.count, self.note = (
-            self._ledger.counters,
-            self._ledger.count,
-            self._ledger.note,
-        )
+        self.counters = self._ledger.counters
+        self.count, self.note = self._ledger.count, self._ledger.note
         self._options = options
         self.transport = transport
         self.doors: dict[str, str] = {}
@@ -107,9 +101,9 @@ class Runtime:
         self._wire = Wire(identity, recorder)
         self._seen = Seen()
         self._peers = Peers(transport, identity.wire, self._on_reply, self._on_published)
-        common = (self._wire, clock, self.directory, self._seen, self._ledger)
-        self._mailbox = Mailbox(*common, self._on_message, self._on_cancel)
-        self._asking = Asking(*common, self._peers, addresses, self._on_batch, self.guard)
+        shared = (self._wire, clock, self.directory, self._seen, self._ledger)
+        self._mailbox = Mailbox(*shared, self._on_message, self._on_cancel)
+        self._asking = Asking(*shared, self._peers, addresses, self._on_batch, self.guard)
         self._listening = Listening(
             self.directory, self._seen, self._ledger, self._on_event, recorder
         )
@@ -154,11 +148,20 @@ class Runtime:
         self.guard(self.actor.on_drain, timeout)
         self._check_drained()
 
+    def pending(self) -> int:
+        """Work in progress, as the actor counts it."""
+        return self._peek(self.actor.pending, 0)
+
+    def adopted(self, version: int) -> None:
+        """Its options are those of this version of the configuration from now on."""
+        self.config_version = version
+        self._membership.beat()
+
     def _check_drained(self) -> None:
         assert self._drain_until is not None
         if self._closing is not None:
             return
-        if self._peek(self.actor.pending, 0) == 0 or self.clock.now() >= self._drain_until:
+        if self.pending() == 0 or self.clock.now() >= self._drain_until:
             self._close()
         else:
             self.clock.call_later(0.02, self._check_drained)
@@ -230,9 +233,8 @@ class Runtime:
         `settings` is what `codec.make` would make this core from. From now on nothing else may
         change its state: what is not an event cannot be played again.
         """
-        return (
-            core.handle if self.recorder is None else self.recorder.of_core(codec, core, settings)
-        )
+        recorder = self.recorder
+        return core.handle if recorder is None else recorder.of_core(codec, core, settings)
 
     # --- sending ---
 
@@ -364,22 +366,16 @@ class Runtime:
 
     def _on_message(self, incoming: Incoming) -> None:
         message, me = incoming.message, self.identity.actor
-        if isinstance(message, Describe):
-            incoming.answer(self.describe())
-        elif isinstance(message, Drain):
-            incoming.answer(Draining(self._peek(self.actor.pending, 0)))
-            self.clock.call_later(0, lambda: self.drain(message.timeout))
-        elif isinstance(message, Adopt):
-            if adopt(incoming, message, self.actor, self.set_log_level):
-                self.config_version = message.version
-                self._membership.beat()
-        elif isinstance(message, StartRecording | StopRecording | AskRecording):
-            record_as_told(incoming, message, self.recorder)
-        elif not isinstance(message, self.actor.accepts):
+        if isinstance(message, common.Common):
+            answered = self.guard(common.answer, self, incoming, message)
+        elif isinstance(message, self.actor.accepts):
+            answered = self.guard(self.actor.on_message, incoming)
+        else:
             tag = incoming.header.tag
             self.note("not_accepted", f"{tag} from {incoming.sender}")
             incoming.refuse("unknown_tag", f"{me} does not take {tag}")
-        elif not self.guard(self.actor.on_message, incoming):
+            return
+        if not answered:
             incoming.refuse("internal", f"{me} failed; its log has the trace")
 
     def _on_cancel(self, incoming: Incoming) -> None:
@@ -424,30 +420,23 @@ class Runtime:
         self.guard(self.actor.on_gone, actor, incarnation, change.reason)
 
     def _follow(self, entry: Entry) -> None:
-        if entry.actor in (CONFIG, self.identity.actor):
-            return
-        kind = kind_of(entry.actor)
-        topics = set(self.actor.listens.get(kind, ()))
-        if topics or kind == "supervisor":
-            topics.add("life")  # deaths that the supervisor sees, lost events of others
-        if topics:
+        topics = topics_of(self.actor.listens, entry.actor)
+        if topics and entry.actor not in (CONFIG, self.identity.actor):
             self._peers.follow(entry, topics)
 
     def follow_config(self) -> None:
         """Subscribe to the one actor with a fixed address, whichever life of it is there."""
         entry = Entry(CONFIG, 0, "", self.addresses.config_outbox, "ready", 0, "")
-        own = self.actor.listens.get(kind_of(CONFIG), ())
-        self._peers.follow(entry, {"directory", "life", *own})
+        self._peers.follow(entry, topics_of(self.actor.listens, CONFIG))
 
     # --- what there is to see ---
 
     def queues(self) -> list[Queue]:
         dropped = self.counters["tell_dropped"] + self.counters["answer_dropped"]
         mailbox = self._mailbox.queues(self._peers.depth(), dropped)
-        none: list[Queue] = []
         doors = [queue for door in self._doors for queue in door.queues()]
         journal = [] if self.recorder is None else [self.recorder.queue()]
-        own = self._peek(self.actor.queues, none)
+        own = self._peek(self.actor.queues, list[Queue]())
         return [*mailbox, self._asking.queue(), *doors, *journal, *own]
 
     def heartbeat(self) -> Heartbeat:

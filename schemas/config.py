@@ -11,6 +11,8 @@ from typing import Any
 from schemas.message import Message, Record
 
 Setting = str | int | float | bool | None
+REMEMBERED = 100
+"""Versions that can be gone back to."""
 
 
 class GetConfig(Message, frozen=True):

@@ -14,11 +14,8 @@ from typing import Any
 
 import msgspec
 
-from schemas.config import Adopt, Changed, ConfigChanged, Setting
+from schemas.config import REMEMBERED, Adopt, Changed, ConfigChanged, Setting
 from schemas.refusal import Code, Refusal
-
-REMEMBERED = 100
-"""Versions."""
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from bus.wording import wrong
 from schemas.config import Setting
 
 Fallback = Literal["local", "any", "refuse"]
@@ -52,7 +53,5 @@ def changed(live: Live, changes: Mapping[str, Setting]) -> Live:
     try:
         return msgspec.convert({**msgspec.structs.asdict(live), **new}, Live, strict=False)
     except msgspec.ValidationError as error:
-        rule, _, path = str(error).partition(" - at `$.")
-        name = path.rstrip("`")
-        rule = rule.replace("`int`", "a whole number").replace("`float`", "a number")
-        raise ValueError(f"{name} is {changes[name]!r}: {rule[:1].lower()}{rule[1:]}") from None
+        name, rule = wrong(error)
+        raise ValueError(f"{name} is {changes[name]!r}: {rule}") from None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from bus.wording import wrong
 from schemas.config import Setting
 
 Seconds = Annotated[float, Meta(gt=0)]
@@ -78,13 +79,8 @@ def changed(options: Options, changes: Mapping[str, Setting]) -> Options:
     try:
         return msgspec.convert(raw, Options, strict=False)
     except msgspec.ValidationError as error:
-        rule, _, path = str(error).partition(" - at `$.")
-        name = path.rstrip("`")
-        raise ValueError(f"health.{name} is {changes[name]!r}: {_lower(rule)}") from None
-
-
-def _lower(rule: str) -> str:
-    return rule[:1].lower() + rule[1:].replace("`float`", "a number")
+        name, rule = wrong(error)
+        raise ValueError(f"health.{name} is {changes[name]!r}: {rule}") from None
 
 
 def read_options(raw: dict[str, Any]) -> Options:

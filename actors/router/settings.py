@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import Meta
 
+from bus.wording import wrong
 from schemas.placement import Policy
 
 Value = str | int | float | bool | None
@@ -142,9 +143,10 @@ def parse(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
     try:
         return msgspec.convert({**kept, **given}, Settings, strict=False)
     except msgspec.ValidationError as error:
-        rule, _, path = str(error).partition(" - at `$.")
-        name = path.rstrip("`")
-        raise InvalidSetting(f"{name} is {values[name]!r}: {_rule(name, rule)}") from None
+        name, rule = wrong(error)
+        if name == "policy":
+            rule = f"choose one of {', '.join(get_args(Policy))}"
+        raise InvalidSetting(f"{name} is {values[name]!r}: {rule}") from None
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,12 +164,3 @@ def check_live(now: Settings, then: Settings) -> None:
 
 def plain(settings: Settings) -> dict[str, Value]:
     return msgspec.structs.asdict(settings)
-
-
-def _rule(name: str, rule: str) -> str:
-    if name == "policy":
-        return f"choose one of {', '.join(get_args(Policy))}"
-    for typed, words in (("float | null", "a number, or none"), ("float", "a number")):
-        rule = rule.replace(f"`{typed}`", words)
-    rule = rule.replace("`int`", "a whole number").partition(", got ")[0]
-    return f"{rule[:1].lower()}{rule[1:]}"

@@ -69,20 +69,15 @@ def play(
     `JournalError` where this core cannot be played at all.
     """
     player = _Player(life, codec_of)
-    for one in life:
-        if isinstance(one, Segment):
-            player.segment(one.header)
-        elif isinstance(one, Damage):
-            player.lose(f"{one.path.name}: {one.text}")
-        elif until is not None and one.number >= until:
-            break
-        else:
-            player.record(one)
-            if isinstance(one.record, form.Event):
-                on_event(one.number)
-        if player.played.difference is not None:
-            break
+    player.follow(life, until, on_event)
     return player.played
+
+
+def state_before(life: Life, codec_of: CodecOf, number: int) -> Any:
+    """The core's state before the event of this record, as plain data. Plays up to there."""
+    player = _Player(life, codec_of)
+    player.follow(life, number)
+    return player.state()
 
 
 class _Player:
@@ -98,6 +93,27 @@ class _Player:
         """The event that was given last, and has not been compared yet."""
         self._got: list[Any] | None = None
         self._raised = ""
+
+    def follow(
+        self,
+        life: Life,
+        until: int | None,
+        on_event: Callable[[int], None] = lambda _number: None,
+    ) -> None:
+        """To the end, to the first difference, or to the record `until`."""
+        for one in life:
+            if isinstance(one, Segment):
+                self.segment(one.header)
+            elif isinstance(one, Damage):
+                self.lose(f"{one.path.name}: {one.text}")
+            elif until is not None and one.number >= until:
+                return
+            else:
+                self.record(one)
+                if isinstance(one.record, form.Event):
+                    on_event(one.number)
+            if self.played.difference is not None:
+                return
 
     def segment(self, header: Header) -> None:
         self._header = header
@@ -217,21 +233,6 @@ class _Player:
     def state(self) -> Any:
         """As plain data."""
         return None if self._core is None else _plain(self._core.snapshot())
-
-
-def state_before(life: Life, codec_of: CodecOf, number: int) -> Any:
-    """The core's state before the event of this record, as plain data. Plays up to there."""
-    player = _Player(life, codec_of)
-    for one in life:
-        if isinstance(one, Segment):
-            player.segment(one.header)
-        elif isinstance(one, Damage):
-            player.lose(one.text)
-        elif one.number >= number:
-            break
-        else:
-            player.record(one)
-    return player.state()
 
 
 def _plain(data: bytes) -> Any:

@@ -9,7 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from bus.journal.reader import Segment
 from bus.journal.trail import Trail
 from bus.journal.view import ARROWS, Row, as_json, brief, rows
 from launch.cli.console import OK, USAGE, Failure, Parser, complain, say, table, width
+from launch.cli.moments import moment
 from launch.recording import journal_directory
 from launch.trace import trace_events
 
@@ -41,8 +42,6 @@ examples:
   callboard journal export ./journal --format perfetto > trace.json
 """
 ACTIONS = ("ls", "cat", "grep", "stats", "export")
-_AGO = re.compile(r"(\d+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def run(words: list[str]) -> int:
@@ -116,8 +115,11 @@ def _chosen(
     arguments: argparse.Namespace, lives: list[Life], pattern: re.Pattern[str] | None
 ) -> Iterator[Row]:
     """Merged by time, without holding more than a block of each life."""
-    since = _moment(arguments.since, "--since", float("-inf"))
-    until = _moment(arguments.until, "--until", float("inf"))
+    since, until = float("-inf"), float("inf")
+    if arguments.since is not None:
+        since = moment(arguments.since, "--since").timestamp()
+    if arguments.until is not None:
+        until = moment(arguments.until, "--until").timestamp()
 
     def of(life: Life) -> Iterator[Row]:
         trail = None if arguments.request is None else Trail(arguments.request)
@@ -131,22 +133,6 @@ def _chosen(
             yield row
 
     return heapq.merge(*map(of, lives), key=lambda row: row.time)
-
-
-def _moment(text: str | None, flag: str, otherwise: float) -> float:
-    if text is None:
-        return otherwise
-    if match := _AGO.fullmatch(text):
-        ago = timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-        return (datetime.now(UTC) - ago).timestamp()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Failure(
-            f"{flag} {text}: write 30s, 10m, 2h, 1d, or a time such as 2026-11-22T16:30:00Z",
-            code=USAGE,
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _list(lives: list[Life]) -> str:

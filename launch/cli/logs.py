@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 
-from launch.cli.console import OK, USAGE, Failure, Parser, colourful
+from launch.cli.console import OK, Failure, Parser, colourful
 from launch.cli.log_lines import Line, LogReader, renderer, severity
+from launch.cli.moments import moment
 from launch.cli.target import actor_ids, add_name, choose
 from launch.flags.table import nearest
 from launch.rundir import RunDir, running
@@ -18,8 +18,6 @@ PERIOD = 0.2
 """Seconds between looks at the files under --follow."""
 
 _LEVELS = ("debug", "info", "warning", "error")
-_AGO = re.compile(r"(\d+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 EPILOG = """
 examples:
@@ -68,19 +66,7 @@ def _wanted(line: Line, actor: str | None, since: str, level: LogLevel) -> bool:
 
 def _since(text: str) -> str:
     """A time as log lines have it: UTC, ISO 8601. Raises `Failure`."""
-    if match := _AGO.fullmatch(text):
-        moment = datetime.now(UTC) - timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-    else:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise Failure(
-                f"--since {text}: write 30s, 10m, 2h, 1d, or a time such as 2026-11-22T16:30:00Z",
-                code=USAGE,
-            ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment(text, "--since").astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _check_actor(actor: str, run_dir: RunDir) -> None:

@@ -7,12 +7,9 @@ import time
 import msgspec
 
 from launch.rundir import RunDir
-from schemas.config import ConfigChanged, SetConfig
+from schemas.config import REMEMBERED, ConfigChanged, SetConfig
 from schemas.refusal import Refusal
 from schemas.supervise import Accepted, KeepConfig, Resize
-
-REMEMBERED = 100
-"""Versions."""
 
 
 def keep(run_dir: RunDir, new: KeepConfig) -> Accepted | Refusal:
