@@ -21,6 +21,10 @@ FORK = multiprocessing.get_context("fork")
 """Spawning would start Python's resource tracker, which lives as long as the interpreter."""
 
 
+GUARD = 20.0
+"""Seconds after which something will not happen any more."""
+
+
 def sleeper() -> None:
     faulthandler.disable()  # pytest's, inherited: a crash that is meant needs no report
     time.sleep(600)
@@ -37,10 +41,27 @@ def parent_of_sleeper() -> None:
     child.join()
 
 
+def begin(ready: Connection, target: Callable[..., None], *args: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what an earlier test set is inherited
+    ready.send("runs")
+    ready.close()
+    target(*args)
+
+
 def started(target: Callable[..., None], *args: object) -> BaseProcess:
-    process = FORK.Process(target=target, args=args, name="EngineCore")
-    process.start()
+    """Runs by now: a signal within the fork itself may leave it neither alive nor dead."""
+    ours, theirs = FORK.Pipe()
+    with ours, theirs:
+        process = FORK.Process(target=begin, args=(theirs, target, *args), name="EngineCore")
+        process.start()
+        if not ours.poll(GUARD):
+            process.kill()
+            raise AssertionError(f"a forked process does not run after {GUARD:g} s")
     return process
+
+
+def has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def runs(process: psutil.Process) -> bool:
@@ -93,7 +114,10 @@ def test_who_is_to_blame_is_known_before_the_death_is_told(number: signal.Signal
         assert watch.end() is None
         assert process.pid is not None
         os.kill(process.pid, number)
-        await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        deadline = time.monotonic() + GUARD  # a thread that waits could not be given up
+        while not has_ended(process.pid):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.005)
         end = watch.end()
         assert end is not None
         assert end.outside == outside
