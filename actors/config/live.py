@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from bus.core import CoreRecord
 from schemas.config import REMEMBERED, Adopt, Changed, ConfigChanged, Setting
 from schemas.refusal import Code, Refusal
 
@@ -45,11 +46,7 @@ PLACES = {
 NOT_LIVE = "can change only with a start: change the topology and restart it"
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """Base of events and effects."""
-
-
-class ChangeAsked(Record, frozen=True):
+class ChangeAsked(CoreRecord, frozen=True):
     """`present` are the actors that run; `at` seconds since 1970."""
 
     ask: int
@@ -59,7 +56,7 @@ class ChangeAsked(Record, frozen=True):
     present: list[str]
 
 
-class RollBackAsked(Record, frozen=True):
+class RollBackAsked(CoreRecord, frozen=True):
     ask: int
     version: int
     by: str
@@ -67,7 +64,7 @@ class RollBackAsked(Record, frozen=True):
     present: list[str]
 
 
-class Judged(Record, frozen=True):
+class Judged(CoreRecord, frozen=True):
     """An actor's answer to `Adopt` with `check`. `options` as it reads them, or why not."""
 
     actor: str
@@ -77,14 +74,14 @@ class Judged(Record, frozen=True):
     text: str = ""
 
 
-class Kept(Record, frozen=True):
+class Kept(CoreRecord, frozen=True):
     """The supervisor wrote it, or said why not."""
 
     version: int
     refused: str = ""
 
 
-class Replaced(Record, frozen=True):
+class Replaced(CoreRecord, frozen=True):
     """The supervisor wrote a version of its own: the topology has other actors now."""
 
     version: int
@@ -93,14 +90,14 @@ class Replaced(Record, frozen=True):
     change: ConfigChanged
 
 
-class AskAdopt(Record, frozen=True):
+class AskAdopt(CoreRecord, frozen=True):
     """With `check`, `Judged` follows."""
 
     actor: str
     adopt: Adopt
 
 
-class Keep(Record, frozen=True):
+class Keep(CoreRecord, frozen=True):
     """Have the supervisor write it; `Kept` follows."""
 
     version: int
@@ -109,17 +106,19 @@ class Keep(Record, frozen=True):
     history: list[ConfigChanged]
 
 
-class Announce(Record, frozen=True):
+class Tell(CoreRecord, frozen=True):
+    """Publish on topic `config`."""
+
     message: ConfigChanged
 
 
-class Reply(Record, frozen=True):
+class Reply(CoreRecord, frozen=True):
     ask: int
     message: ConfigChanged | Refusal
 
 
 Event = ChangeAsked | RollBackAsked | Judged | Kept | Replaced
-Effect = AskAdopt | Keep | Announce | Reply
+Effect = AskAdopt | Keep | Tell | Reply
 
 
 class Pending(msgspec.Struct):
@@ -148,14 +147,8 @@ class State(msgspec.Struct):
 class LiveCore:
     """Every ask gets one `Reply`. What is not kept is used by nobody."""
 
-    def __init__(
-        self,
-        version: int,
-        document: dict[str, Any],
-        actors: dict[str, dict[str, Any]],
-        history: list[ConfigChanged],
-    ) -> None:
-        self.state = State(version, document, actors, history)
+    def __init__(self, state: State) -> None:
+        self.state = state
 
     def handle(self, event: Event) -> list[Effect]:
         if isinstance(event, ChangeAsked):
@@ -167,12 +160,6 @@ class LiveCore:
         if isinstance(event, Kept):
             return self._kept(event)
         return self._replaced(event)
-
-    def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode(self.state)
-
-    def restore(self, data: bytes) -> None:
-        self.state = msgspec.msgpack.decode(data, type=State)
 
     def _asked(
         self, event: ChangeAsked | RollBackAsked, changes: dict[str, Setting]
@@ -276,7 +263,7 @@ class LiveCore:
             AskAdopt(actor, Adopt(pending.version, options, check=False))
             for actor, options in pending.wanted.items()
         ]
-        return [*adopt, Announce(new), Reply(pending.ask, new)]
+        return [*adopt, Tell(new), Reply(pending.ask, new)]
 
     def _replaced(self, event: Replaced) -> list[Effect]:
         state = self.state
@@ -286,7 +273,7 @@ class LiveCore:
         if state.pending is not None:
             lost = _refuse(state.pending.ask, "not_ready", f"meanwhile: {event.change.text}")
             state.pending = None
-        return [*lost, Announce(event.change)]
+        return [*lost, Tell(event.change)]
 
 
 def _place(path: str) -> tuple[Place, str] | str:

@@ -30,7 +30,7 @@ class Codec(Generic[E, F]):
     journal cannot be played again, "" where it can: then a core that is given redacted events must
     want the redacted effects. `brief_event` and `brief_effect` are what the flight recorder takes
     of them, None for nothing: again, of the brief events the brief effects must follow, and the
-    same states.
+    same states. `always`: what is redacted is more than tokens and text, so it is in any journal.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class Codec(Generic[E, F]):
         brief_event: Callable[[E], Any] = as_it_is,
         brief_effect: Callable[[F], Any] = as_it_is,
         fixed: str = "",
+        always: bool = False,
     ) -> None:
         self.name = name
         self.fixed = fixed
+        self.always = always
         self._event_type = event
         self._effects_type = list[effect]
         self._settings_type, self._make = settings, make
@@ -85,7 +87,7 @@ class Codec(Generic[E, F]):
 
     def encode_effects(self, effects: list[F], *, redacted: bool = False) -> bytes:
         """Equal effects have equal bytes. `redacted`: as they stand in a redacted journal."""
-        if redacted and self.redacts:
+        if self.redacts and (redacted or self.always):
             return _encode([self.redact_effect(effect) for effect in effects])
         return _encode(effects)
 

@@ -288,7 +288,7 @@ class Recorder:
     def _fit(self) -> None:
         """What is taken of the core's events and effects."""
         if self.plan is not None and self._codec is not None:
-            self._redacts = self._codec.redacts and not self.plan.text
+            self._redacts = self._codec.redacts and (self._codec.always or not self.plan.text)
             self._shortens = self._codec.shortens and self.plan.flight
 
     # --- segments ---
@@ -336,7 +336,7 @@ class Recorder:
             self._note("no_snapshot", f"the last one took long; none for {left:.0f} s")
             return
         state = self._core.snapshot()
-        if not plan.text:
+        if codec.always or not plan.text:
             state = codec.redact_state(state)
         ended = self._now()
         if ended - began > QUICK:

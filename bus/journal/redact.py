@@ -133,6 +133,7 @@ REDACTORS: dict[str, Callable[[Any], Any]] = {
 ALWAYS: dict[str, Callable[[Any], Any]] = {
     "Config": lambda given: replace(given, document={}, options={}),
     "SetConfig": lambda given: replace(given, document={}, actors={}),
+    "KeepConfig": lambda given: replace(given, document={}, actors={}),
     "Resize": lambda given: replace(given, document={}, actors={}),
 }
 """By tag: what is recorded of it in any case."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -10,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.config.live import (
-    Announce,
     AskAdopt,
     ChangeAsked,
     Effect,
@@ -21,6 +21,8 @@ from actors.config.live import (
     Replaced,
     Reply,
     RollBackAsked,
+    State,
+    Tell,
 )
 from schemas.config import Adopt, Changed, ConfigChanged, Setting
 from schemas.refusal import Code, Refusal
@@ -38,7 +40,7 @@ OPTIONS = {
 
 def core() -> LiveCore:
     document, options = msgspec.to_builtins(DOCUMENT), msgspec.to_builtins(OPTIONS)
-    return LiveCore(1, document, options, [])
+    return LiveCore(State(1, document, options, []))
 
 
 def asked(ask: int = 1, running: list[str] = RUNNING, /, **changes: Setting) -> ChangeAsked:
@@ -94,7 +96,7 @@ def test_it_is_judged_kept_used_and_announced_in_this_order():
     assert live.handle(Kept(2)) == [
         AskAdopt("router/0", Adopt(2, {"temperature": 0.2}, check=False)),
         AskAdopt("router/1", Adopt(2, {"temperature": 0.2}, check=False)),
-        Announce(change),
+        Tell(change),
         Reply(1, change),
     ]
     assert (live.state.version, live.state.history) == (2, [change])
@@ -192,7 +194,7 @@ def test_scaling_comes_first():
     change = ConfigChanged(2, [], "supervisor/0", 9.0, "more: router/3")
     effects = live.handle(Replaced(2, {"router": {}}, {"router/3": {}}, change))
     assert refusal(effects[:1]).message == "meanwhile: more: router/3"
-    assert effects[1:] == [Announce(change)]
+    assert effects[1:] == [Tell(change)]
     assert live.handle(Judged("router/0", 2, {"temperature": 1.0})) == []
 
 
@@ -213,18 +215,16 @@ values: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
 @given(st.lists(values, min_size=1, max_size=8), st.data())
 def test_any_version_can_be_had_again(changes: list[dict[str, Any]], data: st.DataObject):
     live = core()
-    seen = {1: live.snapshot()}
+    seen = {1: deepcopy(live.state)}
     for change in changes:
         done(live, ChangeAsked(1, change, "cli/7", 9.0, RUNNING))
-        seen[live.state.version] = live.snapshot()
+        seen[live.state.version] = deepcopy(live.state)
     version = data.draw(st.sampled_from(sorted(seen)))
     back = RollBackAsked(2, version, "cli/7", 9.0, RUNNING)
     if version != live.state.version:
         done(live, back)
-    other = core()
-    other.restore(seen[version])
-    for mine, then in ((live.state.document, other.state.document),):
-        settings = [{**d.get("router", {}).get("settings", {})} for d in (mine, then)]
-        assert settings[0] == settings[1]
-        assert mine.get("gateway", {}) == then.get("gateway", {})
-    assert live.state.actors == other.state.actors
+    mine, then = live.state.document, seen[version].document
+    settings = [{**d.get("router", {}).get("settings", {})} for d in (mine, then)]
+    assert settings[0] == settings[1]
+    assert mine.get("gateway", {}) == then.get("gateway", {})
+    assert live.state.actors == seen[version].actors

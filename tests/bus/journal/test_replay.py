@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -165,3 +166,53 @@ def test_a_core_that_cannot_be_played_says_why(tmp_path: Path):
     (life,), _ = find(tmp_path)
     with pytest.raises(JournalError, match="adder/0 cannot be played: it has no memory"):
         play(life, lambda _: fixed)
+
+
+# --- versions ---
+
+
+class Newer(CoreRecord, frozen=True, tag="Sum"):
+    total: int
+    parts: list[int] = []
+
+
+class Other(CoreRecord, frozen=True, tag="Sum"):
+    count: int
+
+
+def later(kind: type[CoreRecord], *, changed: bool = False) -> Codec[Add, Any]:
+    """Of a version in which sums are `kind`; `changed`: and have something to say by that."""
+
+    class Later(Adder):
+        def handle(self, event: Add) -> list[Any]:
+            (old,) = super().handle(event)
+            return [kind(old.total, [event.number])] if changed else [kind(old.total)]
+
+    codec = Codec("adder", Add, kind, Start, lambda start: Later(start.total))
+    here = f"{__name__}."
+    codec.fields = {
+        n.replace(f"{here}{kind.__name__}", f"{here}Sum"): f for n, f in codec.fields.items()
+    }
+    return codec
+
+
+def test_fields_that_were_appended_since_have_their_defaults(tmp_path: Path):
+    life = recorded(tmp_path, 1, 2)
+    played = play(life, lambda _: later(Newer))
+    assert (played.events, played.difference) == (2, None)
+    difference = play(life, lambda _: later(Newer, changed=True)).difference
+    assert difference is not None
+    assert (difference.expected, difference.got) == ([["Sum", 1]], [["Sum", 1, [1]]])
+
+
+def test_fields_that_are_others_are_refused_by_name(tmp_path: Path):
+    life = recorded(tmp_path, 1)
+    with pytest.raises(JournalError, match=r"Sum\(total\); in this version it is .*Sum\(count\)"):
+        later(Other).check(life.segments[-1][1])
+
+
+def test_a_class_that_is_no_more_is_refused_by_name(tmp_path: Path):
+    life = recorded(tmp_path, 1)
+    codec = Codec("adder", Add, Newer, Start, lambda start: Adder(start.total))
+    with pytest.raises(JournalError, match=r"recorded with .*\.Sum, which this version does not"):
+        codec.check(life.segments[-1][1])
