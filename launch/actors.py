@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from launch import nixl
+from launch import kv_store, nixl
 from launch.connectors import Machine, by_table, this_machine, transfers, wanted
 from launch.injection import CONSULTED, injected
 from launch.kv_events import plan
@@ -21,18 +21,23 @@ def injections(
     topology: Topology, environ: Mapping[str, str] = os.environ
 ) -> dict[str, list[Injected]]:
     """What each engine gets on this machine that nobody gave it, by the engine's name."""
-    on_cpu = any(engine.backend == "vllm" for engine in topology.engines) and cpu_build()
-    machine = this_machine() if any(map(wanted, topology.engines)) else Machine(on_cpu=on_cpu)
+    machine = _machine(topology)
     events = plan(topology)
     side = nixl.plan(topology, machine, environ, events, nixl.this_machines_addresses)
     return injected(
         topology,
         environ,
-        on_cpu=on_cpu,
+        on_cpu=machine.on_cpu,
         events=events,
-        transfers=transfers(topology, machine),
+        transfers=kv_store.completed(topology, transfers(topology, machine)),
         side=side,
     )
+
+
+def _machine(topology: Topology) -> Machine:
+    """This one, no closer than the topology needs to know it."""
+    on_cpu = any(engine.backend == "vllm" for engine in topology.engines) and cpu_build()
+    return this_machine() if any(map(wanted, topology.engines)) else Machine(on_cpu=on_cpu)
 
 
 def document_of(topology: Topology, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -69,6 +74,7 @@ def actors_of(
             for reader in plan(topology).readers
             if reader.engine not in topology.gone
         },
+        **_kv_store(topology),
         **_engines(topology, injections(topology, environ)),
         **_gateways(topology, api_keys=api_keys),
     }
@@ -80,6 +86,11 @@ def _monitor(health: Health) -> dict[str, Any]:
     own = ((key, value) for key, value in given if key != "canary_payload")
     options = {key: value for key, value in own if value not in (None, {})}
     return options if health.port is not None else {k: v for k, v in options.items() if k != "host"}
+
+
+def _kv_store(topology: Topology) -> dict[str, dict[str, Any]]:
+    options = kv_store.options(topology, transfers(topology, _machine(topology)))
+    return {} if options is None else {kv_store.ACTOR: options}
 
 
 def _engines(

@@ -24,6 +24,7 @@ from launch.topology import (
     Gateway,
     Health,
     KvEvents,
+    KvStore,
     Log,
     Record,
     Router,
@@ -66,6 +67,7 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
     record = as_struct(Record, "record", sections["record"], findings)
     router = _router(sections["router"], findings)
     kv_events = as_struct(KvEvents, "kv_events", sections["kv_events"], findings)
+    kv_store = as_struct(KvStore, "kv_store", sections["kv_store"], findings)
     disaggregation = as_struct(
         Disaggregation, "disaggregation", sections["disaggregation"], findings
     )
@@ -83,6 +85,7 @@ def build(layers: Sequence[Layer], table_of: Callable[[Backend], FlagTable]) -> 
         router=router,
         disaggregation=disaggregation or Disaggregation(),
         kv_events=kv_events,
+        kv_store=kv_store or KvStore(),
         health=health,
         supervision=supervision,
         log=log,

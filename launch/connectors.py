@@ -22,6 +22,8 @@ NOTHING = ("none", "null")
 """Names that ask for no connector, from the days when there was one by default."""
 LEASE = 9
 """Seconds that a prefill engine keeps blocks which nobody has read; vLLM takes whole seconds."""
+SERVED = "LMCacheMPConnector"
+"""The connector of engines that share LMCache's server."""
 KVBM_MODULE = "kvbm.vllm_integration.connector"
 
 _KV_ROLES: dict[Role, str] = {"prefill": "kv_producer", "decode": "kv_consumer"}
@@ -31,13 +33,12 @@ _ROLES: dict[str, Role] = {kv_role: role for role, kv_role in _KV_ROLES.items()}
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """What the mapping must know of where engines run.
 
-    `packages` are those of nixl, lmcache and kvbm that are installed. `lmcache_server` is HOST:PORT
-    of the LMCache server, "" where none is known. `vllm` is the installed version.
+    `packages` are those of nixl, lmcache and kvbm that are installed. `vllm` is the installed
+    version.
     """
 
     on_cpu: bool = False
     packages: frozenset[str] = frozenset(NAMES)
-    lmcache_server: str = ""
     vllm: str = "unknown"
 
 
@@ -128,9 +129,8 @@ def _part(name: str, kv_role: str, machine: Machine) -> dict[str, Any]:
             "kv_role": kv_role,
         }
     # In one process LMCache does nothing on a CPU, without a word; with its server it works.
-    if machine.on_cpu or machine.lmcache_server:
-        return _lmcache_server(kv_role, machine)
-    return {"kv_connector": "LMCacheConnectorV1", "kv_role": kv_role}
+    lmcache = SERVED if machine.on_cpu else "LMCacheConnectorV1"
+    return {"kv_connector": lmcache, "kv_role": kv_role}
 
 
 def _nixl(kv_role: str, machine: Machine) -> dict[str, Any]:
@@ -142,17 +142,6 @@ def _nixl(kv_role: str, machine: Machine) -> dict[str, Any]:
         "kv_connector_extra_config": {"kv_lease_duration": LEASE},
     }
     return {**config, "kv_buffer_device": "cpu"} if machine.on_cpu else config
-
-
-def _lmcache_server(kv_role: str, machine: Machine) -> dict[str, Any]:
-    config: dict[str, Any] = {"kv_connector": "LMCacheMPConnector", "kv_role": kv_role}
-    if machine.lmcache_server:
-        host, _, port = machine.lmcache_server.rpartition(":")
-        config["kv_connector_extra_config"] = {
-            "lmcache.mp.host": f"tcp://{host}",
-            "lmcache.mp.port": int(port),
-        }
-    return config
 
 
 def _several(parts: list[dict[str, Any]], kv_role: str, machine: Machine) -> dict[str, Any]:

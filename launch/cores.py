@@ -13,6 +13,7 @@ CORES = {
     "engine": "actors.engine.journal",
     "gateway": "actors.gateway.journal",
     "kv-events": "actors.kv_events.journal",
+    "kv-store": "actors.kv_store.journal",
     "monitor": "actors.monitor.journal",
     "router": "actors.router.journal",
     "supervisor": "launch.supervisor.journal",

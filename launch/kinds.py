@@ -12,6 +12,7 @@ _CLASSES = {
     "engine": ("actors.engine.actor", "EngineActor"),
     "gateway": ("actors.gateway.actor", "GatewayActor"),
     "kv-events": ("actors.kv_events.actor", "KvEventActor"),
+    "kv-store": ("actors.kv_store.actor", "KvStoreActor"),
     "monitor": ("actors.monitor.actor", "MonitorActor"),
     "router": ("actors.router.actor", "RouterActor"),
 }

@@ -14,6 +14,7 @@ SECTIONS = (
     "router",
     "disaggregation",
     "kv_events",
+    "kv_store",
     "health",
     "supervision",
     "log",

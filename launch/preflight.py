@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from launch import nixl
-from launch.kv_events import plan
+from launch import kv_store, nixl
+from launch.connectors import transfers
+from launch.kv_events import LOOPBACK, plan
 from launch.rules.case import Case, Rule, Said, Table
 from launch.topology import API_KEYS_ENV
 from launch.vllm_rules import refusals
@@ -112,6 +113,37 @@ def side_channels(case: Case) -> Iterator[Said]:
             f"{_in_use(taken)}, which NIXL's side channels need",
             "set it to the first of a free range",
         )
+
+
+def kv_store_room(case: Case) -> Iterator[Said]:
+    """Ports of LMCache's server, and its memory, which it takes when it starts."""
+    options = kv_store.options(case.topology, transfers(case.topology, case.machine))
+    if options is None:
+        return
+    settings, ports = case.topology.kv_store, [options["port"], options["http_port"]]
+    others = {case.topology.gateway.port: "the gateway", case.topology.health.port: "health"}
+    for port in ports:
+        if port in others:
+            says = f"port {port} is needed for LMCache's server, and is that of {others[port]}"
+            yield Said("kv_store.port", settings.port, says, "choose another")
+            return
+    match [(port, why) for port in ports if (why := _obstacle(LOOPBACK, port))]:
+        case [(_, "reserved"), *_]:
+            says = "it is reserved for root"
+            yield Said("kv_store.port", settings.port, says, "choose one from 1024")
+        case [_, *_] as taken:
+            yield Said(
+                "kv_store.port",
+                settings.port,
+                f"{_in_use([port for port, _ in taken])} on {LOOPBACK}, and LMCache's server needs "
+                "this port and the next",
+                f"choose another, or name the server that is there as {kv_store.HOST} and "
+                f"{kv_store.PORT} in kv_connector_extra_config",
+            )
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
+    if settings.memory_gb > room:
+        says = f"this machine has {room:.1f} GiB"
+        yield Said("kv_store.memory_gb", settings.memory_gb, says, "take less")
 
 
 def _in_use(ports: list[int]) -> str:
@@ -282,6 +314,7 @@ RULES = [
     Rule("kv-events", kv_event_plan),
     Rule("kv-event-ports", kv_event_ports),
     Rule("nixl-ports", side_channels),
+    Rule("kv-store", kv_store_room),
     Rule("vllm-release", releases),
     Rule("model", models),
     Rule("vllm-refuses", refused_by_vllm),

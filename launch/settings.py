@@ -13,7 +13,17 @@ from launch.flags.ours import OURS
 from launch.flags.router import router_settings
 from launch.layers import ENGINE
 from launch.supervision import Limits
-from launch.topology import Disaggregation, Gateway, Health, KvEvents, Log, Record, Router, Whole
+from launch.topology import (
+    Disaggregation,
+    Gateway,
+    Health,
+    KvEvents,
+    KvStore,
+    Log,
+    Record,
+    Router,
+    Whole,
+)
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "": Whole,
@@ -21,6 +31,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "router": Router,
     "disaggregation": Disaggregation,
     "kv_events": KvEvents,
+    "kv_store": KvStore,
     "health": Health,
     "supervision": Limits,
     "log": Log,

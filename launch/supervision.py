@@ -12,7 +12,7 @@ Strategy = Literal["one-for-one", "rest-for-one", "all"]
 """Who gets a new life besides the one that ended: nobody, those of its group that were started
 after it, or its whole group."""
 Seconds = Annotated[float, Meta(gt=0)]
-OPTIONAL = ("monitor",)
+OPTIONAL = ("kv-store", "monitor")
 """Kinds without which a topology serves as well, unless a group says otherwise."""
 
 

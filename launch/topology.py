@@ -93,6 +93,16 @@ class KvEvents(msgspec.Struct, frozen=True, kw_only=True):
     replay_bytes: Positive = 256 << 20
 
 
+class KvStore(msgspec.Struct, frozen=True, kw_only=True):
+    """LMCache's server, where engines use it. `memory_gb`: GiB of this machine's memory.
+
+    Engines connect to `port` on the loopback; the one above it is the server's HTTP.
+    """
+
+    memory_gb: Annotated[float, Meta(gt=0)] = 4.0
+    port: Annotated[int, Meta(ge=1, le=65534)] = 5555
+
+
 Limit = Annotated[float, Meta(gt=0)]
 
 
@@ -165,6 +175,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     router: Router = Router()
     disaggregation: Disaggregation = Disaggregation()
     kv_events: KvEvents = KvEvents()
+    kv_store: KvStore = KvStore()
     health: Health = Health()
     supervision: Supervision = Supervision()
     engines: list[Engine]

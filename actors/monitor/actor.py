@@ -49,7 +49,16 @@ from schemas.refusal import Code, Refusal
 REPORT = 1.0
 """Seconds between two reports of the whole, and between two searches for new processes."""
 BAD = ("suspect", "hung", "dead")
-KINDS = ("checkpoint", "encode", "gateway", "kv-events", "metrics", "router", "supervisor")
+KINDS = (
+    "checkpoint",
+    "encode",
+    "gateway",
+    "kv-events",
+    "kv-store",
+    "metrics",
+    "router",
+    "supervisor",
+)
 NO_PROBLEM: tuple[Code, ...] = ("died", "stale", "cancelled", "draining", "not_ready", "overloaded")
 """Refusals of a canary that say nothing against the engine."""
 OURS: tuple[Code, ...] = ("invalid", "not_found", "unsupported", "bad_body", "unknown_tag")

@@ -156,20 +156,6 @@ def inner_roles(case: Case) -> Iterator[Said]:
                 )
 
 
-def no_server(case: Case) -> Iterator[Said]:
-    for table in case.vllm_tables():
-        if "LMCacheMPConnector" not in table.connectors or case.machine.lmcache_server:
-            continue
-        if table.own_transfer is None:
-            yield Said(
-                table.path("connector"),
-                table.engine.connector,
-                "LMCache keeps blocks in its server, which this topology does not start",
-                "have `lmcache server` listen on localhost:5555",
-                "warning",
-            )
-
-
 def of_the_simulator(case: Case) -> Iterator[Said]:
     for table in case.tables():
         if table.engine.backend == "sim" and set(wanted(table.engine)) <= set(NAMES):
@@ -205,6 +191,5 @@ RULES = [
     Rule("connector-policy", policy),
     Rule("connector-engine-id", engine_ids),
     Rule("connector-inner", inner_roles),
-    Rule("connector-server", no_server),
     Rule("connector-sim", of_the_simulator),
 ]

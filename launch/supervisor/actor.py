@@ -77,7 +77,9 @@ class SupervisorActor(Actor):
         Shutdown,
     )
     listens: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **dict.fromkeys(("config", "engine", "gateway", "kv-events", "router"), ("life",)),
+        **dict.fromkeys(
+            ("config", "engine", "gateway", "kv-events", "kv-store", "router"), ("life",)
+        ),
         "monitor": ("life", "health"),
     }
 

@@ -12,7 +12,7 @@ from schemas.life import State as LifeState
 
 Phase = Literal["waiting", "running", "stopping", "exited"]
 
-STOP_ORDER = ("gateway", "router", "engine", "kv-events", "monitor")
+STOP_ORDER = ("gateway", "router", "engine", "kv-store", "kv-events", "monitor")
 """Kinds are drained in this order: what feeds others goes before what it feeds. Config is last."""
 LIFE: tuple[LifeState, ...] = ("starting", "ready", "draining", "stopped", "failed")
 """A life goes through its states in this order."""

@@ -22,7 +22,6 @@ from launch.topology import Engine, KvEvents, Topology
 GPU = Machine(packages=frozenset({"nixl", "lmcache"}))
 CPU = Machine(on_cpu=True, packages=frozenset({"nixl", "lmcache"}))
 DYNAMO = Machine(packages=frozenset({"nixl", "lmcache", "kvbm"}))
-SERVER = Machine(lmcache_server="10.0.0.3:6555")
 
 NIXL = {
     "kv_connector": "NixlConnector",
@@ -64,18 +63,6 @@ def mapped(names: list[str], machine: Machine, **more: Any) -> dict[str, Any] | 
         pytest.param(["nixl"], CPU, NIXL | {"kv_buffer_device": "cpu"}, id="1.10-2 nixl on CPU"),
         pytest.param(["lmcache"], GPU, V1, id="1.10-3 lmcache"),
         pytest.param(["lmcache"], CPU, MP, id="1.10-3 lmcache on CPU"),
-        pytest.param(
-            ["lmcache"],
-            SERVER,
-            MP
-            | {
-                "kv_connector_extra_config": {
-                    "lmcache.mp.host": "tcp://10.0.0.3",
-                    "lmcache.mp.port": 6555,
-                }
-            },
-            id="1.10-3 lmcache with its server",
-        ),
         pytest.param(["kvbm"], DYNAMO, KVBM, id="1.10-4 kvbm"),
         pytest.param(
             ["lmcache", "nixl"], GPU, several("MultiConnector", V1, NIXL), id="1.10-5 without kvbm"

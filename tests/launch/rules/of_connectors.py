@@ -127,17 +127,6 @@ def _connectors_of_machines() -> Iterator[Row]:
             'write "cpu", or leave it out',
             cpu=True,
         )
-    yield Row(
-        "connector-server",
-        "no server",
-        [{"connector": ["lmcache"]}],
-        "engine[0].connector = ['lmcache']",
-        "LMCache keeps blocks in its server, which this topology does not start",
-        "have `lmcache server` listen on localhost:5555",
-        "warning",
-        cpu=True,
-    )
-
     for named in (["nixl"], ["lmcache", "nixl"]):
         yield Row(
             "connector-sim",

@@ -112,7 +112,6 @@ MACHINES = st.builds(
     Machine,
     on_cpu=st.booleans(),
     packages=st.frozensets(st.sampled_from(NAMES)),
-    lmcache_server=st.sampled_from(["", "h:1"]),
 )
 
 
