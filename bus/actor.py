@@ -84,6 +84,10 @@ class Actor:
     listens: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Kind of actor -> topics of its outbox. Outboxes are followed as actors come and go."""
 
+    terms: ClassVar[Mapping[str, str]] = {}
+    """What others must agree with, told as the actor registers; `rt.terms` takes what comes later.
+    See `schemas.agreement`."""
+
     rt: Runtime
     """Set before `on_start`."""
 

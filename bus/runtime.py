@@ -96,6 +96,7 @@ class Runtime:
         self._options = options
         self.transport = transport
         self.doors: dict[str, str] = {}
+        self.terms = dict(actor.terms)
         self._doors: list[Door] = []
         self.recorder = recorder
         self._wire = Wire(identity, recorder)
@@ -442,7 +443,8 @@ class Runtime:
     def heartbeat(self) -> Heartbeat:
         if self.recorder is not None and (problem := self.recorder.news()):
             self.note("recording_stopped", problem)
-        return Heartbeat(self.state, self._wire.last(), self.queues(), self.detail)
+        last, queues = self._wire.last(), self.queues()
+        return Heartbeat(self.state, last, queues, self.detail, self.ended_outside)
 
     def entry(self) -> Entry:
         """Ourselves, as the directory shall know us."""
@@ -458,6 +460,7 @@ class Runtime:
             self.queues(),
             self.card,
             dict(self.doors),
+            dict(self.terms),
         )
 
     def describe(self) -> Description:

@@ -6,6 +6,13 @@ from typing import Literal
 
 from schemas.message import Message, Record
 
+HASHING = "block hashes"
+"""Term of all who name prompts' blocks, or look for them: `schemas.block_hash.SCHEME`."""
+SOURCE = "source"
+"""Term of a KvEventActor: the endpoint at which its engine's publisher must arrive."""
+EVENT_BLOCK_SIZE = "block size"
+"""Term of a KvEventActor: tokens in the blocks that events of its engine name, if any came."""
+
 
 class AskAgreement(Message, frozen=True):
     """Ask to ConfigActor. Answered by `Agreement`."""

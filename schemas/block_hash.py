@@ -89,6 +89,14 @@ def prompt_hashes(
     return pack(sequence_hashes(None, blocks))
 
 
+def _scheme() -> str:
+    """Differs wherever a hash would: by tokens, adapter, salt, images or parent."""
+    tokens = list(range(64))
+    with_images = prompt_hashes(tokens, 16, lora="lora", salt="salt", images={1: [7, 5]})
+    parts = prompt_hashes(tokens, 16, lora="lora", salt="salt"), with_images
+    return f"xxh3 {xxh3(b''.join(parts) + pack(sequence_hashes(3, [5, 7]))):016x}"
+
+
 def pack(hashes: Iterable[int]) -> bytes:
     return array("Q", hashes).tobytes()
 
@@ -98,3 +106,7 @@ def unpack(packed: bytes) -> Sequence[int]:
     hashes = array("Q")
     hashes.frombytes(packed)
     return hashes
+
+
+SCHEME = _scheme()
+"""Names these rules: who has the same gives the same hashes."""

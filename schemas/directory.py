@@ -23,6 +23,12 @@ class ModelCard(Record, frozen=True):
     other engines, "" for nothing. `kv_lease` is how many seconds a prefill engine keeps blocks that
     nobody has read yet, 0 where nothing bounds it. `adapters` are those of `served_names` that
     stand for an adapter of the model: requests for them carry the name as `Generate.lora`.
+
+    What follows is for `actors.config.agreement`, as the engine really has it. `revision` of the
+    model's files. `plugged`: Callboard's plugin is in it, or it needs none. `kv_events` is where
+    its first rank's publisher connects to, `side_channel` where that rank tells NIXL's peers of its
+    blocks (HOST:PORT), `kv_role` what its connector may do, `kv_connectors` all of them, those
+    inside others too; `kv_hashes` how it names its blocks, see `PRIVATE_SEED`.
     """
 
     model: str
@@ -52,13 +58,25 @@ class ModelCard(Record, frozen=True):
     connector: str = ""
     kv_lease: float = 0.0
     adapters: list[str] = []
+    revision: str = ""
+    plugged: bool = True
+    kv_events: str = ""
+    side_channel: str = ""
+    kv_role: str = ""
+    kv_connectors: list[str] = []
+    kv_hashes: str = ""
+
+
+PRIVATE_SEED = "a seed of each life"
+"""In `ModelCard.kv_hashes` instead of a seed: two engines of these never name a block alike."""
 
 
 class Entry(Record, frozen=True):
     """One actor of the directory.
 
     `mailbox` and `outbox` are ZMQ endpoints. `uptime` in seconds at the last renewal. `doors` are
-    further endpoints by name, for readers outside the topology.
+    further endpoints by name, for readers outside the topology. `terms` are what others must agree
+    with, by the names that `schemas.agreement` has for them.
     """
 
     actor: str
@@ -72,6 +90,7 @@ class Entry(Record, frozen=True):
     queues: list[Queue] = []
     card: ModelCard | None = None
     doors: dict[str, str] = {}
+    terms: dict[str, str] = {}
 
 
 class Register(Message, frozen=True):

@@ -37,7 +37,8 @@ from actors.gateway.server import bind, serve
 from actors.gateway.streams import Streams
 from bus.actor import Actor, Incoming
 from bus.identity import CONFIG
-from schemas.agreement import Agreement, AskAgreement
+from schemas.agreement import HASHING, Agreement, AskAgreement
+from schemas.block_hash import SCHEME
 from schemas.config import Setting
 from schemas.directory import Entry
 from schemas.generate import Step
@@ -71,6 +72,7 @@ class GatewayActor(Actor):
         "supervisor": ("life",),
         "config": ("agreement",),
     }
+    terms: ClassVar[Mapping[str, str]] = {HASHING: SCHEME}
 
     def __init__(self) -> None:
         self.core = GatewayCore()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from actors.kv_events.core import ENGINE, KvEventCore
@@ -29,6 +29,8 @@ from actors.kv_events.sources import Source
 from actors.kv_events.telling import Telling
 from actors.kv_events.window import Window
 from bus.actor import Actor, Incoming
+from schemas.agreement import EVENT_BLOCK_SIZE, HASHING, SOURCE
+from schemas.block_hash import SCHEME
 from schemas.directory import Entry
 from schemas.kv import AskKvMatch, AskKvSnapshot, KvSnapshotPart
 from schemas.life import Queue
@@ -47,6 +49,7 @@ class KvEventActor(Actor):
 
     kind: ClassVar[str] = "kv-events"
     accepts: ClassVar[tuple[type[Message], ...]] = (AskKvSnapshot, AskKvMatch)
+    terms: ClassVar[Mapping[str, str]] = {HASHING: SCHEME}
 
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}  # once it has started there is one at least
@@ -75,6 +78,7 @@ class KvEventActor(Actor):
         except OSError as error:
             text = f"{error.strerror or error}; the ports of a rank follow from --kv-event-port"
             raise ValueError(text) from None
+        rt.terms[SOURCE] = self.options.source
         self._handle(Started(time.time()))
         entry = rt.directory.find(self.options.engine)
         if entry is not None:
@@ -197,6 +201,8 @@ class KvEventActor(Actor):
     def _tick(self) -> None:
         if not self._stopped:
             self._inbox.put(Tick(time.time()))
+            if (table := self.core.table.state).measured:
+                self.rt.terms[EVENT_BLOCK_SIZE] = str(table.block_size)
             self.rt.clock.call_later(TICK, self._tick)
 
     def _handle(self, event: CoreEvent) -> None:

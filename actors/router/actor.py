@@ -15,6 +15,8 @@ from actors.router.journal import CODEC
 from actors.router.settings import Settings, check_live, given, parse, plain
 from bus.actor import Actor, Incoming
 from bus.clock import Timer
+from schemas.agreement import HASHING
+from schemas.block_hash import SCHEME
 from schemas.config import Setting
 from schemas.directory import Entry
 from schemas.kv import AskKvSnapshot, KvBeat, KvChanged, KvLost, KvSnapshotPart
@@ -52,6 +54,7 @@ class RouterActor(Actor):
         "kv-events": ("kv",),
         "router": ("placements",),
     }
+    terms: ClassVar[Mapping[str, str]] = {HASHING: SCHEME}
 
     def __init__(self) -> None:
         self.core = RouterCore()

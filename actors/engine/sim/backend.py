@@ -100,6 +100,8 @@ class SimBackend:
             kv_publisher="callboard" if self._events else "",
             resumes=True,
             prefix_caching=options.enable_prefix_caching,
+            kv_events=config.endpoint if config is not None and publishes else "",
+            kv_connectors=["sim"] if options.role != "aggregated" else [],
         )
 
     def submit(self, key: int, stream: int, request: Generate) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vllm import envs
 from vllm.transformers_utils.repo_utils import try_get_local_file
 
 from actors.engine.adapters import check_names
-from actors.engine.vllm.connectors import lease, mover
+from actors.engine.vllm.connectors import is_nixl, lease, mover, parts
 from actors.engine.vllm.options import OwnOptions
 from actors.engine.vllm.plugin import kv_events
 from actors.engine.vllm.resuming import obstacle
 from actors.engine.vllm.setup import Engine
-from schemas.directory import ModelCard, Role
+from schemas.directory import PRIVATE_SEED, ModelCard, Role
 
 ROLES: dict[str | None, Role] = {"kv_producer": "prefill", "kv_consumer": "decode"}
 
@@ -26,6 +29,7 @@ def make_card(
     check_names(adapters, names)
     config = engine.config
     model = config.model_config
+    connectors = [name for name, _ in parts(config.kv_transfer_config)]
     return ModelCard(
         model=arguments["model"],
         served_names=adapters if adapters and engine.on_cpu else [*names, *adapters],
@@ -53,6 +57,13 @@ def make_card(
         kv_lease=lease(config.kv_transfer_config),
         prefix_caching=bool(config.cache_config.enable_prefix_caching),
         adapters=adapters,
+        revision=revision(model.model, model.revision),
+        plugged=kv_events.installed(),
+        kv_events=events_endpoint(config.kv_events_config),
+        side_channel=side_channel(connectors, engine.ranks[0]),
+        kv_role=getattr(config.kv_transfer_config, "kv_role", None) or "",
+        kv_connectors=connectors,
+        kv_hashes=kv_hashes(config.cache_config.prefix_caching_hash_algo),
     )
 
 
@@ -73,6 +84,36 @@ def tokenizer_directory(name: str, revision: str | None) -> str:
         if isinstance(cached, Path):
             return str(cached.parent)
     return name  # gateways say what they miss
+
+
+def revision(name: str, asked: str | None) -> str:
+    """The commit of the model's files, where they come from a hub: `main` moves."""
+    if not Path(name).is_dir():
+        cached = try_get_local_file(name, "config.json", asked)
+        if isinstance(cached, Path) and cached.parent.parent.name == "snapshots":
+            return cached.parent.name
+    return asked or ""
+
+
+def kv_hashes(algorithm: str) -> str:
+    """How EngineCore names blocks; it draws a seed where a known one would let others forge."""
+    seed = os.environ.get("PYTHONHASHSEED")
+    if seed is None and algorithm.startswith("xxhash"):
+        return f"{algorithm} with {PRIVATE_SEED}"
+    return algorithm if seed is None else f"{algorithm} with seed {seed}"
+
+
+def side_channel(connectors: Iterable[str], first_rank: int) -> str:
+    """Of the first rank; NIXL adds vLLM's number of the rank."""
+    if not any(map(is_nixl, connectors)):
+        return ""
+    port = envs.VLLM_NIXL_SIDE_CHANNEL_PORT + first_rank
+    return f"{envs.VLLM_NIXL_SIDE_CHANNEL_HOST}:{port}"
+
+
+def events_endpoint(events: Any) -> str:
+    published = events is not None and events.enable_kv_cache_events
+    return str(events.endpoint) if published else ""
 
 
 def _kv_publisher(events: Any) -> str:

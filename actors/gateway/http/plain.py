@@ -68,10 +68,13 @@ class Text(Struct, frozen=True):
 
 
 class Liveness(Struct, frozen=True):
-    """`status` is `ok`, `degraded` or `unavailable`; the rest is for those who may see it."""
+    """`status` is `ok`, `degraded` or `unavailable`; the rest is for those who may see it:
+    `problems` are why it is not ready.
+    """
 
     status: str
     detail: Health | UnsetType = UNSET
+    problems: list[str] | UnsetType = UNSET
 
 
 def plain_routes(context: Context) -> list[HTTPRouteHandler]:
@@ -122,9 +125,13 @@ def plain_routes(context: Context) -> list[HTTPRouteHandler]:
         return Liveness("ok")
 
     @get("/ready", summary="200 if a model can be used, else 503", tags=["health"])
-    async def ready() -> Response[Liveness]:
+    async def ready(request: AnyRequest) -> Response[Liveness]:
         seen = context.health()
-        return Response(Liveness(seen.status), status_code=200 if seen.ready else 503)
+        if seen.ready:
+            return Response(Liveness(seen.status))
+        scope, _ = _raw(request)
+        problems = seen.problems if allowed(scope, context.keys) else UNSET
+        return Response(Liveness(seen.status, problems=problems), status_code=503)
 
     @get("/health", summary="Models, engines, router, problems", tags=["health"])
     async def health(request: AnyRequest) -> Response[Liveness]:

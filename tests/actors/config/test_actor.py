@@ -7,9 +7,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
+
 from launch.local import LocalTopology
 from schemas.agreement import Agreement, AskAgreement
 from schemas.directory import Entries, ListEntries
+from schemas.life import Describe, Description
 
 GUARD = 20.0
 GATEWAY = {"host": "127.0.0.1", "port": 0}
@@ -48,7 +51,10 @@ def test_equal_engines_agree() -> None:
 
 
 def test_a_gateway_stays_closed_until_actors_agree() -> None:
-    """Two block sizes under one name. What static checks refuse can still come to be, live."""
+    """Two block sizes under one name. What static checks refuse can still come to be, live.
+
+    It listens, so that it can say why: 503 with the problem, beside its state in `callboard ps`.
+    """
 
     async def main() -> None:
         actors = {
@@ -72,6 +78,13 @@ def test_a_gateway_stays_closed_until_actors_agree() -> None:
         assert problem.actors == ["engine/0", "engine/1"]
         await asyncio.sleep(1.2)  # longer than the gateway takes from the last engine to ready
         assert (await states(topology))["gateway/0"] == "starting"
+        gateway = await topology.ask("gateway/0", Describe())
+        assert isinstance(gateway, Description)
+        async with httpx.AsyncClient(base_url=gateway.facts["address"]) as client:
+            answer = await client.get("/ready")
+        assert answer.status_code == 503
+        assert answer.json()["status"] == "unavailable"
+        assert problem.says in answer.json()["problems"]
         assert not opening.done()
         opening.cancel()
         await asyncio.wait([opening])
