@@ -22,13 +22,15 @@ class Heartbeat(Message, frozen=True):
     """Published on topic `life` once a second, and at every change of state.
 
     `sequences` holds the last sequence number of every topic of this outbox, so that a subscriber
-    also notices that the *last* message of a topic was lost.
+    also notices that the *last* message of a topic was lost. `outside`: it failed because somebody
+    ended what it needs, such as a process of its engine.
     """
 
     state: State
     sequences: dict[str, int]
     queues: list[Queue]
     detail: str = ""
+    outside: bool = False
 
 
 class Died(Message, frozen=True):
