@@ -161,7 +161,7 @@ USES = (
         call=("metadata",)),
     Use(f"{NIXL}.base_worker", "NixlBaseConnectorWorker", members=(
         "_recving_transfers", "_recving_metadata", "_remote_agents", "_invalid_block_ids",
-        "_failed_recv_reqs", "xfer_stats",
+        "_failed_recv_reqs", "_reqs_to_send", "xfer_stats",
     )),
     Use(f"{NIXL}.stats", "NixlKVConnectorStats", members=("record_failed_transfer",)),
     Use(f"{NIXL}.metadata", "NixlConnectorMetadata", method="add_new_req_to_recv",

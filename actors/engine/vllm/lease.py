@@ -15,6 +15,18 @@ MARGIN = 1.0
 """Seconds that clocks of two hosts, and a heartbeat on its way, may be off."""
 
 
+class Beats(msgspec.Struct, frozen=True):
+    """Heartbeats of a reader: when the first and the last were sent, and the longest `pause`."""
+
+    first: float
+    last: float
+    pause: float = 0.0
+
+    def then(self, sent: float) -> Beats:
+        """With one more."""
+        return Beats(self.first, sent, max(self.pause, sent - self.last))
+
+
 class Lease(msgspec.Struct, frozen=True):
     """`until` is Unix time, where no heartbeat comes; `duration` in seconds, as configured."""
 
@@ -26,10 +38,19 @@ class Lease(msgspec.Struct, frozen=True):
         """From a heartbeat on blocks are kept for as long at least: vLLM's rule."""
         return self.duration * 2 // 3
 
-    def over(self, now: float, beat: float | None = None) -> bool:
-        """Whether blocks may be gone at `now`. `beat` is when the last heartbeat was sent."""
-        until = self.until if beat is None else max(self.until, beat + self.extension)
-        return now > until - min(MARGIN, self.duration / 4)
+    def over(self, now: float, beats: Beats | None = None) -> bool:
+        """Whether blocks may be gone at `now`. A heartbeat renews what is not over, nothing else:
+        who was stopped and goes on must not believe its own next one.
+        """
+        margin = min(MARGIN, self.duration / 4)
+        until = self.until
+        if (
+            beats is not None
+            and beats.first <= self.until - margin
+            and beats.pause <= self.extension - margin
+        ):
+            until = max(until, beats.last + self.extension)
+        return now > until - margin
 
 
 def lease_of(transfer: Mapping[str, Any]) -> Lease | None:

@@ -20,12 +20,17 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.base_scheduler import (
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.base_worker import NixlBaseConnectorWorker
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import NixlConnectorMetadata
 
-from actors.engine.vllm.lease import Lease, lease_of
+from actors.engine.vllm.lease import Beats, Lease, lease_of
 
 SCHEDULERS: WeakSet[NixlBaseConnectorScheduler] = WeakSet()
 """Those of this process: an EngineCore has one."""
 
+PAUSE = 1.0
+"""Seconds without a step after which a worker first hears what it was sent, before leases end."""
+
 _BEATS = "_callboard_beats"
+_LOOKED = "_callboard_looked"
+_GIVEN = "_callboard_given"
 
 
 def install() -> None:
@@ -86,19 +91,39 @@ def _note_heartbeats(original: Callable[..., None]) -> Callable[..., None]:
         # Before a handshake with an engine nothing is sent to it.
         known = worker._remote_agents.keys() & metadata.heartbeat_by_engine.keys()  # noqa: SLF001
         sent = time.time()
+        _hear_first(worker, time.perf_counter())
         original(worker, metadata)
         if metadata.heartbeat_by_engine:
-            before: Mapping[str, float] = getattr(worker, _BEATS, {})
+            before: Mapping[str, Beats] = getattr(worker, _BEATS, {})
             beats = {}
             for engine, to in metadata.heartbeat_by_engine.items():
                 for request_id in to.req_ids:
+                    last = before.get(request_id)
                     if engine in known:
-                        beats[request_id] = sent
-                    elif request_id in before:
-                        beats[request_id] = before[request_id]
+                        beats[request_id] = last.then(sent) if last else Beats(sent, sent)
+                    elif last is not None:
+                        beats[request_id] = last
             setattr(worker, _BEATS, beats)
 
     return send
+
+
+def _hear_first(worker: NixlBaseConnectorWorker, now: float) -> None:
+    """A process that was stopped has not read its heartbeats: leases that ended in the meantime get
+    a moment, once each. Runs in every step, before leases are looked at.
+    """
+    last: float = getattr(worker, _LOOKED, now)
+    setattr(worker, _LOOKED, now)
+    if now - last <= PAUSE:
+        return
+    leases, given = worker._reqs_to_send, getattr(worker, _GIVEN, {})  # noqa: SLF001
+    kept = {}
+    for request_id, until in leases.items():
+        if given.get(request_id) == until:
+            kept[request_id] = until
+        elif last < until <= now:
+            kept[request_id] = leases[request_id] = now + PAUSE
+    setattr(worker, _GIVEN, kept)
 
 
 def _fail_late_reads(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,8 +144,8 @@ def _check(worker: NixlBaseConnectorWorker, request_id: str) -> None:
     carried = getattr(getattr(meta, "remote", None), "callboard_lease", None)
     if meta is None or carried is None:
         return
-    beat = getattr(worker, _BEATS, {}).get(meta.remote.request_id)
-    if msgspec.convert(carried, Lease).over(time.time(), beat):
+    beats = getattr(worker, _BEATS, {}).get(meta.remote.request_id)
+    if msgspec.convert(carried, Lease).over(time.time(), beats):
         worker.xfer_stats.record_failed_transfer()
         worker._invalid_block_ids.put(set(meta.local_block_ids[0]))  # noqa: SLF001
         worker._failed_recv_reqs.put(request_id)  # noqa: SLF001

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine.vllm.lease import KEY, Lease, lease_of, with_lease
+from actors.engine.vllm.lease import KEY, Beats, Lease, lease_of, with_lease
 
 times = st.floats(0, 1000)
 
@@ -41,14 +41,29 @@ def test_it_is_over_a_second_before_the_blocks_go():
 
 def test_a_heartbeat_lengthens_it():
     lease = Lease(until=100.0, duration=9.0)
-    assert not lease.over(102.9, beat=98.0)  # 6 s more from then on
-    assert lease.over(103.1, beat=98.0)
+    assert not lease.over(102.9, Beats(98.0, 98.0))  # 6 s more from then on
+    assert lease.over(103.1, Beats(98.0, 98.0))
 
 
-@given(until=times, beat=st.none() | times, now=times, duration=st.floats(1, 60))
+def test_a_heartbeat_after_the_end_brings_nothing_back():
+    lease = Lease(until=100.0, duration=9.0)
+    assert lease.over(100.5, Beats(100.2, 100.2))
+    assert lease.over(108.5, Beats(96.0, 96.0).then(108.0))  # stopped between the two
+
+
+@given(
+    until=times,
+    beats=st.lists(times, max_size=6).map(sorted),
+    now=times,
+    duration=st.floats(1, 60),
+)
 def test_it_is_never_thought_longer_than_the_prefill_side_keeps_them(
-    until: float, beat: float | None, now: float, duration: float
+    until: float, beats: list[float], now: float, duration: float
 ):
-    kept_until = max(until, until if beat is None else beat + duration * 2 // 3)
+    kept_until, said = until, None
+    for beat in beats:
+        if beat < kept_until:  # else they are gone, and nothing brings them back
+            kept_until = max(kept_until, beat + duration * 2 // 3)
+        said = Beats(beat, beat) if said is None else said.then(beat)
     if now >= kept_until:
-        assert Lease(until, duration).over(now, beat)
+        assert Lease(until, duration).over(now, said)

@@ -19,6 +19,18 @@ pytestmark = [
 BLOCKS = [4, 5, 6]
 
 
+class Clock:
+    """Stands in for `time` there."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+    perf_counter = time
+
+
 class Worker:
     """Stands in for NIXL's worker: one read that has just ended."""
 
@@ -32,6 +44,7 @@ class Worker:
         self._invalid_block_ids: queue.Queue[set[int]] = queue.Queue()
         self._failed_recv_reqs: queue.Queue[str] = queue.Queue()
         self._remote_agents: dict[str, Any] = {}
+        self._reqs_to_send: dict[str, float] = {}
         self.failed = 0
         self.xfer_stats = SimpleNamespace(record_failed_transfer=self.fail)
 
@@ -65,19 +78,59 @@ def test_in_time_it_counts_and_late_it_has_failed(result: Any):
     assert not failed(Worker(None), result)  # of an engine that names no lease
 
 
-def test_only_a_heartbeat_that_was_sent_lengthens_a_lease():
+def test_only_a_heartbeat_that_was_sent_lengthens_a_lease(monkeypatch):
     from actors.engine.vllm.plugin import leases
 
+    clock = Clock(50.0)
+    monkeypatch.setattr(leases, "time", clock)
     send = leases._note_heartbeats(lambda *_: None)
     to = SimpleNamespace(req_ids={"there"})
     metadata = SimpleNamespace(heartbeat_by_engine={"prefill": to})
-    worker = Worker(lease(-5))
-    send(worker, metadata)  # no handshake yet: nothing left
-    assert failed(worker, {"here"})
-    worker = Worker(lease(-5))
+    for shaken_hands in (False, True):
+        worker = Worker({"until": 100.0, "duration": 60.0})
+        clock.now = 90.0
+        if shaken_hands:
+            worker._remote_agents["prefill"] = object()
+        send(worker, metadata)
+        clock.now = 110.0
+        assert failed(worker, {"here"}) is not shaken_hands
+
+
+def test_a_heartbeat_that_comes_too_late_lengthens_nothing(monkeypatch):
+    """Of a decode engine that was stopped in the midst of a read, and goes on."""
+    from actors.engine.vllm.plugin import leases
+
+    clock = Clock(50.0)
+    monkeypatch.setattr(leases, "time", clock)
+    send = leases._note_heartbeats(lambda *_: None)
+    metadata = SimpleNamespace(heartbeat_by_engine={"prefill": SimpleNamespace(req_ids={"there"})})
+    worker = Worker({"until": 100.0, "duration": 60.0})
     worker._remote_agents["prefill"] = object()
-    send(worker, metadata)
-    assert not failed(worker, {"here"})
+    for clock.now in (90.0, 140.0):
+        send(worker, metadata)
+    assert failed(worker, {"here"})
+
+
+def test_a_worker_that_was_stopped_hears_heartbeats_before_it_ends_leases(monkeypatch):
+    from actors.engine.vllm.plugin import leases
+
+    clock = Clock(0.0)
+    monkeypatch.setattr(leases, "time", clock)
+    send = leases._note_heartbeats(lambda *_: None)
+    nothing = SimpleNamespace(heartbeat_by_engine={})
+    worker = Worker(None)
+    send(worker, nothing)
+    worker._reqs_to_send = {"kept": 9.0, "longer": 30.0}
+    clock.now = 20.0
+    send(worker, nothing)
+    assert worker._reqs_to_send == {"kept": 20.0 + leases.PAUSE, "longer": 30.0}
+    clock.now = 25.0  # once is enough, however slow the steps are
+    send(worker, nothing)
+    assert worker._reqs_to_send["kept"] == 20.0 + leases.PAUSE
+    worker._reqs_to_send["kept"] = 28.0  # a heartbeat
+    clock.now = 29.0
+    send(worker, nothing)
+    assert worker._reqs_to_send["kept"] == 29.0 + leases.PAUSE
 
 
 def test_transfers_to_others_are_not_looked_at():
