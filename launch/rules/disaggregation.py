@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from actors.engine.vllm.connectors import KEEPERS
 from launch.nixl import speaks_with_others
 from launch.rules.case import Case, Rule, Said, Table, unequal
 
@@ -33,6 +34,20 @@ def decode_without_connector(case: Case) -> Iterator[Said]:
                 "decode",
                 "it has no connector, so it could not read the blocks of prefill engines",
                 "give it the same connector",
+            )
+
+
+def keeps_only(case: Case) -> Iterator[Said]:
+    """A store gives back what it was given; it tells no decode engine of a request's blocks."""
+    for table in case.vllm_tables():
+        names = table.connectors
+        half = table.role == "prefill" or (table.role == "decode" and _others(table, "prefill"))
+        if half and names and all(name.startswith(KEEPERS) for name in names):
+            yield Said(
+                table.path("role"),
+                table.role,
+                f"{' and '.join(names)} keeps blocks and hands none to another engine",
+                'write connector = ["nixl", "lmcache"], or leave role out',
             )
 
 
@@ -178,6 +193,7 @@ def _named(table: Table) -> str:
 RULES = [
     Rule("1.7-2", prefill_without_connector),
     Rule("pd-decode-connector", decode_without_connector),
+    Rule("pd-keeps-only", keeps_only),
     Rule("pd-prefill-alone", prefill_alone),
     Rule("pd-decode-alone", decode_alone),
     Rule("pd-role", roles_of_connectors),

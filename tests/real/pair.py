@@ -1,14 +1,22 @@
-"""A prefill and a decode engine of real vLLM in one topology, and asks to their mailboxes."""
+"""A prefill and a decode engine of real vLLM in one topology, and asks to their mailboxes.
+
+Their NIXL moves blocks over TCP: a read needs the other process to run, so it lasts for as long as
+that one is stopped. The monitor lets stopped processes be.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
+import random
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import httpx
 import zmq
 
 from bus.envelope import VERSION, Header, Kind, decode, encode
@@ -16,11 +24,14 @@ from launch.client import Client
 from launch.rundir import RunDir
 from schemas.directory import Entry
 from schemas.generate import Delta, Generate, Sampling, Step
+from schemas.load import Load
 from schemas.message import Message, tag_of
 from schemas.refusal import Refusal
 from schemas.transfer import TransferState, TransferUnread
 from tests.launch.cli.running import free_port, serving
+from tests.real.test_orphans import core_of
 
+Found = TypeVar("Found", bound=Message)
 NAME = "pair"
 MODEL = "small"
 PREFILL, DECODE = "engine/p", "engine/d"
@@ -36,6 +47,7 @@ QUIET = {
     # Else both bind their threads to the same cores, where they spin for each other.
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "UCX_TLS": "tcp",
 }
 FILE = f"""\
 name = "{NAME}"
@@ -43,13 +55,16 @@ name = "{NAME}"
 port = {{port}}
 [disaggregation]
 local_prefill_tokens = {LOCAL}
+fallback = "any"
+[health]
+canary_idle = 0
+limits = {{{{ stopped = 600, still = 600, heartbeat = 600, step_base = 600, stall = 600 }}}}
 [supervision]
-restarts = 0
+restarts = {{restarts}}
 [[supervision.group]]
 actors = ["engine"]
 required = false
 """
-"""An engine that is killed stays dead, and the rest goes on."""
 ENGINE = f"""\
 [[engine]]
 name = "{{name}}"
@@ -60,8 +75,13 @@ served_model_name = ["{MODEL}"]
 dtype = "float32"
 enforce_eager = true
 max_model_len = 2048
-max_num_seqs = 16
+max_num_seqs = 1
+max_num_batched_tokens = 256
+num_gpu_blocks_override = 80
 """
+"""One request runs, and others wait; prompts take several steps; two long ones fill the cache."""
+TOKENS = 12
+"""Of an answer over HTTP."""
 PRODUCE = {"do_remote_decode": True, "do_remote_prefill": False}
 """What a prefill engine is given, so that it keeps the blocks for another one."""
 
@@ -82,10 +102,12 @@ class Pair:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._events = self._context.socket(zmq.SUB)
         self._events.subscribe(b"transfer")
-        for entry in self.entries().values():
-            if entry.actor.startswith("engine/"):
-                self._events.connect(entry.outbox)
-        self._states: dict[str, TransferState] = {}
+        self._events.subscribe(b"load")
+        self._heard: dict[tuple[str, int, type], Message] = {}
+        """What each life of an engine said last."""
+        self._connected: set[str] = set()
+        self._lives: dict[str, Entry] = {}
+        self._connect()
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -95,35 +117,88 @@ class Pair:
             return client.entries()
 
     def until_ready(self) -> None:
-        """On a busy machine that takes longer than a command is waited for."""
+        """Both engines, in whichever life. On a busy machine that takes longer than a command is
+        waited for.
+        """
         deadline = time.monotonic() + GUARD
         while time.monotonic() < deadline:
-            entries = self.entries()
-            if all(entries[engine].state == "ready" for engine in (PREFILL, DECODE)):
+            entries = self._connect()
+            if all(
+                engine in entries and entries[engine].state == "ready"
+                for engine in (PREFILL, DECODE)
+            ):
                 return
             self._events.poll(200)
         raise AssertionError(f"the engines are not ready after {GUARD:g} s")
 
-    def state(self, engine: str) -> TransferState:
-        """The newest that was heard of; all zero before the first."""
-        while self._events.poll(0):
-            header, body, _ = decode(self._events.recv_multipart())
-            assert isinstance(body, TransferState)
-            self._states[header.sender] = body
-        return self._states.get(engine, TransferState(""))
+    def core(self, engine: str) -> int:
+        """The process that computes."""
+        core = core_of(self.entries()[engine].pid)
+        assert core is not None
+        return core.pid
 
-    def until(self, engine: str, **fields: Any) -> TransferState:
+    def complete(self, tokens: list[int], **more: Any) -> dict[str, Any]:
+        """The gateway's whole answer over HTTP, greedy."""
+        answer = httpx.post(f"{self.url}/completions", json=body_of(tokens, **more), timeout=GUARD)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def state(self, engine: str) -> TransferState:
+        """The newest of its present life that was heard of; all zero before the first."""
+        return self._newest(engine, TransferState(""))
+
+    def load(self, engine: str) -> Load:
+        """Likewise."""
+        return self._newest(engine, Load(0, 0, 0, 0, 0, 0, 0, 0))
+
+    def until(self, engine: str, **fields: int) -> TransferState:
         """The first state of that engine with at least these counts; `held` must be equal."""
-        deadline = time.monotonic() + GUARD
-        while time.monotonic() < deadline:
-            state = self.state(engine)
-            if all(
+        return self._until(
+            engine,
+            self.state,
+            lambda state: all(
                 getattr(state, name) == value if name == "held" else getattr(state, name) >= value
                 for name, value in fields.items()
-            ):
-                return state
+            ),
+            fields,
+        )
+
+    def until_load(self, engine: str, **fields: int) -> Load:
+        """The first load of that engine with just these counts."""
+        return self._until(
+            engine,
+            self.load,
+            lambda load: all(getattr(load, name) == value for name, value in fields.items()),
+            fields,
+        )
+
+    def _until(
+        self, engine: str, look: Callable[[str], Found], fits: Callable[[Found], bool], wanted: Any
+    ) -> Found:
+        deadline = time.monotonic() + GUARD
+        while time.monotonic() < deadline:
+            found = look(engine)
+            if fits(found):
+                return found
             self._events.poll(200)
-        raise AssertionError(f"{engine}: {self.state(engine)} instead of {fields}")
+        raise AssertionError(f"{engine}: {look(engine)} instead of {wanted}")
+
+    def _newest(self, engine: str, nothing: Found) -> Found:
+        while self._events.poll(0):
+            header, body, _ = decode(self._events.recv_multipart())
+            self._heard[header.sender, header.incarnation, type(body)] = body
+        life = self._lives[engine].incarnation
+        found = self._heard.get((engine, life, type(nothing)), nothing)
+        assert isinstance(found, type(nothing))
+        return found
+
+    def _connect(self) -> dict[str, Entry]:
+        self._lives = self.entries()
+        for name, entry in self._lives.items():
+            if name.startswith("engine/") and entry.outbox not in self._connected:
+                self._connected.add(entry.outbox)
+                self._events.connect(entry.outbox)
+        return self._lives
 
     def generate(self, engine: str, tokens: list[int], **more: Any) -> list[Delta] | Refusal:
         """One stream to its end, greedy. `more`: of Generate; `max_tokens` of its Sampling."""
@@ -172,15 +247,15 @@ class Pair:
 
 
 @contextmanager
-def pair(model: Path, base: Path) -> Iterator[Pair]:
-    """Ready. `base` is where run directories are."""
+def pair(model: Path, base: Path, *, restarts: int = 0) -> Iterator[Pair]:
+    """Ready. `base` is where run directories are. Without `restarts` a killed engine stays dead."""
     port = free_port()
     file = base / "pair.toml"
     engines = "".join(
         ENGINE.format(name=name, role=role, model=model)
         for name, role in (("p", "prefill"), ("d", "decode"))
     )
-    file.write_text(FILE.format(port=port) + engines)
+    file.write_text(FILE.format(port=port, restarts=restarts) + engines)
     with ExitStack() as stack:
         port_of_nixl = str(20_000 + int(free_port()) % 10_000)
         stack.enter_context(
@@ -195,3 +270,31 @@ def pair(model: Path, base: Path) -> Iterator[Pair]:
 def tokens_of(deltas: list[Delta] | Refusal) -> list[int]:
     assert isinstance(deltas, list), deltas
     return [token for delta in deltas for token in delta.token_ids]
+
+
+def body_of(tokens: list[int], **more: Any) -> dict[str, Any]:
+    """Of a completion, greedy and to its full length."""
+    return {
+        "model": MODEL,
+        "prompt": tokens,
+        "max_tokens": TOKENS,
+        "temperature": 0,
+        "ignore_eos": True,
+        "return_token_ids": True,
+        **more,
+    }
+
+
+def prompt(seed: int, length: int) -> list[int]:
+    """Tokens that no other prompt here begins with."""
+    return random.Random(seed).choices(range(1_000, 40_000), k=length)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from schemas.refusal import Refusal
-from tests.real.pair import DECODE, GUARD, MODEL, PREFILL, Pair, kv_bytes, pair, tokens_of
+from tests.real.pair import (
+    BLOCK,
+    DECODE,
+    PREFILL,
+    TOKENS,
+    Pair,
+    kv_bytes,
+    pair,
+    prompt,
+    stopped,
+    tokens_of,
+)
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
-TOKENS = 12
 LEASE = 9.0
 """Seconds, as a topology has it by default."""
 
@@ -34,33 +43,12 @@ def engines(small_model: Path) -> Iterator[Pair]:
             yield running
 
 
-def prompt(seed: int, length: int) -> list[int]:
-    """Tokens that no other prompt here begins with."""
-    return random.Random(seed).choices(range(1_000, 40_000), k=length)
-
-
-def complete(engines: Pair, tokens: list[int], **more: Any) -> dict[str, Any]:
-    """The whole answer over HTTP, greedy."""
-    body = {
-        "model": MODEL,
-        "prompt": tokens,
-        "max_tokens": TOKENS,
-        "temperature": 0,
-        "ignore_eos": True,
-        "return_token_ids": True,
-        **more,
-    }
-    answer = httpx.post(f"{engines.url}/completions", json=body, timeout=GUARD)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
 def test_the_gateways_answer_is_the_aggregated_one_and_its_blocks_came_over_nixl(engines) -> None:
     long = prompt(1, 333)
     # The decode engine computes it all by itself, under a salt: none of it helps what comes after.
     alone = tokens_of(engines.generate(DECODE, long, max_tokens=TOKENS, salt="alone"))
     assert engines.state(DECODE).received_bytes == 0
-    answer = complete(engines, long)
+    answer = engines.complete(long)
     assert answer["choices"][0]["token_ids"] == alone
     assert answer["usage"]["prompt_tokens"] == 333
     assert answer["usage"]["completion_tokens"] == TOKENS
@@ -71,7 +59,7 @@ def test_the_gateways_answer_is_the_aggregated_one_and_its_blocks_came_over_nixl
 
 def test_a_short_prompt_stays_with_the_decode_engine(engines) -> None:
     before = engines.state(DECODE).received_bytes
-    complete(engines, prompt(2, 40))
+    engines.complete(prompt(2, 40))
     kept = engines.prefill(prompt(7, 40))  # by now the decode engine would have reported a read
     engines.until(PREFILL, held=1)
     engines.unread(kept)
@@ -108,6 +96,37 @@ def test_after_its_lease_a_prefill_is_lost_and_its_blocks_are_free(engines) -> N
     assert kept_blocks(engines) == 0
 
 
+def test_a_lease_that_ends_in_the_midst_of_a_read_costs_time_and_no_token(engines) -> None:
+    """What the reader gets in the end is of other prompts, and the reader's own next heartbeat must
+    not make it believe otherwise.
+    """
+    length = 1_200
+    tokens = prompt(8, length)
+    alone = tokens_of(engines.generate(DECODE, tokens, max_tokens=TOKENS, salt="alone"))
+    engines.complete(prompt(9, 100))  # they know each other
+    expired, failed = engines.state(PREFILL).expired, engines.state(DECODE).failed
+    writer, reader = engines.core(PREFILL), engines.core(DECODE)
+    with ThreadPoolExecutor() as pool:
+        with ExitStack() as before:
+            before.enter_context(stopped(reader))
+            answer = pool.submit(engines.complete, tokens)
+            engines.until(PREFILL, held=1)
+            with stopped(writer):
+                before.close()
+                engines.until_load(DECODE, blocks_used=-(-length // BLOCK))  # it reads
+                os.kill(reader, signal.SIGSTOP)
+        with ExitStack() as during:
+            during.callback(os.kill, reader, signal.SIGCONT)
+            engines.until(PREFILL, held=0, expired=expired + 1)
+            for seed in (10, 11):
+                engines.generate(PREFILL, prompt(seed, 1_500), max_tokens=1)
+        assert answer.result()["choices"][0]["token_ids"] == alone
+    engines.until(DECODE, failed=failed + 1)
+    engines.until(PREFILL, held=0)
+    for engine in (PREFILL, DECODE):
+        engines.until_load(engine, blocks_used=0)
+
+
 def test_a_prefill_engine_that_dies_before_the_read_takes_its_blocks_with_it(engines) -> None:
     tokens = prompt(6, 200)
     alone = tokens_of(engines.generate(DECODE, tokens, max_tokens=TOKENS, salt="alone"))
@@ -119,7 +138,7 @@ def test_a_prefill_engine_that_dies_before_the_read_takes_its_blocks_with_it(eng
     assert lost.code == "kv_lost"
     engines.until(DECODE, failed=failed + 1)
     # Nothing of a read that failed was taken for the prompt's.
-    answer = complete(engines, tokens)
+    answer = engines.complete(tokens)
     assert answer["choices"][0]["token_ids"] == alone
 
 

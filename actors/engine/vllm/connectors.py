@@ -9,6 +9,20 @@ LEASE = 30
 """Seconds that NixlConnector keeps blocks for a reader where nothing is configured."""
 
 
+KEEPERS = (
+    "LMCache",
+    "Offloading",
+    "SimpleCPUOffload",
+    "FlexKV",
+    "HF3FS",
+    "DynamoConnector",
+    "Example",
+    "DecodeBench",
+)
+"""How names of connectors begin that hand no blocks to an engine which is told of them: they return
+no kv_transfer_params. Of others, such as an operator's own, vLLM alone can say."""
+
+
 def parts(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Connectors by name, each with its extra configuration; those inside others too.
 
@@ -19,10 +33,15 @@ def parts(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield from _parts(config.kv_connector, config.kv_connector_extra_config or {})
 
 
+def simple(config: Any) -> list[str]:
+    """The names of those that contain no others."""
+    return [name for name, extra in parts(config) if "connectors" not in extra]
+
+
 def mover(config: Any) -> str:
-    """The connector that moves blocks between engines; "" without any."""
-    found = [name for name, extra in parts(config) if "connectors" not in extra]
-    return next((name for name in found if is_nixl(name)), found[0] if found else "")
+    """The connector that hands blocks to other engines, or reads theirs; "" without any."""
+    found = [name for name in simple(config) if not name.startswith(KEEPERS)]
+    return next(filter(is_nixl, found), found[0] if found else "")
 
 
 def lease(config: Any) -> float:

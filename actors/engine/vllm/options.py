@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
+from actors.engine.vllm.connectors import mover, simple
 from schemas.directory import Role
 
 
@@ -46,7 +48,22 @@ def split_options(options: Mapping[str, Any]) -> tuple[OwnOptions, dict[str, Any
         raise InvalidOption("engine options: `model` is missing; name a model or its directory")
     if own.lora_modules and not engine.get("enable_lora"):
         raise InvalidOption("lora_modules: adapters need --enable-lora")
+    _check_prefill(own, engine.get("kv_transfer_config"))
     return own, engine
+
+
+def _check_prefill(own: OwnOptions, config: Any) -> None:
+    """A prefill engine whose connector hands nothing over would compute for nobody."""
+    if not isinstance(config, dict) or not config.get("kv_connector"):
+        return
+    if own.role != "prefill" and (own.role or config.get("kv_role") != "kv_producer"):
+        return
+    found = SimpleNamespace(**{"kv_connector_extra_config": None, **config})
+    if not mover(found):
+        raise InvalidOption(
+            f"role prefill: {' and '.join(simple(found))} keeps blocks and hands none to decode "
+            "engines; add nixl: --connector nixl lmcache"
+        )
 
 
 def check_names(given: Iterable[str], known: Iterable[str], version: str) -> None:

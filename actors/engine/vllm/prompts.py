@@ -12,7 +12,7 @@ from vllm.sampling_params import SamplingParams
 from actors.engine.backend import InvalidRequest, KvLost
 from actors.engine.vllm.adapters import Adapters
 from actors.engine.vllm.card import eos_token_ids
-from actors.engine.vllm.connectors import mover
+from actors.engine.vllm.connectors import mover, simple
 from actors.engine.vllm.intake import Submission
 from actors.engine.vllm.lease import KEY, lease_of
 from actors.engine.vllm.params import ParamsMaker
@@ -33,7 +33,8 @@ class RequestMaker:
         # images, and a text with an id that has no embedding ends the engine.
         self._highest = model.get_vocab_size() - 1
         self._text = text
-        self._connector = mover(config.kv_transfer_config)
+        self._moves = bool(mover(config.kv_transfer_config))
+        self._keeps = " and ".join(simple(config.kv_transfer_config))
         self._resuming = Resuming(config, eos_token_ids=eos_token_ids(engine))
         self._params = ParamsMaker(
             context_length=self._context,
@@ -77,7 +78,12 @@ class RequestMaker:
         return params
 
     def _put_transfer(self, params: SamplingParams, transfer: dict[str, Any]) -> None:
-        if not self._connector:
+        if not self._moves and self._keeps:
+            raise InvalidRequest(
+                f"{self._keeps} keeps blocks and hands none to other engines: send the request "
+                "without `transfer`, or start the engine with --connector nixl as well"
+            )
+        if not self._moves:
             raise InvalidRequest(
                 "this engine has no KV connector: send the request without `transfer`, or start "
                 "the engine with --connector"

@@ -9,7 +9,7 @@ from typing import Any
 from actors.engine.backend import InvalidRequest, Sink
 from actors.engine.vllm.adapters import Adapters
 from actors.engine.vllm.compat import start_output_handler
-from actors.engine.vllm.connectors import lease, mover
+from actors.engine.vllm.connectors import lease, mover, simple
 from actors.engine.vllm.drain import Drain
 from actors.engine.vllm.intake import Intake
 from actors.engine.vllm.lease import with_lease
@@ -108,8 +108,9 @@ class Serving:
 
 def make_transfers(engine: Engine, sink: Sink) -> Transfers | None:
     """None for an engine without a connector."""
-    connector = mover(engine.config.kv_transfer_config)
-    if not connector:
+    config = engine.config.kv_transfer_config
+    names = simple(config)
+    if not names:
         return None
-    counts = Counts(connector, engine.config.parallel_config.tensor_parallel_size)
+    counts = Counts(mover(config) or names[0], engine.config.parallel_config.tensor_parallel_size)
     return Transfers(engine.llm, counts, sink.transfer, can_release=plugged.installed())

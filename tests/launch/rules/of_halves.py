@@ -34,6 +34,17 @@ def _halves() -> Iterator[Row]:
             "it has no connector, so it could not read the blocks of prefill engines",
             "give it the same connector",
         )
+    for connector, name in (("lmcache", "LMCacheConnectorV1"), ("kvbm", "DynamoConnector")):
+        for place, halves in enumerate(((connector, "nixl"), ("nixl", connector))):
+            roles = ("prefill", "decode")
+            yield Row(
+                "pd-keeps-only",
+                f"{connector} {roles[place]}",
+                [{"connector": [c], "role": role} for c, role in zip(halves, roles, strict=True)],
+                f"engine[{place}].role = {roles[place]!r}",
+                f"{name} keeps blocks and hands none to another engine",
+                'write connector = ["nixl", "lmcache"], or leave role out',
+            )
     alone = {"connector": ["nixl"]}
     for name, others in (
         ("nothing else", []),

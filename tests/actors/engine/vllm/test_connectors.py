@@ -29,9 +29,10 @@ def several(*names: str) -> Any:
         (config(None), "", 0),
         (config("NixlConnector"), "NixlConnector", 30),
         (config("NixlConnector", kv_lease_duration=9), "NixlConnector", 9),
-        (config("LMCacheMPConnector"), "LMCacheMPConnector", 0),
+        (config("LMCacheMPConnector"), "", 0),
+        (config("OperatorsOwnConnector"), "OperatorsOwnConnector", 0),
         (several("LMCacheMPConnector", "NixlConnector"), "NixlConnector", 7),
-        (several("LMCacheMPConnector"), "LMCacheMPConnector", 0),
+        (several("LMCacheMPConnector"), "", 0),
     ],
 )
 def test_who_moves_blocks_and_how_long_they_are_kept(given: Any, name: str, seconds: float):

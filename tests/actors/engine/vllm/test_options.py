@@ -23,6 +23,23 @@ def test_a_wrong_type_is_named():
         split_options({"model": "m", "allow_untested_vllm": "perhaps"})
 
 
+@pytest.mark.parametrize(
+    ("role", "kv_role"), [("prefill", "kv_both"), ("prefill", "kv_producer"), (None, "kv_producer")]
+)
+def test_a_prefill_engine_hands_blocks_over(role: str | None, kv_role: str):
+    store = {"kv_connector": "LMCacheMPConnector", "kv_role": kv_role}
+    nixl = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
+    several = {
+        "kv_connector": "MultiConnector",
+        "kv_role": kv_role,
+        "kv_connector_extra_config": {"connectors": [nixl, store]},
+    }
+    split_options({"model": "m", "role": role, "kv_transfer_config": several})
+    split_options({"model": "m", "role": "decode", "kv_transfer_config": store})
+    with pytest.raises(InvalidOption, match="LMCacheMPConnector keeps blocks and hands none"):
+        split_options({"model": "m", "role": role, "kv_transfer_config": store})
+
+
 def test_an_unknown_argument_is_named_with_the_nearest_known_one():
     with pytest.raises(InvalidOption, match=r"'max_modle_len'; did you mean 'max_model_len'\?"):
         check_names(["model", "max_modle_len"], ["model", "max_model_len"], "0.32.0")
