@@ -150,7 +150,8 @@ class SupervisorActor(Actor):
             for verdict in message.verdicts:
                 self._judged(verdict)
         if isinstance(message, Heartbeat) and (entry := self.rt.directory.find(sender)):
-            self._seen(sender, entry.incarnation, message.state, message.detail)
+            whose = (sender, entry.incarnation)
+            self._seen(*whose, message.state, message.detail, outside=message.outside)
 
     def on_entry(self, entry: Entry) -> None:
         self._seen(entry.actor, entry.incarnation, entry.state, None)
@@ -190,8 +191,16 @@ class SupervisorActor(Actor):
 
     # --- carrying out ---
 
-    def _seen(self, actor: str, incarnation: int, state: life.State, detail: str | None) -> None:
-        self._handle(Seen(actor, incarnation, state, detail, self._now()))
+    def _seen(
+        self,
+        actor: str,
+        incarnation: int,
+        state: life.State,
+        detail: str | None,
+        *,
+        outside: bool = False,
+    ) -> None:
+        self._handle(Seen(actor, incarnation, state, detail, self._now(), outside))
 
     def _judged(self, verdict: Verdict) -> None:
         if verdict.condition == "hung":

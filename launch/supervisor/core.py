@@ -64,13 +64,17 @@ class Exited(CoreRecord, frozen=True):
 
 
 class Seen(CoreRecord, frozen=True):
-    """What an actor says of its own state. `detail` is None where only the state is known."""
+    """What an actor says of its own state. `detail` is None where only the state is known.
+
+    `outside`: it failed because somebody ended what it needs.
+    """
 
     actor: str
     incarnation: int
     state: LifeState
     detail: str | None
     now: float
+    outside: bool = False
 
 
 class Hung(CoreRecord, frozen=True):
@@ -293,6 +297,9 @@ class SupervisorCore:
             if everyone and not self.state.said_ready:
                 self.state.said_ready = True
                 return [Ready()]
+        if event.state == "failed" and event.detail is not None:
+            # Nobody needs to wait while it clears up after itself.
+            return self._announce(process, "it gave up", unexplained=not event.outside)
         return []
 
     # --- ending ---
@@ -303,22 +310,22 @@ class SupervisorCore:
             return []
         if process.phase not in ("running", "stopping"):
             return []
-        told = self._announce(process, event)
+        told = self._announce(process, event.cause, unexplained=event.unexplained)
         return told if isinstance(event, Dying) else told + self._exited(process, event)
 
-    def _announce(self, process: Process, event: Dying | Exited) -> list[Effect]:
+    def _announce(self, process: Process, cause: str, *, unexplained: bool) -> list[Effect]:
         """Once for each life."""
         if process.told:
             return []
         process.told = True
         wanted = process.phase == "stopping"
-        unexplained = event.unexplained and not wanted and not process.hung
-        reason = _reason(process, event)
+        unexplained = unexplained and not wanted and not process.hung
+        reason = _reason(process, cause)
         return [Announce(process.actor, process.incarnation, reason, unexplained)]
 
     def _exited(self, process: Process, event: Exited) -> list[Effect]:
         effects: list[Effect] = []
-        reason, wanted = _reason(process, event), process.phase == "stopping"
+        reason, wanted = _reason(process, event.cause), process.phase == "stopping"
         process.kill_at, process.pid, process.state = None, 0, "stopped"
         if self.state.stopping:
             process.phase = "exited"
@@ -472,9 +479,9 @@ class SupervisorCore:
         return effects
 
 
-def _reason(process: Process, event: Dying | Exited) -> str:
+def _reason(process: Process, cause: str) -> str:
     said = process.detail if process.state == "failed" else ""
-    return process.hung or said or event.cause
+    return process.hung or said or cause
 
 
 def _first_kind(processes: list[Process]) -> list[Process]:

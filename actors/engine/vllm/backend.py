@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +108,13 @@ class VllmBackend:
     async def _stop(self) -> None:
         loop = asyncio.get_running_loop()
         engine = await self._started()
+        dead = self._serving is not None and self._serving.dead
         if self._serving is not None:
             await self._serving.close()
         if engine is not None:
             from actors.engine.vllm.setup import shut_down
 
-            await loop.run_in_executor(self._thread, shut_down, engine)
+            await loop.run_in_executor(self._thread, partial(shut_down, engine, dead=dead))
         elif leftover := children() - self._before:
             await loop.run_in_executor(self._thread, end, leftover, family(leftover))
         self._starting = self._serving = None

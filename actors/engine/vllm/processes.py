@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
@@ -17,8 +18,8 @@ from bus.endings import EndWatch
 
 GRACE = 5.0
 """Seconds that processes get to end by themselves before they are killed."""
-
-
+TRACKER = "multiprocessing.resource_tracker"
+"""In the command line of such a process."""
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 """Signals that a process brings upon itself; every other one was sent."""
 
@@ -134,6 +135,17 @@ def kill(members: Iterable[psutil.Process]) -> None:
             member.kill()
         except psutil.NoSuchProcess:
             continue
+
+
+def end_orphans(members: Iterable[psutil.Process]) -> None:
+    """Kill what is left of an engine of which a part is gone; it would wait for that part.
+
+    But for Python's resource trackers: they end with those whose shared memory they then remove.
+    """
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            if TRACKER not in " ".join(member.cmdline()):
+                member.kill()
 
 
 def end(processes: Collection[BaseProcess], members: Iterable[psutil.Process]) -> None:

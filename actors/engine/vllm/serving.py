@@ -28,6 +28,8 @@ class Serving:
     def __init__(self, engine: Engine, adapters: Adapters, sink: Sink, *, text: bool) -> None:
         self._sink = sink
         self._ended = False
+        self.dead = False
+        """Whether one of its processes has ended, which was not asked for."""
         self._maker = RequestMaker(engine, adapters, text=text)
         self._transfers = make_transfers(engine, sink)
         self._lease = lease(engine.config.kv_transfer_config)
@@ -99,6 +101,7 @@ class Serving:
             self._drain.clear()
             # Whoever noticed first: what the kernel says of a process is the cause.
             end = self._watch.end()
+            self.dead = end is not None
             if end is None:
                 self._sink.dead(reason)
             else:

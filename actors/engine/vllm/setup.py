@@ -89,8 +89,13 @@ def start_engine(
     )
 
 
-def shut_down(engine: Engine) -> None:
-    """End vLLM and all its processes. Blocks for some seconds at most."""
+def shut_down(engine: Engine, *, dead: bool) -> None:
+    """End vLLM and all its processes. Blocks for some seconds at most.
+
+    `dead`: a part of it is gone. The rest has nothing to finish, and gets no time for it.
+    """
+    if dead:
+        processes.end_orphans(engine.family)
     engine.llm.shutdown()
     processes.end(engine.processes, engine.family)
 

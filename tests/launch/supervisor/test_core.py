@@ -129,10 +129,11 @@ def test_an_unexpected_end_is_announced_and_the_next_life_starts_after_a_while()
 def test_what_the_actor_said_of_its_failure_is_the_reason():
     stand = Stand()
     stand.all_ready()
-    stand.say("engine/0", "failed", "out of memory")
-    (announce, *_) = stand.exit("engine/0")
+    (announce,) = stand.say("engine/0", "failed", "out of memory")
     assert isinstance(announce, Announce)
     assert announce.reason == "out of memory"
+    stand.exit("engine/0", "exit code 1")
+    assert stand.core.state.processes["engine/0"].detail == "out of memory"
 
 
 def test_delays_double_up_to_a_limit():
@@ -481,8 +482,9 @@ class Machine(RuleBasedStateMachine):
     def exit(self, data: st.DataObject) -> None:
         actor = data.draw(st.sampled_from(sorted(self.stand.running)))
         life = self.stand.running[actor]
-        announced = [e for e in self.stand.exit(actor) if isinstance(e, Announce)]
-        assert [(e.actor, e.incarnation) for e in announced] == [(actor, life)]
+        self.stand.exit(actor)
+        told = [(e.actor, e.incarnation) for e in self.stand.effects if isinstance(e, Announce)]
+        assert told.count((actor, life)) == 1, "at its end, or when it said that it failed"
 
     @rule(seconds=st.floats(0, 40))
     def wait(self, seconds: float) -> None:
@@ -592,6 +594,25 @@ def test_what_dies_is_told_once_and_starts_anew_when_nothing_of_it_is_left():
     assert stand.handle(dying) == []
     (told,) = stand.handle(Dying("engine/0", second, "killed by SIGKILL"))
     assert told == Announce("engine/0", second, "killed by SIGKILL", False)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_what_gave_up_is_told_before_it_has_cleared_up(outside: bool):
+    stand = Stand()
+    stand.all_ready()
+    life = stand.running["engine/0"]
+    # The directory's news says no reason: the actor itself is a moment behind.
+    assert stand.handle(Seen("engine/0", life, "failed", None, stand.now)) == []
+    failed = Seen("engine/0", life, "failed", "EngineCore was killed", stand.now, outside)
+    assert stand.handle(failed) == [
+        Announce("engine/0", life, "EngineCore was killed", unexplained=not outside)
+    ]
+    assert stand.handle(failed) == []
+    stand.handle(Tick(stand.now + 60.0, MS + 60_000))
+    assert stand.running["engine/0"] == life, "what it has must be free for the next life"
+    del stand.running["engine/0"]
+    assert stand.handle(Exited("engine/0", life, "exit code 1", stand.now, MS, True)) == []
+    assert stand.core.state.processes["engine/0"].detail == "EngineCore was killed"
 
 
 def test_one_that_lost_a_worker_is_killed_unless_it_ends_by_itself():

@@ -11,14 +11,23 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.shared_memory import SharedMemory
 
 import psutil
 import pytest
 
-from actors.engine.vllm.processes import ProcessWatch, children, end, family
+from actors.engine.vllm.processes import (
+    GRACE,
+    ProcessWatch,
+    children,
+    end,
+    end_orphans,
+    family,
+)
 
 FORK = multiprocessing.get_context("fork")
 """Spawning would start Python's resource tracker, which lives as long as the interpreter."""
+SPAWN = multiprocessing.get_context("spawn")
 
 
 GUARD = 20.0
@@ -172,3 +181,30 @@ def test_end_kills_what_does_not_go_and_what_its_children_started(monkeypatch: p
         assert all(process.is_alive() for process in own)
     end(own, members)
     assert not any(runs(member) for member in members)
+
+
+def keeper_of_shared_memory(names: Connection) -> None:
+    """As a spawned EngineCore: with a tracker of its own, and a child that outlives it."""
+    SPAWN.Process(target=sleeper).start()
+    memory = SharedMemory(create=True, size=1)
+    names.send(memory.name)
+    time.sleep(600)
+
+
+def test_what_a_killed_process_leaves_is_ended_at_once_and_its_shared_memory_removed():
+    ours, theirs = FORK.Pipe()
+    before = children()
+    with ours, theirs:
+        process = started(keeper_of_shared_memory, theirs)
+        name = ours.recv()
+    own = children() - before
+    while len(members := family(own)) < 3:  # its tracker, and its child, are starting
+        assert process.is_alive()
+    process.kill()
+    began = time.monotonic()
+    end_orphans(members)
+    end(own, members)
+    assert time.monotonic() - began < GRACE, "they were waited for"
+    assert not any(runs(member) for member in members)
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(name)
