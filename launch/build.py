@@ -16,7 +16,7 @@ from launch.flags.table import FlagTable
 from launch.layers import Given, Layer, Merged, Section, merge
 from launch.origins import Origins
 from launch.rundir import RunDirError, check_name
-from launch.sections import as_struct, meant
+from launch.sections import as_struct, meant, quoted
 from launch.supervision import Group, Limits, Supervision
 from launch.topology import (
     Backend,
@@ -194,9 +194,14 @@ def _router(given: Section, findings: list[Finding]) -> Router | None:
             findings.append(value.unknown("unknown", meant(field, known)))
             continue
         try:
-            settings[field] = plain(parse({field: value.value}))[field]
+            settings[field] = plain(parse({field: value.value}, text=value.layer.text))[field]
         except InvalidSetting as error:
-            findings.append(value.wrong("bad-value", str(error).partition(": ")[2]))
+            findings.append(value.wrong("bad-value", _rule_of(error), quoted(value)))
     if router is None or len(findings) > before:
         return None
     return msgspec.structs.replace(router, settings=settings)
+
+
+def _rule_of(error: Exception) -> str:
+    """Without the setting's name, which the finding has."""
+    return str(error).partition(": ")[2]

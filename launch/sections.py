@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+from bus.wording import is_numeral, numeral
 from launch.findings import Finding
 from launch.flags.table import nearest
 from launch.flags.values import BadValue, yes_or_no
-from launch.layers import Section, missing
+from launch.layers import Given, Section, missing
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -31,7 +32,7 @@ def as_struct(
         try:
             values[value.field] = _converted(value.value, hints[value.field], value.layer.text)
         except (msgspec.ValidationError, BadValue):
-            findings.append(value.wrong("bad-value", _rule(hints[value.field])))
+            findings += _wrong(value, section, hints[value.field])
     known = {value.field for value in given.values()}
     findings += [
         missing(f"{place}{field.name}", f"{section}.{field.name}")
@@ -45,6 +46,12 @@ def meant(word: str, known: Iterable[str]) -> str:
     """The mend for a word that is not known, if any is near."""
     near = nearest(word, known)
     return f"did you mean {near}?" if near else ""
+
+
+def quoted(value: Given) -> str:
+    """The mend for a number that a file has as text."""
+    written = not value.layer.text and isinstance(value.value, str) and is_numeral(value.value)
+    return "without quotes" if written else ""
 
 
 def words(text: str) -> list[str]:
@@ -62,7 +69,7 @@ def _converted(value: Any, hint: Any, text: bool) -> Any:
 
 
 def _from_text(text: str, hint: Any) -> Any:
-    """What is no number: those are `msgspec`'s to read."""
+    """As far as `msgspec` does not read it."""
     if hint is bool:
         return yes_or_no(text)
     if hint == list[str]:
@@ -72,7 +79,27 @@ def _from_text(text: str, hint: Any) -> Any:
             return msgspec.json.decode(text)
         except msgspec.DecodeError:
             raise BadValue(text) from None
-    return text
+    return numeral(text) if _base(hint) in (int, float) else text
+
+
+def _base(hint: Any) -> Any:
+    """The type below its bounds."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _wrong(value: Given, section: str, hint: Any) -> list[Finding]:
+    """Of a table each entry that cannot be."""
+    if get_origin(hint) is not dict or not isinstance(value.value, dict):
+        return [value.wrong("bad-value", _rule(hint), quoted(value))]
+    inner = get_args(hint)[1]
+    findings = []
+    for key, part in value.value.items():
+        try:
+            _converted(part, inner, value.layer.text)
+        except (msgspec.ValidationError, BadValue):
+            given = Given(part, value.layer, f"{section}.{value.key}", key)
+            findings.append(given.wrong("bad-value", _rule(inner), quoted(given)))
+    return findings
 
 
 def _plain(hint: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from bus.wording import wrong
+from bus.wording import numeral, wrong
 from schemas.config import Setting
 
 Fallback = Literal["local", "any", "refuse"]
@@ -49,9 +49,13 @@ def changed(live: Live, changes: Mapping[str, Setting]) -> Live:
                 f"{name} can only be set when a gateway starts; while it runs: {', '.join(known)}"
             )
             raise ValueError(text)
-    new: dict[str, Any] = {n: usual[n] if v is None else v for n, v in changes.items()}
+    new: dict[str, Any] = {n: usual[n] if v is None else _read(v) for n, v in changes.items()}
     try:
         return msgspec.convert({**msgspec.structs.asdict(live), **new}, Live, strict=False)
     except msgspec.ValidationError as error:
         name, rule = wrong(error)
         raise ValueError(f"{name} is {changes[name]!r}: {rule}") from None
+
+
+def _read(value: Setting) -> Setting:
+    return numeral(value) if isinstance(value, str) else value

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from bus.wording import wrong
+from bus.wording import numeral, wrong
 from schemas.config import Setting
 
 Seconds = Annotated[float, Meta(gt=0)]
@@ -75,7 +75,8 @@ def changed(options: Options, changes: Mapping[str, Setting]) -> Options:
         target, default = (raw["limits"], usual["limits"]) if dot else (raw, usual)
         if key not in default:
             raise ValueError(f"health.{name}: no such limit; there are {', '.join(default)}")
-        target[key] = default[key] if value is None else value
+        read = numeral(value) if isinstance(value, str) else value
+        target[key] = default[key] if value is None else read
     try:
         return msgspec.convert(raw, Options, strict=False)
     except msgspec.ValidationError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta
 
-from bus.wording import wrong
+from bus.wording import numeral, wrong
 from schemas.placement import Policy
 
 Value = str | int | float | bool | None
@@ -129,24 +130,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 3600.0
 
 
-def parse(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
-    """`base` (the defaults) with these values, where text may stand for a number.
+def parse(
+    values: Mapping[str, Any], base: Settings | None = None, *, text: bool = True
+) -> Settings:
+    """`base` (the defaults) with these values. `text`: it may stand for a number.
 
     Raises `InvalidSetting` with one sentence that names the setting, the value and the mend.
     """
     known = Settings.__struct_fields__
     for name in values:
         if name not in known:
-            raise InvalidSetting(f"{name} is no setting of the router; it has {', '.join(known)}")
-    given = {n: None if v in ("none", "null") else v for n, v in values.items()}
+            near = get_close_matches(name, known, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+            raise InvalidSetting(f"{name} is no setting of the router: {mend}")
+    given = {n: _read(v) if text else _none(v) for n, v in values.items()}
     kept = {} if base is None else msgspec.structs.asdict(base)
     try:
-        return msgspec.convert({**kept, **given}, Settings, strict=False)
+        return msgspec.convert({**kept, **given}, Settings, strict=not text)
     except msgspec.ValidationError as error:
         name, rule = wrong(error)
         if name == "policy":
             rule = f"choose one of {', '.join(get_args(Policy))}"
         raise InvalidSetting(f"{name} is {values[name]!r}: {rule}") from None
+
+
+def _none(value: Any) -> Any:
+    return None if value in ("none", "null") else value
+
+
+def _read(value: Any) -> Any:
+    return numeral(value) if isinstance(value, str) and _none(value) else _none(value)
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,12 +43,12 @@ def run(words: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="the findings, for programs")
     parser.add_argument("--deep", action="store_true", help="have vLLM check its part too")
     arguments, flags = parser.parse_known_args(words)
-    if arguments.file is None:
+    if arguments.file is None or _is_value(arguments.file, words, flags):
         if flags:
-            parser.error(f"{flags[0]}: flags stand above a topology file: name one first")
+            raise Failure(_flag_alone(flags[0], parser.options), code=USAGE)
         findings, fine = _of_running(arguments), "all actors agree"
     else:
-        findings, fine = _of_file(arguments, flags), "nothing is wrong"
+        findings, fine = _of_file(arguments, flags, parser.options), "nothing is wrong"
     if arguments.json:
         say(msgspec.json.encode(findings).decode())
     else:
@@ -64,20 +64,43 @@ def _of_running(arguments: argparse.Namespace) -> list[Finding]:
     return by_severity(live_findings(arguments.name))
 
 
-def _of_file(arguments: argparse.Namespace, flags: list[str]) -> list[Finding]:
+def _is_value(word: str, words: list[str], flags: list[str]) -> bool:
+    """Whether what would be FILE is rather the value of one of `flags`, as in `--port 9000`."""
+    before = words[: words.index(word)]
+    return bool(before) and before[-1] in flags and not Path(word).exists()
+
+
+def _flag_alone(word: str, own: Iterable[str]) -> str:
+    """What is to be said of a flag without a file to stand above."""
+    from launch.cli.options import serve_parser
+    from launch.cli.sources import stranger
+    from launch.flags.line import canonical
+    from launch.flags.tables import Tables
+
+    tables, flag = Tables(complain), canonical(word.partition("=")[0])
+    known = serve_parser(file=True).options
+    some = [table for kind in ("vllm", "sim") if (table := tables.at_hand(kind)) is not None]
+    if flag in known or any(flag.partition(".")[0] in table.by_option for table in some):
+        return f"{flag}: flags stand above a topology file: name one first"
+    return stranger(flag, "vllm", tables, [*own, *known])
+
+
+def _of_file(arguments: argparse.Namespace, flags: list[str], own: Iterable[str]) -> list[Finding]:
     if arguments.name is not None:
         raise Failure("--name is of a running topology: leave it out, or the file", code=USAGE)
-    return of_file(Path(arguments.file), flags, deep=arguments.deep)
+    return of_file(Path(arguments.file), flags, deep=arguments.deep, also=own)
 
 
-def of_file(file: Path, flags: list[str], *, deep: bool) -> list[Finding]:
-    """All that can be found without starting anything; errors first. `flags` stand above it."""
+def of_file(file: Path, flags: list[str], *, deep: bool, also: Iterable[str] = ()) -> list[Finding]:
+    """All that can be found without starting anything; errors first. `flags` stand above it; `also`
+    as `sources.read` has it.
+    """
     from launch.build import InvalidTopology
     from launch.cli.sources import read
     from launch.flags.tables import Tables
 
     try:
-        found = read(flags, Tables(complain), os.environ, file=file).built
+        found = read(flags, Tables(complain), os.environ, file=file, also=also).built
     except InvalidTopology as error:
         return by_severity(error.findings)
     findings = [*found.notes, *check(found.topology, os.environ)]

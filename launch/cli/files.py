@@ -96,7 +96,12 @@ def _resolve(raw: dict[str, Any], folder: Path) -> None:
             if isinstance(value, str) and (folder / value).is_file():
                 table[key] = str(folder / value)
         model = table.get("model")
-        if isinstance(model, str) and (folder / model).is_dir() and Path(model) != folder / model:
+        if (
+            model
+            and isinstance(model, str)
+            and (folder / model).is_dir()
+            and Path(model) != folder / model
+        ):
             # The name that clients use stays as it is written.
             table.setdefault("served_model_name", [model])
             table["model"] = str(folder / model)

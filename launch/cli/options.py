@@ -32,7 +32,7 @@ Serves until Ctrl-C, which lets running requests finish.
 
 
 class Keep(Action):
-    """Keeps the value, and the spelling that it was given by."""
+    """Keeps the value, and the spelling that it was given by. Two spellings must say the same."""
 
     def __call__(
         self,
@@ -42,6 +42,9 @@ class Keep(Action):
         option_string: str | None = None,
     ) -> None:
         value = self.const if self.nargs == 0 else values
+        spelling, before = getattr(namespace, self.dest, None) or (option_string, value)
+        if spelling != option_string and before != value:
+            parser.error(f"{option_string} {value} and {spelling} {before}: give one of them")
         setattr(namespace, self.dest, (option_string, value))
 
 

@@ -44,14 +44,20 @@ class Asked:
 
 
 def read(
-    words: Sequence[str], tables: Tables, environ: Mapping[str, str], *, file: Path | None = None
+    words: Sequence[str],
+    tables: Tables,
+    environ: Mapping[str, str],
+    *,
+    file: Path | None = None,
+    also: Iterable[str] = (),
 ) -> Asked:
-    """The topology of flags, the environment and `file`, from strong to weak.
+    """The topology of flags, the environment and `file`, from strong to weak. `also` are flags of
+    the command itself, which an unknown one may have been meant to be.
 
     Raises `InvalidTopology` with every finding, and `Failure` where there is nothing to check.
     """
     try:
-        return _read(words, tables, environ, file)
+        return _read(words, tables, environ, file, also)
     except VllmMissing as error:
         raise Failure(str(error), code=USAGE) from None
 
@@ -82,7 +88,11 @@ def _dump(built: Built, file: Path) -> None:
 
 
 def _read(
-    words: Sequence[str], tables: Tables, environ: Mapping[str, str], file: Path | None
+    words: Sequence[str],
+    tables: Tables,
+    environ: Mapping[str, str],
+    file: Path | None,
+    also: Iterable[str],
 ) -> Asked:
     of_file = None if file is None else file_layer(file)
     backend = _backend(words, environ, of_file)
@@ -94,7 +104,8 @@ def _read(
     own, unknown = parser.parse_known_args(taken.rest)
     findings = [_of_word(text) for text in taken.findings]
     findings += [
-        _of_word(text) for text in _strangers(unknown, backend, tables, parser.options, file)
+        _of_word(text)
+        for text in _strangers(unknown, backend, tables, [*also, *parser.options], file)
     ]
     flags = _flag_layer(own, taken, named or getattr(own, "model", None))
     given = {field for field in taken.args if field in by_field()}
@@ -122,10 +133,11 @@ def _backend(words: Sequence[str], environ: Mapping[str, str], file: Layer | Non
         elif word.startswith(("--engine=", "--engine-backend=")):
             value = word.partition("=")[2]
     if value is None and file is not None:
-        engines = file.values.get(ENGINE)
-        engines = engines if isinstance(engines, list) else []
-        kinds = [table.get("backend") for table in engines if isinstance(table, dict)]
-        value = "sim" if kinds and all(kind == "sim" for kind in kinds) else "vllm"
+        engines = file.values.get(ENGINE, [{}] if words else [])
+        tables = engines if isinstance(engines, list) else []
+        kinds = [table.get("backend", "vllm") for table in tables if isinstance(table, dict)]
+        # vLLM need not be there to say that no engine is, or one of no kind.
+        value = "vllm" if "vllm" in kinds else "sim"
     value = value or "vllm"
     if value not in get_args(Backend):
         raise Failure(f"--engine {value}: choose vllm or sim", code=USAGE)
@@ -189,10 +201,11 @@ def _strangers(
         # Words after an unknown flag are most likely its values.
         one = "MODEL" if file is None else "FILE"
         return [f"unexpected word {word!r}: there is one {one}" for word in words]
-    return [_stranger(option, backend, tables, own) for option in options]
+    return [stranger(option, backend, tables, own) for option in options]
 
 
-def _stranger(option: str, backend: Backend, tables: Tables, own: Iterable[str]) -> str:
+def stranger(option: str, backend: Backend, tables: Tables, own: Iterable[str]) -> str:
+    """What is to be said of a flag that nobody here knows."""
     name = option.partition(".")[0]
     here, other = tables.at_hand(backend), tables.at_hand("sim" if backend == "vllm" else "vllm")
     if other is not None and name in other.by_option:

@@ -222,7 +222,7 @@ def test_a_router_checks_its_own_settings() -> None:
             "f: router.policy = 'best': choose one of kv, approximate, least-loaded, "
             "power-of-two, round-robin, random, session"
         ),
-        "f: router.temperature = -1: expected a number >= 0.0",
+        "f: router.temperature = -1: write a number of at least 0",
     ]
     assert findings(router=3, engine=[{"model": "m"}]) == ["f: router = 3: write a [router] table"]
 
@@ -298,7 +298,7 @@ def test_what_is_wrong_with_health() -> None:
         "f: health.limits.stoped: unknown; did you mean stopped?"
     ]
     assert findings(engine=engine, health={"limits": {"stopped": -1}}) == [
-        "f: health.limits = {'stopped': -1}: write a table of numbers above 0"
+        "f: health.limits.stopped = -1: write a number above 0"
     ]
 
 

@@ -377,6 +377,6 @@ def test_options_that_cannot_be_stop_the_start_with_a_reason():
         life = world.start("router/0", RouterActor())
         await world.run(1.0)
         assert life.stopped
-        assert life.runtime.detail == "temperature is -1: expected a number >= 0.0"
+        assert life.runtime.detail == "temperature is -1: write a number of at least 0"
 
     play(scenario)

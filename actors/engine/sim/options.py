@@ -12,6 +12,7 @@ from msgspec.inspect import Metadata, StructType, type_info
 
 from actors.engine.adapters import check_names, read_modules
 from actors.engine.kv_config import KvEventsConfig
+from bus.wording import wrong
 
 Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
@@ -194,13 +195,13 @@ def parse(values: Mapping[str, Any]) -> SimOptions:
     try:
         options = msgspec.convert(given, SimOptions, strict=False)
     except msgspec.ValidationError as error:
-        rule, _, path = str(error).partition(" - at `$.")
-        name, _, inner = path.rstrip("`").partition("[")[0].partition(".")
+        path, rule = wrong(error)
+        name, _, inner = path.partition("[")[0].partition(".")
         value = given[name][inner] if inner else given[name]
         if choices := _FLAG[name].choices:
-            rule = f"Expected one of {', '.join(choices)}"
+            rule = f"choose one of {', '.join(choices)}"
         raise InvalidOptionError(
-            f"{'.'.join(filter(None, (name, inner)))} is {value!r}: {rule[:1].lower()}{rule[1:]}"
+            f"{'.'.join(filter(None, (name, inner)))} is {value!r}: {rule}"
         ) from None
     _check_context_fits(options)
     _check_adapters(options)

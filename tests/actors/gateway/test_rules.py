@@ -19,8 +19,8 @@ def test_numbers_may_come_as_text_and_none_brings_the_default_back():
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("max_inflight", 0, "max_inflight is 0: expected a whole number >= 1"),
-        ("migration_wait", "long", "migration_wait is 'long': expected a number"),
+        ("max_inflight", 0, "max_inflight is 0: write a whole number of at least 1"),
+        ("migration_wait", "long", "migration_wait is 'long': write a number"),
         ("port", 1, "port can only be set when a gateway starts"),
     ],
 )

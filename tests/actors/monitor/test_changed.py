@@ -18,7 +18,7 @@ def test_limits_change_by_name_and_none_brings_the_default_back():
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("limits.stopped", 0, "health.limits.stopped is 0: expected a number > 0"),
+        ("limits.stopped", 0, "health.limits.stopped is 0: write a number above 0"),
         ("limits.stoped", 1, "health.limits.stoped: no such limit; there are stopped"),
         ("port", 1, "health.port can only be set when the monitor starts"),
     ],

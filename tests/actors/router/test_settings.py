@@ -21,13 +21,13 @@ def test_text_may_stand_for_numbers():
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("temperature", -1, "temperature is -1: expected a number >= 0.0"),
-        ("temperature", "hot", "temperature is 'hot': expected a number"),
-        ("temperature", float("nan"), "temperature is nan: expected a number >= 0.0"),
-        ("queue_limit", 1.5, "queue_limit is 1.5: expected a whole number"),
-        ("queue_threshold", 0, "queue_threshold is 0: expected a number > 0.0"),
+        ("temperature", -1, "temperature is -1: write a number of at least 0"),
+        ("temperature", "hot", "temperature is 'hot': write a number"),
+        ("temperature", float("nan"), "temperature is nan: write a number of at least 0"),
+        ("queue_limit", 1.5, "queue_limit is 1.5: write a whole number"),
+        ("queue_threshold", 0, "queue_threshold is 0: write a number above 0"),
         ("policy", "best", "policy is 'best': choose one of kv, approximate, least-loaded"),
-        ("polcy", "kv", "polcy is no setting of the router; it has policy, device_weight"),
+        ("polcy", "kv", "polcy is no setting of the router: did you mean policy?"),
     ],
 )
 def test_what_cannot_be_is_said(name, value, text):
