@@ -29,7 +29,9 @@ class TransferState(Message, frozen=True):
 
     Counts of this life. `received_bytes` and `received` (requests) are what came from other
     engines, by the connector's own statistics, and `received_seconds` how long that took; `held`
-    are requests whose blocks wait for a reader.
+    are requests whose blocks wait for a reader. `hits_by_source` are tokens of prompts that were
+    not computed, by where they came from: device (its own prefix cache), host, p2p (another
+    engine), disk, external (not said); vLLM counts them when it plans to load them.
     """
 
     connector: str
@@ -39,3 +41,4 @@ class TransferState(Message, frozen=True):
     expired: int = 0
     held: int = 0
     received_seconds: float = 0.0
+    hits_by_source: dict[str, int] = {}

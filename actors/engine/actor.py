@@ -125,6 +125,10 @@ class EngineActor(Actor):
                 f"{moved.received} received, {moved.received_bytes >> 20} MiB, "
                 f"{moved.failed} failed, {moved.held} held, {moved.expired} expired"
             )
+            if moved.hits_by_source:
+                facts["prompt tokens not computed"] = ", ".join(
+                    f"{tokens} {source}" for source, tokens in sorted(moved.hits_by_source.items())
+                )
         return facts
 
     async def on_stop(self) -> None:

@@ -148,7 +148,9 @@ USES = (
     # connectors.py, transfers.py, and those of the plugin about connectors
     Use("vllm.config", "KVTransferConfig", members=("kv_connector_extra_config",)),
     Use("vllm.outputs", "RequestOutput", members=("kv_transfer_params",)),
-    Use(STATS, "SchedulerStats", members=("kv_connector_stats",)),
+    Use(STATS, "SchedulerStats", members=(
+        "kv_connector_stats", "prefix_cache_stats", "connector_prefix_cache_stats",
+    )),
     Use("vllm.v1.engine.core_client", "MPClient", members=("core_engines",)),
     Use("vllm.v1.engine.core_client", "AsyncMPClient", method="_call_utility_async",
         call=("method", "engine")),

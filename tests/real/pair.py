@@ -186,6 +186,7 @@ class Pair:
     def _newest(self, engine: str, nothing: Found) -> Found:
         while self._events.poll(0):
             header, body, _ = decode(self._events.recv_multipart())
+            assert body is not None
             self._heard[header.sender, header.incarnation, type(body)] = body
         life = self._lives[engine].incarnation
         found = self._heard.get((engine, life, type(nothing)), nothing)

@@ -73,7 +73,7 @@ class Serving:
         """A step's output is in the collectors; with vLLM's statistics of that step."""
         self._drain.flush()
         if self._transfers is not None and scheduler is not None:
-            self._transfers.step(scheduler.kv_connector_stats or {})
+            self._transfers.step(scheduler)
         load = self._loads[rank].record(scheduler, iteration)
         if load is not None:
             self._sink.load(load)

@@ -16,6 +16,9 @@ INTERVAL = 1.0
 UNREAD_LIMIT = 16_384
 """Requests that may wait to be let go; what is beyond is kept until its lease is over."""
 
+UNSAID = "external_unspecified"
+"""vLLM's name of a source where its connector names none."""
+
 FAILURES = ("num_failed_transfers", "num_failed_handshakes")
 
 log = logging.getLogger(__name__)
@@ -33,9 +36,24 @@ class Counts:
         self._connector = connector
         self._workers = workers
         self._sums: dict[str, float] = {}
+        self._hits: dict[str, int] = {}
         self.released = 0
         """Leases that were ended on purpose; vLLM counts them as expired."""
         self.held = 0
+
+    def record(self, scheduler: Any) -> bool:
+        """Take the SchedulerStats of one step; whether they say anything."""
+        moved = scheduler.kv_connector_stats or {}
+        self.add(moved)
+        found = sum(self._hits.values())
+        if local := scheduler.prefix_cache_stats:
+            self._hit("device", local.hits)
+        if external := scheduler.connector_prefix_cache_stats:
+            # Releases before 0.32 do not say from where.
+            by_source = getattr(external, "hits_by_source", None) or {UNSAID: external.hits}
+            for source, tokens in by_source.items():
+                self._hit(str(getattr(source, "value", source)), tokens)
+        return bool(moved) or sum(self._hits.values()) != found
 
     def add(self, statistics: Mapping[str, Any]) -> None:
         """`SchedulerStats.kv_connector_stats`: lists by name, or such maps by connector."""
@@ -57,10 +75,16 @@ class Counts:
             expired=max(0, expired - self.released),
             held=self.held,
             received_seconds=round(self._sums.get("transfer_duration", 0.0), 6),
+            hits_by_source=dict(self._hits),
         )
 
     def _sum(self, name: str) -> int:
         return int(self._sums.get(name, 0))
+
+    def _hit(self, source: str, tokens: int) -> None:
+        if tokens:
+            name = "external" if source == UNSAID else source
+            self._hits[name] = self._hits.get(name, 0) + tokens
 
     def _count(self, name: str, number: float) -> None:
         self._sums[name] = self._sums.get(name, 0) + number
@@ -96,9 +120,9 @@ class Transfers:
             self._unread.append(request_id)
             self._wake.set()
 
-    def step(self, statistics: Mapping[str, Any]) -> None:
-        if statistics:
-            self._counts.add(statistics)
+    def step(self, scheduler: Any) -> None:
+        """With vLLM's SchedulerStats of it."""
+        if self._counts.record(scheduler):
             self._wake.set()
 
     async def run(self) -> None:

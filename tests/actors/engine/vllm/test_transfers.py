@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from enum import StrEnum
+from types import SimpleNamespace
 from typing import Any
 
 from actors.engine.vllm import transfers as module
 from actors.engine.vllm.compat import CORE_RELEASE
 from actors.engine.vllm.transfers import Counts, Transfers
 from schemas.transfer import TransferState
+
+
+class Source(StrEnum):
+    """As vLLM names them."""
+
+    P2P = "p2p"
+    EXTERNAL = "external_unspecified"
 
 
 class Cores:
@@ -52,6 +61,15 @@ def after(
     return asyncio.run(main())
 
 
+def stats(moved: Any = None, hits: int = 0, external: Any = None) -> Any:
+    """SchedulerStats of a step."""
+    return SimpleNamespace(
+        kv_connector_stats=moved,
+        prefix_cache_stats=SimpleNamespace(hits=hits),
+        connector_prefix_cache_stats=external,
+    )
+
+
 def test_sums_of_what_the_steps_list():
     counts = Counts("NixlConnector")
     counts.add({"bytes_transferred": [10, 20], "num_failed_transfers": [1]})
@@ -59,6 +77,17 @@ def test_sums_of_what_the_steps_list():
     counts.add({"num_failed_handshakes": [1], "transfer_duration": [0.25, 0.5]})
     expected = TransferState("NixlConnector", 3, 35, failed=2, expired=2, received_seconds=0.75)
     assert counts.state() == expected
+
+
+def test_tokens_that_were_not_computed_by_where_they_came_from():
+    counts = Counts("NixlConnector")
+    assert not counts.record(stats())
+    assert counts.record(stats(hits=32))
+    read = SimpleNamespace(hits=96, hits_by_source={Source.P2P: 64, Source.EXTERNAL: 32})
+    assert counts.record(stats(hits=32, external=read))
+    older = SimpleNamespace(hits=10)  # a release that does not say
+    assert counts.record(stats(external=older))
+    assert counts.state().hits_by_source == {"device": 64, "p2p": 64, "external": 42}
 
 
 def test_of_connectors_inside_others_too():
@@ -87,7 +116,7 @@ def test_what_nobody_reads_is_let_go_and_does_not_count_as_expired(monkeypatch):
         transfers.kept()
         transfers.unread({"remote_request_id": "b"})
         transfers.unread({"of another connector": 1})
-        transfers.step({"num_kv_expired_reqs": [1]})
+        transfers.step(stats({"num_kv_expired_reqs": [1]}))
 
     state = after(cores, work, lambda state: state.held == 1)
     assert cores.kept == {0: {"a"}, 1: set()}
@@ -101,7 +130,7 @@ def test_a_core_that_cannot_say_leaves_it_to_the_leases(monkeypatch, caplog):
 
     def work(transfers: Transfers) -> None:
         transfers.kept()
-        transfers.step({"bytes_transferred": [1]})
+        transfers.step(stats({"bytes_transferred": [1]}))
 
     assert after(cores, work, lambda state: state.received == 1).held == 0
     assert "which blocks it keeps" in caplog.text
