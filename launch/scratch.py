@@ -2,7 +2,8 @@
 
 vLLM and torch leave files in TMPDIR when they are killed. The directories lie where the user wants
 temporary files, since the run directory may be small; links in the run directory name them, so that
-the next start finds what a killed supervisor left.
+the next start finds what a killed supervisor left. Files of an engine in shared memory are named
+after its directory, and go with it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")  # noqa: S108  names below it are made by mkdtemp
+PREFIX = "cb-"
+"""Of a directory; what follows, eight letters, tells lives apart."""
+RENDEZVOUS = "vllm_dist_*"
+"""Files by which vLLM's workers meet. What they share on CPUs has the same name, and more."""
 SHARED = "shared"
 """Name of the link to the directory in shared memory: no actor's, they have a `-`."""
 LONGEST = 40
@@ -35,7 +41,7 @@ class Scratch:
         if len(os.fsencode(base)) > LONGEST:
             return None
         self._links.mkdir(mode=0o700, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix="cb-", dir=base))
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         self._link(actor).symlink_to(path)
         return path
 
@@ -44,14 +50,17 @@ class Scratch:
         self.remove(SHARED)
         self._links.mkdir(mode=0o700, exist_ok=True)
         base = MEMORY if os.access(MEMORY, os.W_OK) else None
-        path = Path(tempfile.mkdtemp(prefix="cb-", dir=base))
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         self._link(SHARED).symlink_to(path)
         return path
 
     def remove(self, actor: str) -> None:
         link = self._link(actor)
         if link.is_symlink():
-            shutil.rmtree(link.readlink(), ignore_errors=True)  # its processes may be ending still
+            directory = link.readlink()
+            for left in _memory(directory):
+                left.unlink(missing_ok=True)
+            shutil.rmtree(directory, ignore_errors=True)  # its processes may be ending still
             link.unlink()
 
     def clear(self) -> None:
@@ -62,3 +71,17 @@ class Scratch:
 
     def _link(self, actor: str) -> Path:
         return self._links / actor.replace("/", "-")
+
+
+def memory_prefix(directory: Path) -> str:
+    """What shared memory of the life with this directory begins with (`schemas.memory`)."""
+    return directory.name.removeprefix(PREFIX)
+
+
+def _memory(directory: Path) -> Iterator[Path]:
+    """Files in shared memory of the life with this directory."""
+    prefix = memory_prefix(directory)
+    yield from MEMORY.glob(f"{prefix}_*")
+    yield from MEMORY.glob(f"sem.{prefix}-*")
+    for met in directory.glob(RENDEZVOUS):
+        yield from MEMORY.glob(f"*{met.name}*")

@@ -14,6 +14,7 @@ from bus.actor import Actor, Incoming
 from bus.identity import CONFIG, kind_of
 from launch.flags.cache import cache_directory
 from launch.rundir import RunDir
+from launch.scratch import memory_prefix
 from launch.supervision import Supervision
 from launch.supervisor.configuration import keep, resized
 from launch.supervisor.core import (
@@ -45,6 +46,7 @@ from schemas import life
 from schemas.directory import Entry
 from schemas.health import HealthReport, Verdict, VerdictChanged
 from schemas.life import Died, Heartbeat
+from schemas.memory import PREFIX as MEMORY_PREFIX
 from schemas.message import Message
 from schemas.refusal import Refusal
 from schemas.supervise import (
@@ -259,11 +261,14 @@ class SupervisorActor(Actor):
         self._handle(Spawned(effect.actor, effect.incarnation, process.pid, self._now()))
 
     def _temporary(self, actor: str) -> dict[str, str]:
-        """Where an engine has its temporary files. What torch has compiled outlives it."""
+        """Where an engine has its temporary files and how it names shared memory.
+
+        What torch has compiled outlives it.
+        """
         if kind_of(actor) != "engine" or (path := self._run_dir.scratch.make(actor)) is None:
             return {}
         kept = os.environ.get(COMPILED) or str(cache_directory() / "torchinductor")
-        return {"TMPDIR": str(path), COMPILED: kept}
+        return {"TMPDIR": str(path), MEMORY_PREFIX: memory_prefix(path), COMPILED: kept}
 
     def _dying(self, effect: Spawn, cause: str, unexplained: bool) -> None:
         self._handle(Dying(effect.actor, effect.incarnation, cause, unexplained))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from launch.rundir import SOCKET_PATH_LIMIT, claim, release
-from launch.scratch import LONGEST, MEMORY, Scratch
+from launch.scratch import LONGEST, MEMORY, Scratch, memory_prefix
+from schemas.memory import PREFIX
 
 LONGEST_SOCKET = "/cb-12345678/vllm_12345678/" + "x" * 36
 """A socket of vLLM's below TMPDIR: two names of `mkdtemp`, and a UUID."""
@@ -103,3 +105,49 @@ def test_the_directory_of_metrics_goes_with_an_engine_that_is_killed(temporary, 
     assert len(list(home.glob("vllm_prometheus_*"))) == 1
     scratch.remove("engine/0")
     assert list(temporary.iterdir()) == []
+
+
+SHARES = """
+import multiprocessing, time
+from multiprocessing.shared_memory import SharedMemory
+from actors.engine.vllm.plugin import memory
+
+def inner(kept):
+    forked = SharedMemory(create=True, size=1)
+    print(kept.name, forked.name, flush=True)
+    time.sleep(60)
+
+memory.install()
+kept = SharedMemory(create=True, size=1)
+semaphore = multiprocessing.get_context("spawn").Semaphore()
+multiprocessing.get_context("fork").Process(target=inner, args=(kept,)).start()
+time.sleep(60)
+"""
+
+
+def test_shared_memory_goes_with_an_engine_that_is_killed(temporary, tmp_path) -> None:
+    """With Python's tracker, which would have removed it: a session dies as a whole."""
+    scratch = Scratch(tmp_path / "tmp")
+    home = scratch.make("engine/0")
+    assert home is not None
+    prefix = memory_prefix(home)
+    engine = subprocess.Popen(
+        [sys.executable, "-c", SHARES],
+        env={**os.environ, "TMPDIR": str(home), PREFIX: prefix},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert engine.stdout is not None
+    with engine.stdout:
+        names = engine.stdout.readline().decode().split()
+    os.killpg(engine.pid, signal.SIGKILL)
+    engine.wait()
+    assert len(names) == 2
+    of_workers = MEMORY / f"vllm_dist_{prefix}-tp:0"
+    (home / f"vllm_dist_{prefix}").touch()
+    of_workers.touch()
+    left = {path.name for path in MEMORY.iterdir() if prefix in path.name}
+    (semaphore,) = left - {*names, of_workers.name}
+    assert semaphore.startswith(f"sem.{prefix}-")
+    scratch.remove("engine/0")
+    assert [path for path in MEMORY.iterdir() if prefix in path.name] == []

@@ -16,7 +16,7 @@ from actors.engine.kv_publisher import INCARNATION
 NAME = "callboard"
 """Of the entry point; VLLM_PLUGINS can leave it out."""
 
-MATTERS = ("owner", "kv_events", "progress", "resume", "transfers")
+MATTERS = ("owner", "memory", "kv_events", "progress", "resume", "transfers")
 """The modules here that have an `install`, which may be called again."""
 
 log = logging.getLogger(__name__)
