@@ -7,6 +7,7 @@ that one is stopped. The monitor lets stopped processes be.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -69,7 +70,7 @@ ENGINE = f"""\
 [[engine]]
 name = "{{name}}"
 role = "{{role}}"
-connector = ["nixl"]
+connector = {{connectors}}
 model = "{{model}}"
 served_model_name = ["{MODEL}"]
 dtype = "float32"
@@ -82,6 +83,11 @@ num_gpu_blocks_override = 80
 """One request runs, and others wait; prompts take several steps; two long ones fill the cache."""
 TOKENS = 12
 """Of an answer over HTTP."""
+STORE = """\
+[kv_store]
+memory_gb = 0.25
+port = {port}
+"""
 PRODUCE = {"do_remote_decode": True, "do_remote_prefill": False}
 """What a prefill engine is given, so that it keeps the blocks for another one."""
 
@@ -248,15 +254,19 @@ class Pair:
 
 
 @contextmanager
-def pair(model: Path, base: Path, *, restarts: int = 0) -> Iterator[Pair]:
-    """Ready. `base` is where run directories are. Without `restarts` a killed engine stays dead."""
+def pair(model: Path, base: Path, *, restarts: int = 0, store: bool = False) -> Iterator[Pair]:
+    """Ready. `base` is where run directories are. Without `restarts` a killed engine stays dead.
+    With `store` the prefill engine keeps what it computes in LMCache's server as well.
+    """
     port = free_port()
     file = base / "pair.toml"
-    engines = "".join(
-        ENGINE.format(name=name, role=role, model=model)
-        for name, role in (("p", "prefill"), ("d", "decode"))
-    )
-    file.write_text(FILE.format(port=port, restarts=restarts) + engines)
+    text = FILE.format(port=port, restarts=restarts)
+    if store:
+        text += STORE.format(port=free_port())
+    for name, role in (("p", "prefill"), ("d", "decode")):
+        connectors = ["nixl", "lmcache"] if store and role == "prefill" else ["nixl"]
+        text += ENGINE.format(name=name, role=role, model=model, connectors=json.dumps(connectors))
+    file.write_text(text)
     with ExitStack() as stack:
         port_of_nixl = str(20_000 + int(free_port()) % 10_000)
         stack.enter_context(

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -70,14 +70,14 @@ def bound_kv_cache(given: Collection[str]) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
 
 
-def fork_processes(connector: str | None) -> None:
+def fork_processes(connectors: Iterable[str] = ()) -> None:
     """On CPU: fork EngineCore instead of spawning it, so that it need not import vLLM again.
 
     Called after the engine configuration is made, which sets the start method to spawn.
-    `connector` is the KV connector, if any. Not done where numba is in play: its thread pool
-    does not survive the fork, and LMCache's connector imports it.
+    `connectors` are the names of all KV connectors. Not done where numba is in play: its thread
+    pool does not survive the fork, and LMCache's connector imports it.
     """
-    if "numba" in sys.modules or (connector is not None and "lmcache" in connector.lower()):
+    if "numba" in sys.modules or any("lmcache" in name.lower() for name in connectors):
         return
     os.environ[START_METHOD] = "fork"
     _separate_signals()

@@ -16,6 +16,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from actors.engine.vllm import environment, processes
 from actors.engine.vllm.arguments import engine_arguments
+from actors.engine.vllm.connectors import parts
 from actors.engine.vllm.stat_logger import OnStep, step_logger_factory
 
 
@@ -61,8 +62,7 @@ def start_engine(
     args = engine_arguments(arguments, version=vllm.__version__, on_cpu=on_cpu)
     config = args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     if on_cpu:
-        transfer = config.kv_transfer_config
-        environment.fork_processes(None if transfer is None else transfer.kv_connector)
+        environment.fork_processes(name for name, _ in parts(config.kv_transfer_config))
     if given_up.is_set():
         raise Stopped
     llm = AsyncLLM.from_vllm_config(

@@ -73,17 +73,17 @@ def test_variables_of_one_engine(monkeypatch: pytest.MonkeyPatch):
 
 def test_no_fork_where_numba_is_in_play(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(START_METHOD, "spawn")
-    environment.fork_processes("LMCacheMPConnector")
+    environment.fork_processes(["MultiConnector", "NixlConnector", "LMCacheMPConnector"])
     assert os.environ[START_METHOD] == "spawn"
     monkeypatch.setitem(sys.modules, "numba", None)
-    environment.fork_processes(None)
+    environment.fork_processes()
     assert os.environ[START_METHOD] == "spawn"
 
 
 def test_a_forked_childs_signal_does_not_reach_its_parent(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "numba", raising=False)
     monkeypatch.setenv(START_METHOD, "spawn")
-    environment.fork_processes(None)
+    environment.fork_processes()
     assert os.environ[START_METHOD] == "fork"
     heard: list[str] = []
 
