@@ -12,6 +12,12 @@ from launch.topology import Engine, Topology
 
 CPU_BLOCK_SIZE = 32
 CPU_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
+LMCACHE = {
+    "LMCACHE_TRACK_USAGE": ("false", "an operator's engine reports to nobody else"),
+    "LMCACHE_LOG_LEVEL": ("WARNING", "LMCache's log is no JSON, and tells much"),
+    "LMCACHE_DISABLE_BANNER": ("1", "a log is read by programs"),
+}
+"""Variables of engines with LMCache, and why."""
 CONSULTED = (
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
     "VLLM_LORA_MODULES_LOADING_TIMEOUT",
@@ -19,6 +25,7 @@ CONSULTED = (
     "VLLM_RPC_BASE_PATH",
     "VLLM_ENABLE_V1_MULTIPROCESSING",
     CPU_KV_CACHE,
+    *LMCACHE,
     nixl.HOST,
     nixl.PORT,
 )
@@ -48,7 +55,9 @@ def injected(
             values += _transfer(transfers.get(place))
             values += _environment(engine, environ)
             transfer = transfers[place].config if place in transfers else None
-            values += _start(engine, environ, transfer, on_cpu=on_cpu)
+            lmcache = _has_lmcache(transfer or engine.args.get("kv_transfer_config"))
+            values += _lmcache(environ) if lmcache else ()
+            values += _start(engine, environ, lmcache=lmcache, on_cpu=on_cpu)
             values += _side_channel(name, environ, side)
         found[name] = values
     return found
@@ -97,21 +106,26 @@ def _environment(engine: Engine, environ: Mapping[str, str]) -> Iterator[Injecte
             yield _variable(variable, pattern, reason, by_engine=True)
 
 
+def _has_lmcache(transfer: Any) -> bool:
+    names = (str(part.get("kv_connector", "")).lower() for part in parts_of(transfer))
+    return any("lmcache" in name for name in names)
+
+
+def _lmcache(environ: Mapping[str, str]) -> Iterator[Injected]:
+    for variable, (value, reason) in LMCACHE.items():
+        if variable not in environ:
+            yield _variable(variable, value, reason)
+
+
 def _start(
-    engine: Engine,
-    environ: Mapping[str, str],
-    transfer: Mapping[str, Any] | None,
-    *,
-    on_cpu: bool,
+    engine: Engine, environ: Mapping[str, str], *, lmcache: bool, on_cpu: bool
 ) -> Iterator[Injected]:
     """How its processes start, and on a CPU how much of the memory it takes."""
     method = "VLLM_WORKER_MULTIPROC_METHOD"
     if not on_cpu:
         yield _variable(method, "spawn", "CUDA does not survive a fork", by_engine=True)
         return
-    given = transfer or engine.args.get("kv_transfer_config")
-    names = [str(part.get("kv_connector", "")).lower() for part in parts_of(given)]
-    if any("lmcache" in name for name in names):
+    if lmcache:
         reason = "LMCache's numba does not survive a fork"
         yield _variable(method, "spawn", reason, by_engine=True)
     else:

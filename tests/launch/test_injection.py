@@ -35,6 +35,7 @@ def engine(**args: Any) -> Engine:
     return Engine(model="m", args=args, **own)
 
 
+USAGE = "environment.LMCACHE_TRACK_USAGE"
 METHOD = "environment.VLLM_WORKER_MULTIPROC_METHOD"
 SPACE = "environment.VLLM_CPU_KVCACHE_SPACE"
 LORA = (
@@ -89,6 +90,17 @@ ROWS: list[tuple[str, Engine, bool, dict[str, str], str, Any]] = [
     ("2.3-lora-off", engine(), False, {}, LORA[0], None),
     ("2.3-prometheus", engine(), False, {}, PROMETHEUS, "vllm_prometheus_*"),
     ("2.3-prometheus-set", engine(), False, {"PROMETHEUS_MULTIPROC_DIR": "/p"}, PROMETHEUS, None),
+    ("lmcache-usage", engine(connector=["lmcache"]), True, {}, USAGE, "false"),
+    ("lmcache-usage-v1", engine(connector=["lmcache"]), False, {}, USAGE, "false"),
+    (
+        "lmcache-usage-set",
+        engine(connector=["lmcache"]),
+        True,
+        {"LMCACHE_TRACK_USAGE": "true"},
+        USAGE,
+        None,
+    ),
+    ("lmcache-usage-nixl", engine(connector=["nixl"]), True, {}, USAGE, None),
     ("cpu-memory", engine(), True, {}, SPACE, "4"),
     ("cpu-memory-set", engine(), True, {"VLLM_CPU_KVCACHE_SPACE": "9"}, SPACE, None),
     ("cpu-memory-by-flag", engine(gpu_memory_utilization=0.5), True, {}, SPACE, None),

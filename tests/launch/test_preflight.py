@@ -15,7 +15,7 @@ from launch import nixl, preflight
 from launch.connectors import Machine
 from launch.preflight import api_keys
 from launch.rules.case import Case, shown
-from launch.topology import Engine, Gateway, KvEvents, Topology
+from launch.topology import Engine, Gateway, Health, KvEvents, KvStore, Topology
 from tests.launch.cli.running import kv_event_port
 
 
@@ -224,3 +224,56 @@ NIXL_PORTS = next(rule for rule in preflight.RULES if rule.name == "nixl-ports")
 def test_keys_from_flags_and_environment() -> None:
     assert api_keys(["a", "b"], {"CALLBOARD_API_KEY": "b\n c \n\n"}) == ["a", "b", "c"]
     assert api_keys([], {}) == []
+
+
+def with_store(port: int, **more: Any) -> Topology:
+    store = KvStore(port=port, **more.pop("store", {}))
+    return Topology(
+        gateway=Gateway(port=more.pop("gateway", 1)),
+        kv_events=KvEvents(enabled=False),
+        kv_store=store,
+        engines=[Engine(model="org/demo", connector=["lmcache"])],
+        **more,
+    )
+
+
+def of_store(topology: Topology) -> list[str]:
+    case = Case(topology, environ=os.environ, machine=Machine(on_cpu=True))
+    [rule] = [rule for rule in preflight.RULES if rule.name == "kv-store"]
+    return [str(finding) for finding in rule.check(case)]
+
+
+def test_room_for_the_kv_store(port) -> None:
+    assert of_store(with_store(port)) == []
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_either_port_of_the_kv_store_in_use(which) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        [finding] = of_store(with_store(taken - which))
+    assert f"port {taken} is in use on 127.0.0.1, and LMCache's server needs" in finding
+    assert f"kv_store.port = {taken - which}: " in finding
+    assert "name the server that is there as lmcache.mp.host and lmcache.mp.port" in finding
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_port_of_the_kv_store_that_is_another_ones(port, which) -> None:
+    [finding] = of_store(with_store(port, gateway=port + which))
+    assert f"port {port + which} is needed for LMCache's server, and is that of the gateway" in (
+        finding
+    )
+    [finding] = of_store(with_store(port, health=Health(port=port + which)))
+    assert "and is that of health" in finding
+
+
+def test_more_memory_than_there_is(port) -> None:
+    [finding] = of_store(with_store(port, store={"memory_gb": 1e6}))
+    assert finding.startswith("kv_store.memory_gb = 1000000.0: this machine has ")
+
+
+def test_nobody_needs_the_kv_store(port) -> None:
+    topology = structs.replace(
+        with_store(port, store={"memory_gb": 1e6}), engines=[Engine(model="org/demo")]
+    )
+    assert of_store(topology) == []
