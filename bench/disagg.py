@@ -1,8 +1,9 @@
 """`python -m bench.disagg [vLLM flags]`: prefill and decode on two engines, over NIXL.
 
 Beside it the same two engines each doing both, and the two steps of a plain proxy over two of
-vLLM's own servers. One after the other, each with the machine for itself, in the opposite order in
-each second round. Flags that are not named below go to every engine.
+vLLM's own servers; on a CPU also without Callboard's plugin, which mends what NIXL costs there.
+One after the other, each with the machine for itself, in the opposite order in each second round.
+Flags that are not named below go to every engine.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from bench.ways import Failed, Row, Served
 from launch.connectors import LEASE
 from launch.rundir import RunDir, base_directory
 
-WAYS = ("prefill/decode", "aggregated", "plain proxy")
-NIXL = "prefill/decode"
+NIXL, BARE = "prefill/decode", "no plugin"
+WAYS = (NIXL, BARE, "aggregated", "plain proxy")
 SHARED = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """On a CPU each engine would bind its threads to the same cores."""
 METHOD = """\
 prefill/decode: `callboard up`, one engine of each role, NixlConnector. aggregated: the same with \
 two engines that do both. plain proxy: bench/peers/two_steps.py over two of vLLM's servers, with \
-NixlConnector: the two steps that vLLM's example proxy takes. A burst sends all its requests at \
+NixlConnector: the two steps that vLLM's example proxy takes. no plugin: prefill/decode with \
+VLLM_PLUGINS empty: NIXL's progress thread spins and the connector pins the thread that computes \
+(docs/connectors.md). A burst sends all its requests at \
 once: token-id prompts that share nothing, greedy, to full length, streamed. ITL: mean time \
 between tokens of a request; gap: time between two lines."""
 COLUMNS = {
@@ -96,7 +99,7 @@ def _arguments() -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--bursts", type=int, default=2, help="of each kind, in each round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--budget", type=float, default=1e9, help="start nothing after so many s")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=_usual())
     parser.add_argument("--out", type=Path, default=OUT)
     options, rest = parser.parse_known_args()
     flags: dict[str, Any] = {}
@@ -106,6 +109,11 @@ def _arguments() -> tuple[argparse.Namespace, dict[str, Any]]:
         name, given, value = word.removeprefix("--").partition("=")
         flags[name] = value if given else True
     return options, flags
+
+
+def _usual() -> list[str]:
+    """On accelerators the plugin leaves NIXL as it is."""
+    return [way for way in WAYS if GPU is None or way != BARE]
 
 
 def _measure(
@@ -120,7 +128,7 @@ def _measure(
         server, run_dir = _server(way, options.model.absolute(), flags, Path(scratch))
         with Served(server) as served:
             print(f"{way}: up in {server.start_seconds:.0f} s", flush=True)
-            moved = None if run_dir is None or way != NIXL else Moved(run_dir)
+            moved = None if run_dir is None or way not in (NIXL, BARE) else Moved(run_dir)
             for seed, prompt in enumerate(options.prompts):  # handshakes, compilers, caches
                 served.drive(Burst(max(options.widths), prompt, 4, 1_000_000 + seed))
             for seed, burst in enumerate(_bursts(options)):
@@ -128,7 +136,7 @@ def _measure(
                 taken.append((Burst(*burst, 0), row))
                 print(f"{way} {burst}: {row}", flush=True)
             if moved is not None:
-                notes.append(moved.text())
+                notes.append(f"{way}: {moved.text()}")
 
 
 def _bursts(options: argparse.Namespace) -> list[tuple[int, int, int]]:
@@ -148,7 +156,7 @@ def _server(
     text = FILE.format(name=name, port=port, events=20_080 + free_port() % 10_000)
     for engine, role in (("p", "prefill"), ("d", "decode")):
         text += f'[[engine]]\nname = "{engine}"\nmodel = "{model}"\n'
-        if way == NIXL:
+        if way in (NIXL, BARE):
             text += f'role = "{role}"\nconnector = ["nixl"]\n'
         text += "".join(f"{flag} = {json.dumps(value)}\n" for flag, value in flags.items())
     file = scratch / "topology.toml"
@@ -159,7 +167,8 @@ def _server(
         scratch / "log",
         environment=contestants.paths()
         | environment
-        | {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(nixl_port)},
+        | {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(nixl_port)}
+        | ({"VLLM_PLUGINS": ""} if way == BARE else {}),
         patience=400,
     )
     return started, RunDir(base_directory() / name)
