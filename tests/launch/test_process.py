@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
+import psutil
+import pytest
+
+from launch.process import ORPHAN_DRAIN, ORPHAN_END, ORPHAN_KILL, SUPERVISOR_PID
 from tests.launch.cli.running import ROOT
+
+CLEARING_UP = 1.0
+"""Seconds, rounded up, until Python sees a signal and the kernel has freed all (launch.process)."""
 
 LEAVES = """
 import atexit, sys, threading, time
@@ -43,3 +52,50 @@ def test_an_error_that_nobody_handles_is_said_and_is_a_failure() -> None:
     assert left.stdout == "worked\ncleaned up\n"
     assert "KeyError: 'what'" in left.stderr
     assert left.returncode == 1
+
+
+ORPHAN = """
+import asyncio, os, signal, subprocess, sys, time
+from launch import process
+
+class Stuck:
+    def drain(self, seconds):
+        if sys.argv[1] == "loop stands still":
+            time.sleep(600)
+
+async def main():
+    handler = (signal.SIGTERM, process._end, Stuck(), 30.0)
+    asyncio.get_running_loop().add_signal_handler(*handler)
+    subprocess.Popen(["sleep", "600"])
+    print("runs", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("trouble", ["engine does not stop", "loop stands still"])
+def test_an_actor_without_a_supervisor_is_gone_in_time_with_all_that_it_started(
+    trouble: str,
+) -> None:
+    """Also children that are not bound to it yet, and an end in order that does not come."""
+    actor = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, trouble],
+        cwd=ROOT,
+        env={**os.environ, SUPERVISOR_PID: "0"},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert actor.stdout is not None
+    with actor.stdout:
+        assert actor.stdout.readline() == b"runs\n"
+    children = psutil.Process(actor.pid).children()
+    actor.terminate()
+    code = actor.wait(60)
+    if trouble == "loop stands still":
+        assert code == -signal.SIGALRM
+        os.killpg(actor.pid, signal.SIGKILL)
+    else:
+        assert code == -signal.SIGKILL
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert ORPHAN_DRAIN < ORPHAN_KILL < ORPHAN_END <= 5 - CLEARING_UP

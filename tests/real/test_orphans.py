@@ -74,6 +74,15 @@ def engine_pid(run_directory: Path) -> int:
     return 0
 
 
+def ended(supervisor: subprocess.Popen[bytes]) -> bool:
+    return supervisor.poll() is not None
+
+
+def state_of_engine() -> str:
+    state: str = actors()["engine/0"]["state"]
+    return state
+
+
 def imports_vllm(engine: int) -> bool:
     return "libtorch" in Path(f"/proc/{engine}/maps").read_text()
 
@@ -102,7 +111,8 @@ def test_nothing_outlives_its_owner(
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: engine_pid(run_directory) > 0, "no engine was started")
+        until(lambda: engine_pid(run_directory) > 0 or ended(supervisor), "no engine was started")
+        assert not ended(supervisor)
         engine = engine_pid(run_directory)
         records = Path(psutil.Process(engine).environ()[DIRECTORY])
         if phase == "import":
@@ -111,7 +121,8 @@ def test_nothing_outlives_its_owner(
             until(lambda: core_of(engine) is not None, "no EngineCore was started")
         core = core_of(engine)
         if phase == "serving":
-            until(lambda: actors()["engine/0"]["state"] == "ready", "it did not serve")
+            until(lambda: ended(supervisor) or state_of_engine() == "ready", "it did not serve")
+            assert not ended(supervisor)
         if victim == "supervisor":
             dying = marked(run_directory)
             assert len(dying) >= 6
