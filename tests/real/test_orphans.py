@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from launch.marks import MARK
+from launch.scratch import MEMORY
+from schemas.memory import PREFIX
 from schemas.progress import DIRECTORY
 from tests.launch.cli.running import callboard, environment, free_port, serving
 from tests.launch.cli.test_kills import actors
@@ -53,6 +55,14 @@ def until(done: Callable[[], bool], what: str) -> None:
     while not done():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Not a zombie: init may be slow to collect what it inherited, and it holds nothing."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def core_of(engine: int) -> psutil.Process | None:
@@ -114,7 +124,8 @@ def test_nothing_outlives_its_owner(
         until(lambda: engine_pid(run_directory) > 0 or ended(supervisor), "no engine was started")
         assert not ended(supervisor)
         engine = engine_pid(run_directory)
-        records = Path(psutil.Process(engine).environ()[DIRECTORY])
+        variables = psutil.Process(engine).environ()
+        records, memory = Path(variables[DIRECTORY]), variables[PREFIX]
         if phase == "import":
             until(lambda: imports_vllm(engine), "vLLM was not imported")
         else:
@@ -132,9 +143,10 @@ def test_nothing_outlives_its_owner(
             dying = [own, *own.children(recursive=True)]
             pid = core.pid if victim == "core" and core is not None else engine
             os.kill(pid, signal.SIGKILL)
-        _, alive = psutil.wait_procs(dying, timeout=GONE)
-        # Init may be slow to collect what it inherited: a zombie holds nothing.
-        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+        deadline = time.monotonic() + GONE
+        while (alive := [p for p in dying if lives(p)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert alive == []
         if victim == "supervisor":
             assert marked(run_directory) == []
         elif phase == "serving":
@@ -156,5 +168,6 @@ def test_nothing_outlives_its_owner(
         with serving("serve", "demo", "--engine", "sim", "--port", free_port()) as served:
             assert served.interrupt()[0] == 0
     assert not records.exists()
+    assert [path for path in MEMORY.iterdir() if memory in path.name] == []
     assert list(run_directory.iterdir()) == []
     assert list(temporary.iterdir()) == []
