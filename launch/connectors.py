@@ -130,7 +130,12 @@ def _part(name: str, kv_role: str, machine: Machine) -> dict[str, Any]:
         }
     # In one process LMCache does nothing on a CPU, without a word; with its server it works.
     lmcache = SERVED if machine.on_cpu else "LMCacheConnectorV1"
-    return {"kv_connector": lmcache, "kv_role": kv_role}
+    return {
+        "kv_connector": lmcache,
+        "kv_role": kv_role,
+        # It only saves work: what it cannot give any more the engine computes itself.
+        "kv_load_failure_policy": "recompute",
+    }
 
 
 def _nixl(kv_role: str, machine: Machine) -> dict[str, Any]:

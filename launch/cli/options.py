@@ -84,6 +84,10 @@ HELP: dict[str, list[tuple[str, str, str]]] = {
         ),
         ("kv_events.host", "HOST", "where they can be read (127.0.0.1); they contain prompts"),
     ],
+    "KV store": [
+        ("kv_store.memory_gb", "GIB", "for blocks that LMCache's server keeps (4)"),
+        ("kv_store.port", "PORT", "of that server (5555); the next one is its HTTP"),
+    ],
     "HTTP": [
         ("gateway.host", "HOST", "address to listen on (127.0.0.1: this machine only)"),
         ("gateway.port", "PORT", "port to listen on (8000)"),
@@ -116,6 +120,7 @@ HELP: dict[str, list[tuple[str, str, str]]] = {
 }
 """What --help shows, by group: path of the setting, its value, and what it does."""
 _ABOUT = {
+    "KV store": "with --connector lmcache: engines share what one of them has computed",
     "placement": "each setting of the router has its flag, --router-NAME X: see --help=router"
 }
 

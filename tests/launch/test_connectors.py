@@ -29,8 +29,9 @@ NIXL = {
     "kv_load_failure_policy": "fail",
     "kv_connector_extra_config": {"kv_lease_duration": LEASE},
 }
-V1 = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
-MP = {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both"}
+RECOMPUTE = {"kv_load_failure_policy": "recompute"}
+V1 = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both", **RECOMPUTE}
+MP = {"kv_connector": "LMCacheMPConnector", "kv_role": "kv_both", **RECOMPUTE}
 KVBM = {
     "kv_connector": "DynamoConnector",
     "kv_connector_module_path": "kvbm.vllm_integration.connector",

@@ -101,7 +101,8 @@ def test_a_chunk_is_whole_blocks_of_every_engine(sizes: list[int | None], chunk:
 
 
 def test_engines_are_told_where_it_is() -> None:
-    assert told(engine("lmcache")) == [{**MP, "kv_connector_extra_config": TOLD}]
+    made = {**MP, "kv_load_failure_policy": "recompute", "kv_connector_extra_config": TOLD}
+    assert told(engine("lmcache")) == [made]
     [by_port] = told(engine("lmcache"), kv_store=KvStore(port=7000))
     assert by_port["kv_connector_extra_config"]["lmcache.mp.port"] == 7000
 
