@@ -172,8 +172,11 @@ class MonitorActor(Actor):
         facts = self._sight.facts() if self._sight is not None else {}
         facts["canaries sent"] = str(self._sent)
         facts["http"] = self._server.address if self._server else "off: no port was given"
+        processes = self.core.processes()
         for verdict in self.core.verdicts(self._now()):
             facts[verdict.actor] = f"{verdict.condition} {verdict.reason}".strip()
+            if len(processes[verdict.actor]) > 1:
+                facts[f"processes of {verdict.actor}"] = ", ".join(processes[verdict.actor])
         return facts
 
     async def on_stop(self) -> None:
@@ -300,7 +303,8 @@ class MonitorActor(Actor):
 
     def _health(self) -> Answer:
         verdicts, node_health = self._state()
-        return answers.health(self.rt.host, node_health, verdicts, datetime.now(UTC))
+        processes = self.core.processes()
+        return answers.health(self.rt.host, node_health, verdicts, processes, datetime.now(UTC))
 
     def _live(self) -> Answer:
         return answers.live(self._state()[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -19,7 +19,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """`since` is UTC, when the verdict began."""
+    """`since` is UTC, when the verdict began. `processes` are its own and its engine's, here."""
 
     actor: str
     incarnation: int
@@ -27,6 +27,7 @@ class Actor(msgspec.Struct, frozen=True):
     reason: str
     since: str
     state: str
+    processes: list[str]
     evidence: list[Evidence]
 
 
@@ -46,8 +47,14 @@ class Short(msgspec.Struct, frozen=True):
     problems: list[str]
 
 
-def health(host: str, node: NodeHealth, verdicts: Sequence[Verdict], now: datetime) -> Answer:
-    """All that is known. 503 while the machine cannot serve."""
+def health(
+    host: str,
+    node: NodeHealth,
+    verdicts: Sequence[Verdict],
+    processes: Mapping[str, list[str]],
+    now: datetime,
+) -> Answer:
+    """All that is known. 503 while the machine cannot serve. `processes`: names, by actor."""
     actors = [
         Actor(
             v.actor,
@@ -56,6 +63,7 @@ def health(host: str, node: NodeHealth, verdicts: Sequence[Verdict], now: dateti
             v.reason,
             (now.astimezone(UTC) - timedelta(seconds=v.age)).isoformat(timespec="milliseconds"),
             v.state,
+            processes.get(v.actor, []),
             [Evidence(e.source, e.condition, e.detail) for e in v.evidence],
         )
         for v in verdicts

@@ -7,6 +7,8 @@ that it got, so that a crowded machine makes nobody hang.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from actors.monitor.events import (
@@ -98,6 +100,13 @@ class MonitorCore:
     def verdicts(self, now: float) -> list[Verdict]:
         """All, by actor; `age` as of `now`."""
         return [self._verdict(life, now) for _, life in sorted(self.state.lives.items())]
+
+    def processes(self) -> dict[str, list[str]]:
+        """By actor the names of its processes here, its own first."""
+        return {
+            life.actor: [str(p) for p in sorted(life.processes.values(), key=_place(life))]
+            for life in self.state.lives.values()
+        }
 
     # --- who is there ---
 
@@ -262,6 +271,10 @@ class MonitorCore:
             life.state,
             evidence,
         )
+
+
+def _place(life: Life) -> Callable[[Process], tuple[bool, str]]:
+    return lambda process: (process.pid != life.pid, process.name)
 
 
 def _process(life: Life, sample: ProcessSample, real: float, counted: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from actors.monitor.life import Life, Process, Rank
+from actors.monitor.life import Life, Rank
 from actors.monitor.options import Limits
 from actors.monitor.pace import work_of
 from schemas.health import Condition, Source
@@ -51,7 +51,7 @@ def _processes(life: Life, limits: Limits) -> Iterator[Finding]:
         if process.state in "Tt":
             condition: Condition = "hung" if process.stopped >= limits.stopped else "suspect"
             how = "stopped by a signal" if process.state == "T" else "stopped by a debugger"
-            detail = f"{_name(process)} has been {how} for {process.stopped:.1f} s"
+            detail = f"{process} has been {how} for {process.stopped:.1f} s"
             yield Finding("stopped", condition, "process", detail)
 
 
@@ -63,7 +63,7 @@ def _silence(life: Life, limits: Limits) -> Iterator[Finding]:
     if condition != "healthy":
         detail = f"no heartbeat for {life.silence:.1f} s"
         if own := life.processes.get(life.pid):
-            detail += f" ({_name(own)}: {_STATES.get(own.state, own.state)})"
+            detail += f" ({own}: {_STATES.get(own.state, own.state)})"
         yield Finding("silent", condition, "heartbeat", detail)
 
 
@@ -75,7 +75,7 @@ def _rank(life: Life, number: int, rank: Rank, limits: Limits) -> Iterator[Findi
         still = min(rank.beacon_still, process.cpu_still)
         condition = _grade(still, limit, limit / 2)
         if condition != "healthy":
-            detail = f"{name}: neither beacon nor CPU time of {_name(process)} moved for"
+            detail = f"{name}: neither beacon nor CPU time of {process} moved for"
             yield Finding("still", condition, "progress", f"{detail} {still:.1f} s")
         elif rank.beacon_still >= BUSY:
             detail = f"{name}: no Python thread but one has run for {rank.beacon_still:.1f} s"
@@ -119,10 +119,6 @@ def _canary(life: Life, limits: Limits) -> Iterator[Finding]:
         yield Finding("canary", "hung", "canary", detail)
     else:
         yield Finding("canary", "suspect", "canary", detail)
-
-
-def _name(process: Process) -> str:
-    return f"{process.name} ({process.pid})"
 
 
 _STATES = {

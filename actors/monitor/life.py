@@ -27,6 +27,9 @@ class Process(msgspec.Struct):
     cpu_still: float = 0.0
     rate: float = 1.0
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.pid})"
+
 
 class Rank(msgspec.Struct):
     """One data-parallel rank, by its progress record.

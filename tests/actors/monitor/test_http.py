@@ -41,6 +41,7 @@ def test_the_answers_follow_the_verdicts(run_directory: Path):
             found = {actor["actor"]: actor for actor in body["actors"]}["router/0"]
             assert (found["verdict"], found["reason"], found["state"]) == ("healthy", "", "ready")
             assert found["incarnation"] == 5
+            assert found["processes"] == [f"its process ({router.pid})"]
             since = datetime.fromisoformat(found["since"])
             assert abs((datetime.now(UTC) - since).total_seconds()) < 60
             stop(router.pid)

@@ -85,6 +85,9 @@ def test_the_death_of_one_worker_of_several_is_known_at_once(play, which):
         await stage.until(lambda: len(life.processes) == 2 + 4)
         inner = psutil.Process(stage.inner())
         (victim,) = [p for p in inner.children() if p.name() == f"VLLM::W{which}"]
+        shown = stage.monitor.facts()["processes of engine/0"]
+        assert shown.startswith(f"its process ({child.pid}), EngineCore ({inner.pid}), W0 (")
+        assert f"W{which} ({victim.pid})" in shown
         began = time.monotonic()
         victim.kill()
         at, verdict = await stage.said("dead", "engine/0")
