@@ -17,7 +17,17 @@ from pathlib import Path
 
 from bench import contestants, machine, peers
 from bench.failing import mocker, topology
-from bench.failing.attack import BEGUN, Aim, Attack, Rows, times, turn, undisturbed
+from bench.failing.attack import (
+    BEGUN,
+    Aim,
+    Attack,
+    Rows,
+    engine_core,
+    own,
+    times,
+    turn,
+    undisturbed,
+)
 from bench.failing.followed import bodies
 from bench.server import StartError, end_on_sigterm
 from bench.table import OUT, Table, publish
@@ -39,6 +49,11 @@ ANSWERS = {
     "equal": "text as undisturbed",
     "pace": "ms a token (median)",
 }
+VICTIMS = {
+    "sim": {"": own},
+    "vLLM": {" of EngineCore": engine_core, " of EngineActor": own},
+}
+"""Which process is killed, of which engine."""
 DYNAMO = """\
 Dynamo: two mockers at their own speed, round-robin, --migration-limit 3. It does not say where an \
 answer runs: round-robin puts half of them there, so the half with the longest silences is taken. \
@@ -69,7 +84,7 @@ def main() -> None:
         Table(f"Failover: two engines ({kind}), {options.width} streams", TIMES, measured, notes),
         Table("Answers", ANSWERS, answers),
     ]
-    publish("failover" if options.model is None else "failover-vllm", tables, record, options.out)
+    publish("failover" if options.model is None else "failover-real", tables, record, options.out)
 
 
 def _arguments() -> argparse.Namespace:
@@ -116,15 +131,18 @@ def _callboard(options: argparse.Namespace, kind: str, scratch: Path) -> list[Ro
         with running.watch() as watch:
             what = (running, watch, started.port, requests, texts)
             aim = Aim(*what, options.tokens, options.patience)
-            kills, stops = Attack(aim, signal.SIGKILL), Attack(aim, signal.SIGSTOP)
+            kills = {v: Attack(aim, signal.SIGKILL, pid) for v, pid in VICTIMS[kind].items()}
+            stops = Attack(aim, signal.SIGSTOP)
+            turns = [(kill, engine) for engine in topology.ENGINES for kill in kills.values()]
             for number in range(options.kills):
-                kills.run(topology.ENGINES[number % 2])
+                kill, engine = turns[number % len(turns)]
+                kill.run(engine)
             for number in range(options.stops):
                 stops.run(topology.ENGINES[number % 2])
     token_goal = "< 250" if kind == "sim" else "< 1,000"
     hung_goal = f"< {1100 * options.stopped:,.0f}"
     return [
-        kills.rows(f"Callboard {kind}, SIGKILL", "< 50", token_goal),
+        *(k.rows(f"Callboard {kind}, SIGKILL{v}", "< 50", token_goal) for v, k in kills.items()),
         stops.rows(f"Callboard {kind}, SIGSTOP", hung_goal, ""),
     ]
 

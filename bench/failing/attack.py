@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from bench.failing.followed import Followed, Round, percentiles
 from bench.failing.topology import Topology
 from bench.failing.watch import Watch
@@ -40,6 +42,12 @@ class Aim:
 def own(process: Process) -> int:
     """The pid of the actor itself."""
     return process.pid
+
+
+def engine_core(process: Process) -> int:
+    """The pid of its EngineCore; its own where it has none, as a simulated engine."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return next((p.pid for p in children if p.name().startswith("VLLM::")), process.pid)
 
 
 class Attack:

@@ -23,7 +23,7 @@ import psutil
 
 from bench import machine
 from bench.failing import topology
-from bench.failing.attack import Aim, Attack, times, undisturbed
+from bench.failing.attack import Aim, Attack, engine_core, own, times, undisturbed
 from bench.failing.followed import bodies
 from bench.failing.gpu_memory import GpuMemory
 from bench.failover import ANSWERS, TIMES
@@ -123,22 +123,12 @@ def _engine(options: argparse.Namespace, scratch: Path) -> str:
     return GPU.format(model=scratch / "model")
 
 
-def engine_core(process: Process) -> int:
-    """The pid of its EngineCore; its own where it has none, as a simulated engine."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return next((p.pid for p in children if p.name().startswith("VLLM::")), process.pid)
-
-
-def actor(process: Process) -> int:
-    return process.pid
-
-
 class Kills:
     """EngineCore and EngineActor, of both engines, in turns."""
 
     VICTIMS: tuple[tuple[str, Callable[[Process], int]], ...] = (
         ("EngineCore", engine_core),
-        ("EngineActor", actor),
+        ("EngineActor", own),
     )
 
     def __init__(self, aim: Aim, memory: GpuMemory, idle: int) -> None:
