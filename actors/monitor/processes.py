@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from actors.monitor.events import ProcessSample, Role
 from actors.monitor.procfs import Stat, descendants, how_it_ended, read_stat, title
@@ -19,7 +19,9 @@ MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A process under watch, and whose it is."""
+    """A process under watch, and whose it is. `short` is its name to the kernel: a forked process
+    has its parent's until it gives itself its own.
+    """
 
     actor: str
     incarnation: int
@@ -27,6 +29,7 @@ class Followed:
     name: str
     role: Role
     born: int
+    short: str
 
 
 OnExit = Callable[[Followed, str], None]
@@ -69,7 +72,7 @@ class Processes:
             return
         stat = read_stat(pid)
         whose = (actor, incarnation, pid, name or NAMES[role], role)
-        followed = Followed(*whose, -1 if stat is None else stat.born)
+        followed = Followed(*whose, *((-1, "") if stat is None else (stat.born, stat.name)))
         pidfd = _open(pid) if born in (None, followed.born) else None
         if pidfd is None and born is None:
             return
@@ -104,6 +107,15 @@ class Processes:
                 )
         return found
 
+    def rename(self, pid: int, born: int, name: str, short: str) -> None:
+        """A worker calls itself something else now."""
+        pidfd = self._pids.get(pid)
+        if pidfd is None:
+            return
+        followed = self._followed[pidfd]
+        if (followed.role, followed.born) == ("worker", born):
+            self._followed[pidfd] = replace(followed, name=name, short=short)
+
     def parents(self) -> list[Followed]:
         """Engines, whose inner processes are looked for."""
         return [
@@ -112,8 +124,9 @@ class Processes:
             if f.role == "actor" and f.actor.startswith("engine/")
         ]
 
-    def known(self) -> frozenset[int]:
-        return frozenset(self._pids)
+    def known(self) -> dict[int, str]:
+        """The names to the kernel, by pid."""
+        return {pid: self._followed[pidfd].short for pid, pidfd in self._pids.items()}
 
     def close(self) -> None:
         for pidfd in list(self._followed):
@@ -140,15 +153,16 @@ class Inner:
     pid: int
     name: str
     born: int
+    short: str
 
 
-def walk(parents: Iterable[Followed], known: Container[int]) -> list[Inner]:
-    """Inner processes that are not followed yet."""
+def walk(parents: Iterable[Followed], known: Mapping[int, str]) -> list[Inner]:
+    """Inner processes that are not followed yet, or not by the name that they have now."""
     return [
-        Inner(parent, pid, _name(pid, stat), stat.born)
+        Inner(parent, pid, _name(pid, stat), stat.born, stat.name)
         for parent in parents
         for pid in descendants(parent.pid)
-        if pid not in known and (stat := read_stat(pid)) and stat.name.startswith(WORKER)
+        if (stat := read_stat(pid)) and stat.name.startswith(WORKER) and stat.name != known.get(pid)
     ]
 
 

@@ -80,6 +80,7 @@ class MachineSight:
         for inner in await asyncio.to_thread(walk, parents, known):
             whose = (inner.parent.actor, inner.parent.incarnation, inner.pid)
             self._processes.follow(*whose, "worker", name=inner.name, born=inner.born)
+            self._processes.rename(inner.pid, inner.born, inner.name, inner.short)
         self._refreshed += 1
         if self._gpus.problem or self._refreshed % GPU_EVERY != 1:
             return None

@@ -12,6 +12,14 @@ from actors.monitor.processes import Followed, Processes, walk
 from actors.monitor.procfs import read_stat
 
 SLEEPER = [sys.executable, "-c", "input()"]
+FORKED = """
+import ctypes
+name = ctypes.CDLL(None).prctl
+name(15, b"VLLM::EngineCore", 0, 0, 0)
+input()
+name(15, b"VLLM::Worker_TP0", 0, 0, 0)
+input()
+"""
 RENAMED = "import ctypes; ctypes.CDLL(None).prctl(15, b'VLLM::Worker_TP0', 0, 0, 0); input()"
 
 
@@ -128,19 +136,49 @@ def test_ourselves_we_do_not_follow():
 
 def test_of_the_inner_processes_only_those_that_vllm_names_count():
     async def scenario(processes, ends):
-        me = Followed("engine/0", 5, os.getpid(), "", "actor", 0)
+        me = Followed("engine/0", 5, os.getpid(), "", "actor", 0, "")
         with started(), started([sys.executable, "-c", RENAMED]) as worker:
             async with asyncio.timeout(10):
-                while not (found := walk([me], ())):  # noqa: ASYNC110  the kernel tells nobody
+                while not (found := walk([me], {})):  # noqa: ASYNC110  the kernel tells nobody
                     await asyncio.sleep(0.01)
             (inner,) = found
             assert (inner.parent, inner.pid) == (me, worker.pid)
             assert inner.name == "Worker_TP"  # 15 characters; vLLM has a package for all of them
-            assert walk([me], {inner.pid}) == []
+            assert walk([me], {inner.pid: inner.short}) == []
             processes.follow("engine/0", 5, inner.pid, "worker", name=inner.name, born=inner.born)
             (sample,) = processes.samples()
             assert (sample.name, sample.role) == ("Worker_TP", "worker")
             worker.kill()
             await ended(ends)
+
+    play(scenario)
+
+
+def test_a_worker_that_was_forked_gets_the_name_that_it_takes_later():
+    async def scenario(processes, ends):
+        me = Followed("engine/0", 5, os.getpid(), "", "actor", 0, "")
+
+        async def seen(child: subprocess.Popen[bytes]) -> None:
+            async with asyncio.timeout(10):
+                while not (found := walk([me], processes.known())):  # noqa: ASYNC110  as above
+                    await asyncio.sleep(0.01)
+            (inner,) = found
+            assert inner.pid == child.pid
+            whose = ("engine/0", 5, inner.pid)
+            processes.follow(*whose, "worker", name=inner.name, born=inner.born)
+            processes.rename(inner.pid, inner.born, inner.name, inner.short)
+
+        with started([sys.executable, "-c", FORKED]) as child:
+            assert child.stdin is not None
+            await seen(child)
+            assert [sample.name for sample in processes.samples()] == ["EngineCor"]
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+            await seen(child)
+            processes.rename(child.pid, -1, "another's", "")  # the pid was given out again
+            assert [sample.name for sample in processes.samples()] == ["Worker_TP"]
+            child.kill()
+            await ended(ends)
+        assert [followed.name for followed, _ in ends] == ["Worker_TP"]
 
     play(scenario)
