@@ -105,6 +105,30 @@ def test_a_life_ends_once_however_often_it_is_told_to():
     run(scenario())
 
 
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_life_that_fails_says_so_before_it_clears_up(outside: bool):
+    class Slow(Scripted):
+        async def on_stop(self) -> None:
+            await cleared.wait()
+
+    cleared = asyncio.Event()
+
+    async def scenario():
+        async with stage() as on:
+            on.config()
+            listener = Scripted(listens={"engine": ("life",)})
+            on.launch("gateway/0", listener)
+            failing = await on.ready("engine/0", Slow())
+            await until(lambda: any(m.state == "ready" for _, _, m in listener.events))
+            failing.fail("EngineCore was killed", outside=outside)
+            await until(lambda: any(m.state == "failed" for _, _, m in listener.events))
+            last = listener.events[-1][2]
+            assert (last.detail, last.outside) == ("EngineCore was killed", outside)
+            cleared.set()
+
+    run(scenario())
+
+
 def test_a_killed_process_ends_every_ask_as_died_when_that_is_known():
     async def scenario():
         async with stage() as on:
