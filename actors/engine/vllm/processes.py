@@ -6,11 +6,13 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Collection, Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -18,6 +20,9 @@ from bus.endings import EndWatch
 
 GRACE = 5.0
 """Seconds that processes get to end by themselves before they are killed."""
+PREFIX = "VLLM::"
+"""Of the names that vLLM gives its processes."""
+WORKER = f"{PREFIX}Worker"
 TRACKER = "multiprocessing.resource_tracker"
 """In the command line of such a process."""
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
@@ -37,13 +42,20 @@ def children() -> set[BaseProcess]:
 
 
 class ProcessWatch:
-    """Calls `on_death(reason)` once, as soon as it is known that one of `processes` ends.
+    """Calls `on_death(reason)` once, as soon as it is known that one of these processes ends.
 
-    vLLM notices by itself, but up to seconds later, when the kernel has cleared up after it. Where
-    there is no pidfd (it is Linux's), its notice has to do. Used on an event loop.
+    `processes` are our children, `workers` names by pid of those that EngineCore started.
+    vLLM notices by itself, but seconds later: when the kernel has cleared up after it, and of a
+    worker when the others have been waited for. Where there is no pidfd (it is Linux's), its notice
+    has to do. Used on an event loop.
     """
 
-    def __init__(self, processes: Iterable[BaseProcess], on_death: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        processes: Iterable[BaseProcess],
+        on_death: Callable[[str], None],
+        workers: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_death = on_death
         self._fds: dict[int, BaseProcess] = {}
@@ -55,13 +67,15 @@ class ProcessWatch:
             try:
                 fd = os.pidfd_open(process.pid)
             except ProcessLookupError:  # it died before we could watch it
-                self._loop.call_soon(self._died, End(f"{_named(process)} is gone", outside=False))
+                self._loop.call_soon(
+                    self._died, End(f"{_named(process.name, process.pid)} is gone", outside=False)
+                )
                 continue
             self._fds[fd] = process
             self._loop.add_reader(fd, self._readable, fd)
-            watch = EndWatch(process.pid, partial(self._dying, process))
-            watch.look()
-            self._watches.append(watch)
+            self._watch(process.pid, process.name)
+        for pid, name in workers.items():
+            self._watch(pid, name)
 
     def end(self) -> End | None:
         """The first end that is known, also one that `on_death` is yet to be told of."""
@@ -78,13 +92,15 @@ class ProcessWatch:
         for watch in self._watches:
             watch.close()
 
-    def _dying(self, process: BaseProcess, code: int) -> None:
-        self._died(_ended(process, code))
+    def _watch(self, pid: int, name: str) -> None:
+        watch = EndWatch(pid, lambda code: self._died(_ended(name, pid, code)))
+        watch.look()
+        self._watches.append(watch)
 
     def _readable(self, fd: int) -> None:
         process = self._fds[fd]
         end = _how_it_ended(fd, process)
-        self._died(end or End(f"{_named(process)} ended", outside=False))
+        self._died(end or End(f"{_named(process.name, process.pid)} ended", outside=False))
 
     def _died(self, end: End) -> None:
         self._end = self._end or end
@@ -92,8 +108,8 @@ class ProcessWatch:
         self._on_death(self._end.reason)
 
 
-def _named(process: BaseProcess) -> str:
-    return f"process {process.name} ({process.pid})"
+def _named(name: str, pid: int | None) -> str:
+    return f"process {name} ({pid})"
 
 
 def _how_it_ended(fd: int, process: BaseProcess) -> End | None:
@@ -106,14 +122,14 @@ def _how_it_ended(fd: int, process: BaseProcess) -> End | None:
         if status is None:
             return None
         code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
-    return None if code is None else _ended(process, code)
+    return None if code is None else _ended(process.name, process.pid, code)
 
 
-def _ended(process: BaseProcess, code: int) -> End:
+def _ended(name: str, pid: int | None, code: int) -> End:
     if code >= 0:
-        return End(f"{_named(process)} exited with {code}", outside=False)
+        return End(f"{_named(name, pid)} exited with {code}", outside=False)
     number = signal.Signals(-code)
-    return End(f"{_named(process)} was killed by {number.name}", outside=number not in CRASHES)
+    return End(f"{_named(name, pid)} was killed by {number.name}", outside=number not in CRASHES)
 
 
 def family(processes: Iterable[BaseProcess]) -> list[psutil.Process]:
@@ -126,6 +142,17 @@ def family(processes: Iterable[BaseProcess]) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return members
+
+
+def workers(members: Iterable[psutil.Process]) -> dict[int, str]:
+    """By pid the names of those workers among them that still run."""
+    found = {}
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            title = next(iter(member.cmdline()), "")
+            if title.startswith(WORKER):
+                found[member.pid] = title.removeprefix(PREFIX)
+    return found
 
 
 def kill(members: Iterable[psutil.Process]) -> None:
@@ -164,3 +191,15 @@ def end(processes: Collection[BaseProcess], members: Iterable[psutil.Process]) -
         process.join(GRACE)
         if process.exitcode is not None:  # else it hangs in the kernel: nothing more can be done
             process.close()
+
+
+def end_tracker() -> None:
+    """End Python's own tracker of shared memory, which removes what the killed left. Blocks.
+
+    It would do so by itself when we have ended, but then all that we started is killed.
+    """
+    tracker: Any = resource_tracker._resource_tracker  # noqa: SLF001  there is no public way
+    # It waits for all that have its pipe; should one live on, we do not.
+    ending = threading.Thread(target=tracker._stop, daemon=True)  # noqa: SLF001
+    ending.start()
+    ending.join(GRACE)

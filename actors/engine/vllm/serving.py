@@ -15,7 +15,7 @@ from actors.engine.vllm.intake import Intake
 from actors.engine.vllm.lease import with_lease
 from actors.engine.vllm.load import RankLoad
 from actors.engine.vllm.plugin import transfers as plugged
-from actors.engine.vllm.processes import ProcessWatch
+from actors.engine.vllm.processes import ProcessWatch, workers
 from actors.engine.vllm.prompts import RequestMaker
 from actors.engine.vllm.setup import Engine
 from actors.engine.vllm.transfers import Counts, Transfers
@@ -44,7 +44,7 @@ class Serving:
         self._loads = {rank: RankLoad(rank, engine.num_blocks) for rank in engine.ranks}
         for load in self._loads.values():
             sink.load(load.first())
-        self._watch = ProcessWatch(engine.processes, self._on_dead)
+        self._watch = ProcessWatch(engine.processes, self._on_dead, workers(engine.family))
         handler = start_output_handler(engine.llm)
         handler.add_done_callback(
             lambda _: self._on_dead("vLLM gave its engine up; its log has the cause")

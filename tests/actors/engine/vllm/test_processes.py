@@ -7,6 +7,8 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -22,8 +24,11 @@ from actors.engine.vllm.processes import (
     children,
     end,
     end_orphans,
+    end_tracker,
     family,
+    workers,
 )
+from tests.bus.test_endings import needs_kernel
 
 FORK = multiprocessing.get_context("fork")
 """Spawning would start Python's resource tracker, which lives as long as the interpreter."""
@@ -208,3 +213,78 @@ def test_what_a_killed_process_leaves_is_ended_at_once_and_its_shared_memory_rem
     assert not any(runs(member) for member in members)
     with pytest.raises(FileNotFoundError):
         SharedMemory(name)
+
+
+TITLED = """
+import threading, time
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+print("runs", flush=True)
+time.sleep(600)
+"""
+
+
+def titled(title: str) -> subprocess.Popen[bytes]:
+    """A process that calls itself so; with threads, as all that run torch."""
+    words = [title, "-c", TITLED]
+    process = subprocess.Popen(words, executable=sys.executable, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"runs\n"
+    return process
+
+
+@needs_kernel
+def test_a_killed_worker_is_seen_and_named_though_engine_core_lives():
+    core = started(sleeper)
+    assert core.pid is not None
+    both = [titled("VLLM::Worker_TP0"), titled("VLLM::Worker_TP1")]
+    other = titled("compiler")
+    members = [psutil.Process(process.pid) for process in (*both, other)]
+    found = workers([psutil.Process(core.pid), *members])
+    assert found == {both[0].pid: "Worker_TP0", both[1].pid: "Worker_TP1"}
+
+    async def scenario() -> None:
+        deaths: asyncio.Queue[str] = asyncio.Queue()
+        watch = ProcessWatch([core], deaths.put_nowait, found)
+        both[1].kill()
+        reason = await asyncio.wait_for(deaths.get(), 10)
+        assert reason == f"process Worker_TP1 ({both[1].pid}) was killed by SIGKILL"
+        end = watch.end()
+        assert end is not None
+        assert end.outside
+        both[0].kill()  # one death is told
+        both[0].wait()
+        await asyncio.sleep(0)
+        assert deaths.empty()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        for process in (*both, other):
+            process.kill()
+            process.wait()
+        core.kill()
+        end([core], [])
+
+
+def keeper_with_our_tracker(names: Connection) -> None:
+    memory = SharedMemory(create=True, size=1)
+    names.send(memory.name)
+    time.sleep(600)
+
+
+def test_shared_memory_of_a_killed_process_goes_with_the_tracker_that_it_had_from_us():
+    ours, theirs = FORK.Pipe()
+    with ours, theirs:
+        process = SPAWN.Process(target=keeper_with_our_tracker, args=(theirs,))
+        process.start()
+        name = ours.recv()
+    process.kill()
+    end([process], [])
+    before = SharedMemory(name)  # it is still there
+    before.close()
+    end_tracker()
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(name)
+    end_tracker()  # there is none any more
