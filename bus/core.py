@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from collections.abc import Iterator
+from typing import Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -23,6 +24,17 @@ class Core(Protocol[Event_contra, Effect]):
 
     def restore(self, data: bytes) -> None:
         """Become what `snapshot` saw. Raises `msgspec.ValidationError` on anything else."""
+
+
+@runtime_checkable
+class LargeCore(Protocol):
+    """A core whose whole state would take too long to write down in one turn of the loop."""
+
+    def cut(self) -> Iterator[bytes]:
+        """What `snapshot` would give now, in pieces, whatever is handled before they are taken.
+
+        Each takes little time. A later call ends this one. Raises `MemoryError`.
+        """
 
 
 class CoreRecord(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -7,7 +7,9 @@ connects them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -17,14 +19,13 @@ from actors.router.decisions import Decisions, Kept
 from actors.router.events import Asked, Effect, Event, Publish, Reply
 from actors.router.follow import Following
 from actors.router.follow import State as FollowState
-from actors.router.index import Approximate, Guesses, Index
+from actors.router.index import PIECES, Approximate, Guesses, Index, Slots
 from actors.router.overlap import Overlap
 from actors.router.placing import PLACEMENTS, Placing
 from actors.router.policies import USES_EVENTS
 from actors.router.queue import line_of
 from actors.router.settings import Settings
 from actors.router.state import State
-from schemas.kv import Tier
 from schemas.placement import Because, PlacementMade, PlacementMoved, RoutingState
 from schemas.refusal import Refusal
 
@@ -35,21 +36,32 @@ STATE_EVERY = 1.0
 """Seconds between two `RoutingState`s that say the same."""
 
 
+ARRAY = struct.Struct(">BI")  # msgpack's array32
+AT_ONCE = 500
+"""Decisions in one piece of a snapshot."""
+
+
 class Snapshot(msgspec.Struct):
-    """All of a router. `index`: packed blocks by slot and tier."""
+    """What a router's snapshot begins with. Lists of decisions follow, then pieces of the index."""
 
     state: State
     following: FollowState
-    decisions: list[Kept]
-    index: dict[int, dict[Tier, bytes]]
+    index: Slots
     guesses: Guesses
+    decisions: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_kept = msgspec.msgpack.Decoder(list[Kept]).decode
+_decode_bytes = msgspec.msgpack.Decoder(bytes).decode
 
 
 class RouterCore:
     """Give each event to `handle`, and do what it returns, in order."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._begin(State(settings or Settings()))
+        state = State(settings or Settings())
+        self._begin(state, Index(state.settings.index_blocks))
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
             events.Asked: self._asked,
             events.KvSeen: self._kv_seen,
@@ -260,23 +272,39 @@ class RouterCore:
 
     def snapshot(self) -> bytes:
         """Goes through the whole index."""
-        index = self.following.index.dump()
-        kept, guesses = self.decisions.kept(), self.guesses.dump()
-        whole = Snapshot(self.state, self.following.state, kept, index, guesses)
-        return msgspec.msgpack.encode(whole)
+        return b"".join(self.cut())
+
+    def cut(self) -> Iterator[bytes]:
+        """The first piece has all but decisions and index, which change a little at a time."""
+        slots, blocks = self.following.index.cut()
+        kept = self.decisions.kept()
+        decided = [kept[at : at + AT_ONCE] for at in range(0, len(kept), AT_ONCE)]
+        head = Snapshot(self.state, self.following.state, slots, self.guesses.dump(), len(decided))
+        first = ARRAY.pack(0xDD, 1 + len(decided) + PIECES) + _encode(head)
+        return chain([first], map(_encode, decided), map(_encode, blocks))
 
     def restore(self, data: bytes) -> None:
         """Raises `msgspec.ValidationError`, with nothing changed, for what is no snapshot."""
-        whole = msgspec.msgpack.decode(data, type=Snapshot)
-        self._begin(whole.state)
-        self.decisions.restore(whole.decisions)
-        self.following.restore(whole.following, whole.index)
+        pieces = msgspec.msgpack.decode(data, type=list[msgspec.Raw])
+        if not pieces:
+            raise msgspec.ValidationError("a snapshot of a router is not empty")
+        whole = msgspec.msgpack.decode(pieces[0], type=Snapshot)
+        decided = [_decode_kept(piece) for piece in pieces[1 : 1 + whole.decisions]]
+        blocks = [_decode_bytes(piece) for piece in pieces[1 + whole.decisions :]]
+        index = Index(whole.state.settings.index_blocks)
+        try:
+            index.restore(whole.index, blocks)
+        except ValueError as error:
+            raise msgspec.ValidationError(f"index: {error}") from None
+        self._begin(whole.state, index)
+        self.decisions.restore([*chain.from_iterable(decided)])
+        self.following.restore(whole.following)
         self.guesses.restore(whole.guesses)
 
-    def _begin(self, state: State) -> None:
+    def _begin(self, state: State, index: Index) -> None:
         settings = state.settings
         self.state = state
-        self.following = Following(Index(settings.index_blocks))
+        self.following = Following(index)
         self.following.state.on = settings.policy in USES_EVENTS
         self.guesses = Approximate(settings.approximate_ttl, settings.approximate_blocks)
         self.decisions = Decisions()

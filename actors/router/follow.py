@@ -12,7 +12,7 @@ import msgspec
 
 from actors.router.events import AskSnapshot, CancelSnapshot, Effect
 from actors.router.index import Index
-from schemas.kv import KvBeat, KvChanged, KvLost, KvSnapshotPart, Tier
+from schemas.kv import KvBeat, KvChanged, KvLost, KvSnapshotPart
 
 FIRST = 0.3
 """Seconds that a first snapshot waits for a first event, which shows that the stream is heard."""
@@ -90,23 +90,12 @@ class Following:
         self._by_ask: dict[int, Follower] = {}
         self._by_rank: dict[tuple[str, int], Follower] = {}
 
-    def restore(self, state: State, held: dict[int, dict[Tier, bytes]]) -> None:
-        """`held`: what the slots of `state` hold. The index must be empty."""
+    def restore(self, state: State) -> None:
+        """The index is restored by itself."""
         self.state = state
         followers = state.followers.values()
         self._by_ask = {follower.ask: follower for follower in followers if follower.ask}
         self._by_rank = {(f.engine, f.rank): f for f in followers}
-        for follower in followers:
-            follower.slot = self._fill(follower, follower.life, held.get(follower.slot))
-            follower.shadow = self._fill(follower, follower.shadow_life, held.get(follower.shadow))
-
-    def _fill(self, follower: Follower, life: int, held: dict[Tier, bytes] | None) -> int:
-        if held is None:
-            return -1
-        slot = self.index.open(follower.engine, life, follower.rank)
-        for tier, blocks in held.items():
-            self.index.stored(slot, tier, blocks)
-        return slot
 
     def of(self, engine: str, rank: int) -> Follower | None:
         return self._by_rank.get((engine, rank))

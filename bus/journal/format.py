@@ -156,9 +156,10 @@ class Effects(Base, frozen=True, tag=4):
 
 
 class Snapshot(Base, frozen=True, tag=5):
-    """Part `part` (from 0) of `parts` of the core's state, as `Core.restore` takes it.
+    """Part `part` (from 0) of the core's state, as `Core.restore` takes it.
 
-    It is the state before the next `Event`.
+    `parts` is how many there are, in the last one; 0 in the others. It is the state before the
+    first `Event` after part 0; further parts may stand after later events.
     """
 
     time: float

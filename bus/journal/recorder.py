@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from bus.core import Core
+from bus.core import Core, LargeCore
 from bus.envelope import Frame, Header, Kind
 from bus.identity import Identity
 from bus.journal import format as form
 from bus.journal.codec import Codec
 from bus.journal.redact import ALWAYS, REDACTORS
+from bus.journal.snapshots import Part, parts_of
 from bus.journal.writer import Lane, Writer
 from schemas import PROTOCOL
 from schemas.life import Queue
@@ -30,7 +32,7 @@ ITEM = int(Kind.ITEM)
 MAX_PENDING = 64 << 20
 """Bytes that may wait for the disk. Beyond that records are dropped, until half of it is free."""
 QUICK = 0.005
-"""Seconds that a snapshot may take."""
+"""Seconds that a snapshot may take, in all turns of the loop together."""
 PATIENCE = 1000.0
 """After one that took longer, the next comes at the earliest so many times as long later."""
 UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
@@ -93,6 +95,10 @@ class Recorder:
         self._redacts = self._shortens = False
         self._items = True
         self._no_snapshot_before = 0.0
+        self._parts: Iterator[Part] | None = None
+        """Of the snapshot that is under way."""
+        self.snapshot_seconds = 0.0
+        """That the last one took, in all turns of the loop together."""
         self._announced = False
 
     # --- on and off ---
@@ -103,6 +109,7 @@ class Recorder:
         writer.prepare()
         self.stop()
         self._writer, self.plan = writer, plan
+        self._no_snapshot_before = 0.0  # it must be of some use by itself
         self._put_bytes = self._missing = 0
         self._redactors = ALWAYS if plan.text else {**REDACTORS, **ALWAYS}
         self._fit()
@@ -121,6 +128,8 @@ class Recorder:
 
     def stop(self) -> None:
         """What waits is written, then the segment is closed; `close` waits for that."""
+        while self._parts is not None and self.on:
+            self._next_part()
         self.on = False
         if self._writer is not None:
             self._writer.end()
@@ -229,6 +238,11 @@ class Recorder:
         return "" if self._writer is None else self._writer.problem
 
     @property
+    def snapshotting(self) -> bool:
+        """A snapshot is under way."""
+        return self._parts is not None
+
+    @property
     def written(self) -> int:
         """Bytes in files, since recording was started."""
         return 0 if self._writer is None else self._writer.bytes
@@ -326,7 +340,9 @@ class Recorder:
             self._snapshot(codec, plan)
 
     def _snapshot(self, codec: Codec[Any, Any], plan: Plan) -> None:
+        """Of this moment: what is still to be told of it changes with no later event."""
         assert self._core is not None
+        self._parts = None
         began = self._now()
         if codec.fixed and not plan.text:
             self._note("no_snapshot", codec.fixed)
@@ -335,14 +351,40 @@ class Recorder:
             left = self._no_snapshot_before - began
             self._note("no_snapshot", f"the last one took long; none for {left:.0f} s")
             return
-        state = self._core.snapshot()
-        if codec.always or not plan.text:
-            state = codec.redact_state(state)
+        if isinstance(self._core, LargeCore):
+            pieces = self._core.cut()
+        else:
+            state = self._core.snapshot()
+            pieces = iter([codec.redact_state(state) if codec.always or not plan.text else state])
+        self._parts, self.snapshot_seconds = parts_of(pieces, self._now), self._now() - began
+        self._go_on(self._parts)
+
+    def _go_on(self, parts: Iterator[Part]) -> None:
+        """One part of this snapshot, the others in later turns of the loop."""
+        if parts is not self._parts or not self.on:
+            return
+        self._next_part()
+        if self._parts is not None:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # there are no turns to wait for
+                self._go_on(parts)
+            else:
+                loop.call_soon(self._go_on, parts)
+
+    def _next_part(self) -> None:
+        assert self._parts is not None
+        began = self._now()
+        try:
+            part = next(self._parts)
+        except MemoryError:
+            self._parts = None
+            self._note("no_snapshot", "there was no memory for it")
+            return
+        self._put((SNAPSHOT, began, *part))
         ended = self._now()
-        if ended - began > QUICK:
-            self._no_snapshot_before = ended + (ended - began) * PATIENCE
-        size = form.SNAPSHOT_PART
-        parts = max(1, -(-len(state) // size))
-        for part in range(parts):
-            data = state[part * size : (part + 1) * size]
-            self._put((SNAPSHOT, began, part, parts, data))
+        self.snapshot_seconds += ended - began
+        if part.parts:
+            self._parts = None
+            if self.snapshot_seconds > QUICK:
+                self._no_snapshot_before = ended + self.snapshot_seconds * PATIENCE

@@ -13,6 +13,7 @@ from bus.journal.codec import Codec
 from bus.journal.format import Header
 from bus.journal.lives import Life
 from bus.journal.reader import Damage, Numbered, Segment
+from bus.journal.snapshots import state_of
 
 CodecOf = Callable[[Header], Codec[Any, Any]]
 BREAKS = frozenset({"dropped", "left_out", "raised"})
@@ -88,7 +89,6 @@ class _Player:
         self._core: Core[Any, Any] | None = None
         self._header = life.header
         self._older = False  # recorded when structs had fewer fields
-        self._parts: list[bytes] = []
         self._next: int | None = None
         self._event: Numbered | None = None
         """The event that was given last, and has not been compared yet."""
@@ -104,7 +104,7 @@ class _Player:
         """To the end, to the first difference, or to the record `until`."""
         for one in life:
             if isinstance(one, Segment):
-                self.segment(one.header)
+                self.segment(one)
             elif isinstance(one, Damage):
                 self.lose(f"{one.path.name}: {one.text}")
             elif until is not None and one.number >= until:
@@ -116,8 +116,8 @@ class _Player:
             if self.played.difference is not None:
                 return
 
-    def segment(self, header: Header) -> None:
-        self._header = header
+    def segment(self, segment: Segment) -> None:
+        header = self._header = segment.header
         self.played.segments += 1
         if not header.core:  # it had not begun yet
             self._core = None
@@ -127,6 +127,24 @@ class _Player:
         self._codec = self._codec_of(header)
         self._older = header.fields != self._codec.fields
         self.played.core = header.core
+        if self._core is None:  # one that has been followed so far needs no snapshot
+            self._begin(segment)
+
+    def _begin(self, segment: Segment) -> None:
+        """Where the segment has the state that it begins with."""
+        state = state_of(segment.path)
+        if state is None:
+            return
+        assert self._codec is not None
+        core = self._codec.core(self._header)
+        try:
+            core.restore(state)
+        except msgspec.MsgspecError as error:
+            raise form.JournalError(
+                f"the state of {self._header.actor} in segment {self._header.number} is of another "
+                f"version: {error}"
+            ) from None
+        self._core = core
 
     def lose(self, why: str) -> None:
         self._core = None
@@ -138,9 +156,7 @@ class _Player:
         if self._next is not None and one.number != self._next:
             self.lose(f"records {self._next} to {one.number - 1} are missing")
         self._next = one.number + 1
-        if isinstance(record, form.Snapshot):
-            self._snapshot(record)
-        elif isinstance(record, form.Event):
+        if isinstance(record, form.Event):
             self._give(one, record)
         elif isinstance(record, form.Effects):
             self._compare(record)
@@ -154,22 +170,6 @@ class _Player:
             self.lose(f"{note.name}: {note.text}")
         elif note.name in ("stopped", "no_snapshot"):
             self.played.notes.append(f"{note.name}: {note.text}")
-
-    def _snapshot(self, record: form.Snapshot) -> None:
-        if record.part == 0:
-            self._parts = []
-        self._parts.append(record.data)
-        if self._core is not None or len(self._parts) < record.parts or self._codec is None:
-            return  # a core that has been followed so far needs none
-        core = self._codec.core(self._header)
-        try:
-            core.restore(b"".join(self._parts))
-        except msgspec.MsgspecError as error:
-            raise form.JournalError(
-                f"the state of {self._header.actor} in segment {self._header.number} is of another "
-                f"version: {error}"
-            ) from None
-        self._core, self._parts = core, []
 
     def _give(self, one: Numbered, record: form.Event) -> None:
         if self._core is None or self._codec is None:

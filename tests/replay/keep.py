@@ -16,13 +16,17 @@ import msgspec
 from bus.journal import format as form
 from bus.journal.format import Event, Packer, Record
 from bus.journal.lives import SUFFIX, Life, find
-from bus.journal.reader import Numbered
+from bus.journal.reader import Numbered, Segment
 from bus.journal.replay import play
+from bus.journal.snapshots import parts_of, state_of
 from launch.cores import codec_of
 
 JOURNALS = Path(__file__).parent / "journals"
 LEVEL = 19
 """Of zstd: they are written once and kept for ever."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def main() -> None:
@@ -43,34 +47,45 @@ def keep(life: Life, directory: Path) -> Path:
     difference = play(life, codec_of).difference
     last = None if difference is None else difference.number + 1  # its effects
     header = life.segments[-1][1]
-    records = list(_decisions(life, last))
-    encode = msgspec.msgpack.Encoder().encode
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{life.actor.replace('/', '-')}-{life.incarnation}{SUFFIX}"
-    packer = Packer(LEVEL)
+    packer, first, at = Packer(LEVEL), 0, header.clock
     with path.open("wb") as file:
         file.write(form.encode_header(msgspec.structs.replace(header, number=1, first=0)))
-        for first in range(0, len(records), form.MAX_COUNT):
-            part = records[first : first + form.MAX_COUNT]
-            raw = b"".join(map(encode, part))
-            times = [one.time for one in part if isinstance(one, Event)] or [0.0]
-            file.write(packer.block(raw, len(part), first, times[0], times[-1]))
+        for records in _blocks(_decisions(life, last)):
+            times = [one.time for one in records if isinstance(one, Event)] or [at]
+            at = times[-1]
+            raw = b"".join(map(_encode, records))
+            file.write(packer.block(raw, len(records), first, times[0], at))
+            first += len(records)
     return path
 
 
+def _blocks(records: Iterator[Record]) -> Iterator[list[Record]]:
+    """As many at once as a block may have."""
+    some, size = list[Record](), 0
+    for one in records:
+        length = len(_encode(one))
+        if some and (len(some) == form.MAX_COUNT or size + length > form.MAX_RECORD):
+            yield some
+            some, size = [], 0
+        some.append(one)
+        size += length
+    yield some
+
+
 def _decisions(life: Life, last: int | None) -> Iterator[Record]:
-    """Snapshots that replay needs, events and effects."""
+    """The state that replay begins with, events and effects."""
     begun = False
     for one in life:
+        if isinstance(one, Segment) and not begun and (state := state_of(one.path)) is not None:
+            begun = True
+            for part in parts_of(iter([state]), lambda: 0.0):
+                yield form.Snapshot(one.header.clock, *part)
         if not isinstance(one, Numbered) or (last is not None and one.number > last):
             continue
-        record = one.record
-        if isinstance(record, form.Snapshot):
-            if not begun:
-                yield record
-                begun = record.part == record.parts - 1
-        elif begun and isinstance(record, form.Event | form.Effects):
-            yield record
+        if begun and isinstance(one.record, form.Event | form.Effects):
+            yield one.record
 
 
 if __name__ == "__main__":

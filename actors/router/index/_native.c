@@ -6,6 +6,7 @@
 #include <Python.h>
 
 #include "_table.h"
+#include "_cut.h"
 
 /* ---- arguments ------------------------------------------------------------------------------ */
 
@@ -146,12 +147,14 @@ static PyObject *add(PyObject *self, PyObject *const *args, Py_ssize_t count)
                     goto no_memory;
                 cell = find(shard, hash);
             }
+            note(table, hash, cell);
             *cell = (Cell){hash, in_cell(&place, 1)};
             shard->used++;
             table->blocks++;
             ++*held;
             continue;
         }
+        note(table, hash, cell);
         int added = add_place(table, cell, place);
         if (added < 0)
             goto no_memory;
@@ -181,7 +184,10 @@ static PyObject *removed(PyObject *self, PyObject *const *args, Py_ssize_t count
         uint64_t hash = hash_at(&buffer, i);
         Shard *shard = shard_of(table, hash);
         Cell *cell = shard->cells ? find(shard, hash) : NULL;
-        if (cell == NULL || !cell->holders || !remove_place(table, cell, place))
+        if (cell == NULL || !cell->holders)
+            continue;
+        note(table, hash, cell);
+        if (!remove_place(table, cell, place))
             continue;
         --*held;
         if (cell->holders == 1)
@@ -281,6 +287,55 @@ static PyObject *held(PyObject *self, PyObject *given)
     return by_tier(table->holders[number].held);
 }
 
+/* Takes out the places of all holders that are not live. */
+static void prune(Table *table, Cell *cell)
+{
+    uint32_t room[INLINE];
+    const uint32_t *places;
+    uint32_t count = places_of(cell->holders, room, &places), kept = 0;
+    uint32_t *own = places == room ? room : ((List *)(uintptr_t)cell->holders)->places;
+    for (uint32_t i = 0; i < count; i++)
+        kept += table->holders[own[i] / TIERS].live != 0;
+    if (kept == count)
+        return;
+    note(table, cell->hash, cell);
+    kept = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (table->holders[own[i] / TIERS].live)
+            own[kept++] = own[i];
+    if (own != room && kept > INLINE) {
+        ((List *)(uintptr_t)cell->holders)->count = kept;
+        return;
+    }
+    uint64_t inside = in_cell(own, kept);
+    free_list(table, cell->holders);
+    cell->holders = inside;
+}
+
+static void sweep_shard(Table *table, Shard *shard)
+{
+    if (shard->cells == NULL)
+        return;
+    for (size_t i = 0; i < (size_t)1 << shard->bits; i++)
+        while (shard->cells[i].holders) {
+            prune(table, &shard->cells[i]);
+            if (shard->cells[i].holders != 1)
+                break;
+            erase(table, shard, &shard->cells[i]); /* another may come into its place */
+        }
+    if (shard->used == 0) {
+        PyMem_Free(shard->cells);
+        table->bytes -= sizeof(Cell) << shard->bits;
+        shard->cells = NULL;
+        return;
+    }
+    uint32_t bits = shard->bits;
+    while (bits > FIRST_BITS && shard->used * 4 < (size_t)1 << bits)
+        bits--;
+    if (bits < shard->bits)
+        resize(table, shard, bits); /* without memory it stays large */
+}
+
 /* Ends a pass through all shards: what was retired before it began is clean. */
 static int end_pass(Table *table, PyObject *swept)
 {
@@ -332,45 +387,7 @@ static PyObject *sweep(PyObject *self, PyObject *given)
     return swept;
 }
 
-static PyObject *dump(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    Table *table = (Table *)self;
-    PyObject *result = PyDict_New();
-    char **ends = PyMem_Calloc((size_t)table->holder_count * TIERS + 1, sizeof *ends);
-    if (result == NULL || ends == NULL)
-        goto failed;
-    for (uint32_t place = 0; place < table->holder_count * TIERS; place++) {
-        const Holder *holder = &table->holders[place / TIERS];
-        size_t count = holder->held[place % TIERS];
-        if (!holder->live || count == 0)
-            continue;
-        PyObject *packed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(8 * count));
-        PyObject *key = Py_BuildValue("(II)", place / TIERS, place % TIERS);
-        int set = packed && key ? PyDict_SetItem(result, key, packed) : -1;
-        ends[place] = set < 0 ? NULL : PyBytes_AsString(packed);
-        Py_XDECREF(key);
-        Py_XDECREF(packed); /* the dict has it */
-        if (set < 0)
-            goto failed;
-    }
-    for (const Shard *shard = table->shards; shard < table->shards + SHARDS; shard++)
-        for (size_t i = 0; shard->cells && i < (size_t)1 << shard->bits; i++) {
-            uint32_t room[INLINE];
-            const uint32_t *places;
-            uint32_t count = places_of(shard->cells[i].holders, room, &places);
-            for (uint32_t p = 0; p < count; p++)
-                if (ends[places[p]]) {
-                    memcpy(ends[places[p]], &shard->cells[i].hash, 8);
-                    ends[places[p]] += 8;
-                }
-        }
-    PyMem_Free(ends);
-    return result;
-failed:
-    PyMem_Free(ends);
-    Py_XDECREF(result);
-    return PyErr_Occurred() ? NULL : PyErr_NoMemory();
-}
+#include "_restore.h" /* cut, rows, restore and load, of what stands above */
 
 /* ---- the type ------------------------------------------------------------------------------- */
 
@@ -385,6 +402,7 @@ static PyObject *new_table(PyTypeObject *type, PyObject *args, PyObject *keyword
         return NULL;
     table->max_blocks = max_blocks < 0 ? 0 : (size_t)max_blocks;
     table->clean = table->retired = table->sweeping = NONE;
+    table->next_cut = SHARDS;
     table->bytes = sizeof *table;
     return (PyObject *)table;
 }
@@ -400,6 +418,7 @@ static void free_table(PyObject *self)
     }
     PyMem_Free(table->holders);
     PyMem_Free(table->matched);
+    empty(&table->notes);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }
@@ -424,7 +443,10 @@ static PyMethodDef methods[] = {
     {"match", match, METH_O, NULL},
     {"held", held, METH_O, NULL},
     {"sweep", sweep, METH_O, NULL},
-    {"dump", dump, METH_NOARGS, NULL},
+    {"cut", cut, METH_NOARGS, NULL},
+    {"rows", rows, METH_O, NULL},
+    FAST("restore", restore),
+    {"load", load, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

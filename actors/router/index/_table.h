@@ -1,9 +1,9 @@
-/* The table of the prefix index without Python around it: cells, their places, and the sweep.
+/* The table of the prefix index without Python around it: cells and their places.
 
    A block is a cell of 16 bytes in an open-addressing hash table: its hash, and its holders. A
    *place* is 4 * holder + tier. Up to three places fit into the cell; more stand, sorted, in a list
-   of their own. The table is cut into SHARDS small tables by the highest bits of the mixed hash, so
-   that growing one and sweeping one are short. */
+   of their own. The table is cut into SHARDS small tables by the lowest bits of the hash, so that
+   growing one and sweeping one are short. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -51,6 +51,11 @@ typedef struct {
 } Holder;
 
 typedef struct {
+    char *data;
+    size_t size, room;
+} Buffer;
+
+typedef struct {
     PyObject_HEAD
     Shard shards[SHARDS];
     Holder *holders;
@@ -60,6 +65,10 @@ typedef struct {
     uint32_t next_shard;               /* which the sweep comes to next */
     int64_t credit; /* blocks that may be swept; below 0 after a shard that had more */
     size_t blocks, max_blocks, refused, unswept, bytes;
+    uint32_t next_cut; /* shards before it are told; SHARDS if no cut is under way */
+    uint32_t places_at_cut;
+    int cut_failed;    /* a note could not be taken, for want of memory */
+    Buffer notes;      /* each: places, their number, hash; so they can be read backwards */
 } Table;
 
 /* ---- the places of a block ------------------------------------------------------------------ */
@@ -176,27 +185,6 @@ static int remove_place(Table *table, Cell *cell, uint32_t place)
     return 1;
 }
 
-/* Takes out the places of all holders that are not live. */
-static void prune(Table *table, Cell *cell)
-{
-    uint32_t room[INLINE];
-    const uint32_t *places;
-    uint32_t count = places_of(cell->holders, room, &places), kept = 0;
-    uint32_t *own = places == room ? room : ((List *)(uintptr_t)cell->holders)->places;
-    for (uint32_t i = 0; i < count; i++)
-        if (table->holders[own[i] / TIERS].live)
-            own[kept++] = own[i];
-    if (kept == count)
-        return;
-    if (own != room && kept > INLINE) {
-        ((List *)(uintptr_t)cell->holders)->count = kept;
-        return;
-    }
-    uint64_t inside = in_cell(own, kept);
-    free_list(table, cell->holders);
-    cell->holders = inside;
-}
-
 /* ---- cells ---------------------------------------------------------------------------------- */
 
 static uint64_t mixed(uint64_t hash)
@@ -206,12 +194,12 @@ static uint64_t mixed(uint64_t hash)
 
 static Shard *shard_of(Table *table, uint64_t hash)
 {
-    return &table->shards[mixed(hash) >> (64 - SHARD_BITS)];
+    return &table->shards[hash & (SHARDS - 1)];
 }
 
 static size_t home(const Shard *shard, uint64_t hash)
 {
-    return mixed(hash) << SHARD_BITS >> (64 - shard->bits);
+    return mixed(hash) >> (64 - shard->bits);
 }
 
 static void prefetch(Table *table, uint64_t hash)
@@ -260,28 +248,4 @@ static void erase(Table *table, Shard *shard, Cell *cell)
     shard->cells[gap].holders = 0;
     shard->used--;
     table->blocks--;
-}
-
-static void sweep_shard(Table *table, Shard *shard)
-{
-    if (shard->cells == NULL)
-        return;
-    for (size_t i = 0; i < (size_t)1 << shard->bits; i++)
-        while (shard->cells[i].holders) {
-            prune(table, &shard->cells[i]);
-            if (shard->cells[i].holders != 1)
-                break;
-            erase(table, shard, &shard->cells[i]); /* another may come into its place */
-        }
-    if (shard->used == 0) {
-        PyMem_Free(shard->cells);
-        table->bytes -= sizeof(Cell) << shard->bits;
-        shard->cells = NULL;
-        return;
-    }
-    uint32_t bits = shard->bits;
-    while (bits > FIRST_BITS && shard->used * 4 < (size_t)1 << bits)
-        bits--;
-    if (bits < shard->bits)
-        resize(table, shard, bits); /* without memory it stays large */
 }

@@ -6,12 +6,13 @@ keeps answering while the other is filled from a snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
+import msgspec
+
 from actors.router.index.pure import PureTable
-from actors.router.index.table import Found, Table
+from actors.router.index.table import SHARDS, Found, Head, Table
 from schemas.kv import TIERS, Tier
 
 FASTEST: type[Table] = PureTable
@@ -28,8 +29,11 @@ SHARE = 256
 """Blocks that are swept with each update while there is something to sweep."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+PIECES = SHARDS + 1
+"""Of a snapshot: one for each shard, 2,000 of two million blocks, and what changed meanwhile."""
+
+
+class Owner(msgspec.Struct, frozen=True):
     """Who a slot stands for: an actor id, which life of it, and the rank."""
 
     engine: str
@@ -37,8 +41,18 @@ class Owner:
     rank: int
 
 
+class Slots(msgspec.Struct):
+    """All of an index but its blocks: owners and holders by slot, those that are free or closed."""
+
+    owners: list[Owner | None]
+    holders: list[int]
+    free: list[int]
+    closed: dict[int, int]
+    table: Head
+
+
 class Index:
-    """Every call does bounded work except `dump`: a slot is closed and cleared in no time.
+    """Every call does bounded work: a slot is closed and cleared in no time.
 
     What that leaves behind is swept a little at a time. At most `max_blocks` distinct blocks: what
     is beyond is not taken, and counted in `refused`; then matches end at the blocks left out, until
@@ -143,16 +157,23 @@ class Index:
         """Copies of blocks that were not taken, since the index was full."""
         return self._table.refused
 
-    def dump(self) -> dict[int, dict[Tier, bytes]]:
-        """Packed blocks by open slot and tier: what `stored` makes the same index of.
+    def cut(self) -> tuple[Slots, Iterator[bytes]]:
+        """All of it at this moment: its blocks in `PIECES` pieces, whatever happens meanwhile.
 
-        Goes through the whole index: for tests, and for snapshots of a small one.
+        A later cut ends this one.
         """
-        found: dict[int, dict[Tier, bytes]] = {slot: {} for slot in self.slots()}
-        slots = {self._holders[slot]: slot for slot in found}
-        for (holder, tier), packed in self._table.dump().items():
-            found[slots[holder]][TIERS[tier]] = packed
-        return found
+        head = self._table.cut()
+        slots = Slots(list(self._owners), list(self._holders), list(self._free), {}, head)
+        slots.closed |= self._closed
+        return slots, (self._table.rows(1) for _ in range(PIECES))
+
+    def restore(self, slots: Slots, pieces: Iterable[bytes]) -> None:
+        """Make an empty index what it was at that cut. `ValueError` for what is none."""
+        self._table.restore(*slots.table)
+        for rows in pieces:
+            self._table.load(rows)
+        self._owners, self._holders = slots.owners, slots.holders
+        self._free, self._closed = slots.free, slots.closed
 
     def _holder(self, slot: int) -> int:
         if 0 <= slot < len(self._holders) and (holder := self._holders[slot]) >= 0:

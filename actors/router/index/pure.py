@@ -1,20 +1,19 @@
-"""The table without a compiler: dicts of bit masks. Four bits of a mask are the tiers of a holder.
-
-Many small dicts instead of one: growing one is quick, and so is looking through one in a sweep.
-"""
+"""The table without a compiler: dicts of masks, of which four bits are the tiers of a holder."""
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 
-from actors.router.index.table import MAX_HOLDERS, Found
+from actors.router.index.table import MAX_HOLDERS, SHARDS, Found, Head
 from schemas.block_hash import unpack
 
-SHARDS = 1024
 BLOCK_BYTES = 105
 """Of one block, as measured: its share of the dict, its hash, and a mask of up to 15 holders."""
+
+
+LAST, ABSENT = 1 << 31, 2**32 - 1
+"""In a row, which is the hash of a block and its places: of the last place; and instead of any."""
 
 
 class PureTable:
@@ -31,6 +30,9 @@ class PureTable:
         self._sweeping: list[int] = []
         self._next = 0  # the shard that is swept next
         self._credit = 0  # blocks that may be swept; below 0 after a shard that had more
+        self._next_cut = SHARDS  # shards before it are told; SHARDS if no cut is under way
+        self._at_cut = 0  # the bits of all holders that were there
+        self._notes: list[tuple[int, int]] = []  # blocks that changed since, and their masks before
 
     @property
     def unswept(self) -> int:
@@ -62,6 +64,7 @@ class PureTable:
     def add(self, holder: int, tier: int, packed: bytes) -> int:
         self._check(holder, tier)
         shards, bit, added = self._shards, 1 << 4 * holder + tier, 0
+        next_cut = self._next_cut
         for block in unpack(packed):
             shard = shards[block % SHARDS]
             mask = shard.get(block, 0)
@@ -72,6 +75,8 @@ class PureTable:
                     self.refused += 1
                     continue
                 self.blocks += 1
+            if block % SHARDS >= next_cut:
+                self._notes.append((block, mask))
             shard[block] = mask | bit
             added += 1
         self._held[holder][tier] += added
@@ -80,11 +85,14 @@ class PureTable:
     def remove(self, holder: int, tier: int, packed: bytes) -> int:
         self._check(holder, tier)
         shards, bit, removed = self._shards, 1 << 4 * holder + tier, 0
+        next_cut = self._next_cut
         for block in unpack(packed):
             shard = shards[block % SHARDS]
             mask = shard.get(block, 0)
             if not mask & bit:
                 continue
+            if block % SHARDS >= next_cut:
+                self._notes.append((block, mask))
             if mask == bit:
                 del shard[block]
                 self.blocks -= 1
@@ -143,7 +151,7 @@ class PureTable:
                 if not self._retired:
                     self._credit = 0
                     break
-                self._sweeping, self._retired, self._next = self._retired, [], 0
+                self._sweeping, self._retired, self._next = self._retired[::-1], [], 0
             self._credit -= len(self._shards[self._next]) + 1
             self._sweep(self._next)
             self._next += 1
@@ -153,18 +161,68 @@ class PureTable:
         self._clean += swept
         return swept
 
-    def dump(self) -> dict[tuple[int, int], bytes]:
-        found: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
-        for shard in self._shards:
-            for block, mask in shard.items():
-                for bit in _bits(mask & self._live):
-                    found[bit].append(block)
-        return {divmod(bit, 4): blocks.tobytes() for bit, blocks in found.items()}
+    def cut(self) -> Head:
+        self._next_cut, self._notes = 0, []
+        self._at_cut = (1 << 4 * len(self._owners)) - 1
+        return (
+            list(self._owners),
+            self._clean[::-1],
+            self._retired[::-1],
+            list(self._sweeping),
+            self._next,
+            self._credit,
+            self.refused,
+        )
+
+    def rows(self, shards: int) -> bytes:
+        at, there = self._next_cut, self._at_cut
+        if at == SHARDS:
+            notes, self._notes = self._notes, []
+            return _rows(reversed(notes), there)
+        self._next_cut = min(at + shards, SHARDS)
+        told = (shard.items() for shard in self._shards[at : self._next_cut])
+        return b"".join(_rows(blocks, there) for blocks in told)
+
+    def restore(
+        self,
+        owners: list[int],
+        clean: list[int],
+        retired: list[int],
+        sweeping: list[int],
+        next_shard: int,
+        credit: int,
+        refused: int,
+    ) -> None:
+        if self._owners:
+            raise ValueError("the table is in use")
+        for owner in owners:
+            self.take(owner)
+        for holder in (*clean, *retired, *sweeping):
+            self._check(holder, 0)
+            self._live &= ~(15 << 4 * holder)
+        if not 0 <= next_shard <= SHARDS or refused < 0:
+            raise ValueError(f"shard {next_shard}, {refused} refused")
+        self._clean, self._retired = clean[::-1], retired[::-1]
+        self._sweeping, self._next = list(sweeping), next_shard
+        self._credit, self.refused = credit, refused
+
+    def load(self, rows: bytes) -> None:
+        for block, mask in _masks(rows, 4 * len(self._owners)):
+            shard = self._shards[block % SHARDS]
+            before = shard.pop(block, 0)
+            self.blocks += bool(mask) - bool(before)
+            if mask:
+                shard[block] = mask
+            for bits, change in ((before, -1), (mask, 1)):
+                for bit in _bits(bits):
+                    self._held[bit // 4][bit % 4] += change
 
     def _sweep(self, number: int) -> None:
         shard, live = self._shards[number], self._live
         if not any(mask & ~live for mask in shard.values()):
             return
+        if number >= self._next_cut:
+            self._notes += [(block, mask) for block, mask in shard.items() if mask & ~live]
         # Built anew, since a dict that loses entries keeps its memory.
         kept = {block: mask & live for block, mask in shard.items() if mask & live}
         self.blocks -= len(shard) - len(kept)
@@ -175,6 +233,36 @@ class PureTable:
             raise ValueError(f"holder {holder} is not in use")
         if not 0 <= tier < 4:
             raise ValueError(f"tier {tier} is none of 0 to 3")
+
+
+def _rows(blocks: Iterable[tuple[int, int]], there: int) -> bytes:
+    """Without holders that came after the cut: another row, told later, says what a block was."""
+    told = bytearray()
+    for block, mask in blocks:
+        places = list(_bits(mask & there)) or [ABSENT]
+        places[-1] |= LAST
+        told += struct.pack(f"<Q{len(places)}I", block, *places)
+    return bytes(told)
+
+
+def _masks(rows: bytes, places: int) -> Iterator[tuple[int, int]]:
+    """Blocks and masks. Raises `ValueError`, also for places that there are not."""
+    at, place = 0, 0
+    try:
+        while at < len(rows):
+            (block,) = struct.unpack_from("<Q", rows, at)
+            at, mask, word = at + 8, 0, 0
+            while not word & LAST:
+                (word,) = struct.unpack_from("<I", rows, at)
+                at, place = at + 4, word & ~LAST
+                if word == ABSENT and not mask:
+                    break
+                if place >= places or mask >> place:
+                    raise ValueError("these are no rows of this table")
+                mask |= 1 << place
+            yield block, mask
+    except struct.error:
+        raise ValueError("these are no rows of this table") from None
 
 
 def _bits(mask: int) -> Iterator[int]:

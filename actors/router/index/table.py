@@ -12,6 +12,15 @@ from typing import Protocol
 Found = tuple[int, int, int, int]
 """Leading blocks of a prompt by tier, nearest first: each goes on where the one before ended."""
 
+SHARDS = 1024
+"""A table is that many small ones: growing one is quick, and so is going through one.
+
+A block's is its hash modulo this.
+"""
+Head = tuple[list[int], list[int], list[int], list[int], int, int, int]
+"""Owners of all holders; those that are clean, retired, and swept right now; the next shard of the
+sweep, its credit; how many copies were refused."""
+
 MAX_HOLDERS = 500_000
 """Holders at a time, those that wait for the sweep among them."""
 
@@ -76,6 +85,35 @@ class Table(Protocol):
         """
         ...
 
-    def dump(self) -> dict[tuple[int, int], bytes]:
-        """Packed hashes by holder and tier, in no order. A scan of everything."""
+    def cut(self) -> Head:
+        """This moment, all of it but the blocks: `rows` tells those, whatever happens meanwhile.
+
+        Ends an earlier cut.
+        """
+        ...
+
+    def rows(self, shards: int, /) -> bytes:
+        """The blocks of the next so many shards as they were at the cut, as `load` takes them.
+
+        After all `SHARDS` once more: what had changed before it was told. `MemoryError` if there
+        was no room to note that; the cut is over then.
+        """
+        ...
+
+    def restore(
+        self,
+        owners: list[int],
+        clean: list[int],
+        retired: list[int],
+        sweeping: list[int],
+        next_shard: int,
+        credit: int,
+        refused: int,
+        /,
+    ) -> None:
+        """Make an empty table what a `Head` says; `load` of all rows, in their order, follows."""
+        ...
+
+    def load(self, rows: bytes, /) -> None:
+        """`ValueError` for what are no rows of this table; some of it is taken then."""
         ...

@@ -12,8 +12,9 @@ from actors.router import events
 from actors.router.events import AskSnapshot, CancelSnapshot, Effect, SnapshotCame
 from actors.router.follow import AT_ONCE, FIRST, FORGET, MAX_KEPT, rank_of
 from actors.router.settings import Settings
-from schemas.block_hash import pack, unpack
+from schemas.block_hash import pack
 from schemas.kv import KvBeat, KvChange, KvChanged, KvSnapshotPart, Tier
+from tests.actors.router.index.model import held_by
 from tests.actors.router.parts import (
     LIFE,
     SIZE,
@@ -399,8 +400,7 @@ class Truth(RuleBasedStateMachine):
         assert follower is not None
         assert follower.synced
         slot = following.slot("engine/0", self.engine_life, 0)
-        dumped = following.index.dump().get(slot, {})
-        known = {tier: set(unpack(packed)) for tier, packed in dumped.items() if packed}
+        known = held_by(following.index).get(slot, {})
         assert known == {tier: held for tier, held in self.held.items() if held}
         assert len(list(following.index.slots())) <= 1
 

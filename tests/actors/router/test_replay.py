@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
 
 import msgspec
+import pytest
 
 from actors.router import events
 from actors.router.core import RouterCore
 from actors.router.events import AskSnapshot, Effect, Event
 from actors.router.settings import Settings
 from schemas.block_hash import pack
+from tests.actors.router.index.model import held_by
 from tests.actors.router.parts import asked, beat, changed, load, part, removed, seen, stored
 
 GROUPS = [[100 * group + n for n in range(20)] for group in range(12)]
@@ -95,3 +98,32 @@ def test_from_the_middle_too():
         first.handle(event)
     second.restore(first.snapshot())
     assert [second.handle(event) for event in journal[half:]] == effects[half:]
+
+
+def test_from_a_snapshot_that_was_taken_while_it_went_on():
+    settings = Settings(policy="kv", temperature=0.3, queue_threshold=0.5)
+    journal, effects = record(3, RouterCore(settings))
+    for begin in (1, 600, 750, len(journal) - 200):  # 750: slots of a life that is over are swept
+        first, second = RouterCore(settings), RouterCore()
+        for event in journal[:begin]:
+            first.handle(event)
+        whole, pieces, taken = first.snapshot(), first.cut(), list[bytes]()
+        for event in journal[begin:]:
+            first.handle(event)
+            taken += islice(pieces, 1)
+        second.restore(b"".join([*taken, *pieces]))
+        third = RouterCore()
+        third.restore(whole)
+        assert held_by(second.following.index) == held_by(third.following.index)
+        assert second.counters() == third.counters()
+        assert [second.handle(event) for event in journal[begin:]] == effects[begin:]
+
+
+def test_what_is_no_snapshot_changes_nothing():
+    core = RouterCore(Settings())
+    first, *rest = msgspec.msgpack.decode(core.snapshot(), type=list[msgspec.Raw])
+    encode = msgspec.msgpack.encode
+    for bad in ([], [first, encode(b"no rows")], [first, *rest, first], [rest[0], first]):
+        with pytest.raises(msgspec.ValidationError):
+            core.restore(encode(bad))
+    assert core.snapshot() == RouterCore(Settings()).snapshot()

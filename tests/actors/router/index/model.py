@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
+from itertools import count, islice
 
-from actors.router.index.index import FASTEST
+from actors.router.index.index import FASTEST, Index
 from actors.router.index.pure import PureTable
 from actors.router.index.table import Found, Table
 from schemas.kv import TIERS, Tier
@@ -13,12 +15,45 @@ NATIVE = None if FASTEST is PureTable else FASTEST
 TABLES: list[type[Table]] = [PureTable, NATIVE] if NATIVE else [PureTable]
 """The native one is there where the project was installed, or built in place."""
 
-INVERSE = pow(0x9E3779B97F4A7C15, -1, 2**64)
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 def crowded(home: int, number: int) -> int:
     """A hash that the native table puts into its first shard, and there at cell `home` of 8."""
-    return (home << 51 | number) * INVERSE % 2**64
+    there = (h for h in count(1024, 1024) if h * GOLDEN % 2**64 >> 61 == home)
+    return next(islice(there, number, None))
+
+
+def held_by(index: Index) -> dict[int, dict[Tier, set[int]]]:
+    """The blocks of each open slot, by tier. Begins a cut."""
+    slots, pieces = index.cut()
+    held = blocks_of(pieces)
+    found: dict[int, dict[Tier, set[int]]] = {}
+    for slot, holder in enumerate(slots.holders):
+        if slots.owners[slot] is not None:
+            places = {tier: held.get(4 * holder + n, set()) for n, tier in enumerate(TIERS)}
+            found[slot] = {tier: blocks for tier, blocks in places.items() if blocks}
+    return found
+
+
+def blocks_of(pieces: Iterable[bytes]) -> dict[int, set[int]]:
+    """What rows say in the end, by place."""
+    places: dict[int, list[int]] = {}
+    for rows in pieces:
+        at = 0
+        while at < len(rows):
+            (block,) = struct.unpack_from("<Q", rows, at)
+            words: list[int] = []
+            while not words or not words[-1] >> 31:
+                words += struct.unpack_from("<I", rows, at + 8 + 4 * len(words))
+            at += 8 + 4 * len(words)
+            places[block] = [] if words == [2**32 - 1] else [w & (2**31 - 1) for w in words]
+    found: dict[int, set[int]] = {}
+    for block, those in places.items():
+        assert those == sorted(set(those))
+        for place in those:
+            found.setdefault(place, set()).add(block)
+    return found
 
 
 class Model:

@@ -44,7 +44,17 @@ def busy(table: type) -> None:
         lambda: made.retire(77),
         lambda: made.sweep("text"),
         lambda: table("text"),
-        made.dump,
+        made.cut,
+        lambda: made.rows(1024),
+        lambda: made.rows(1),
+        lambda: made.rows("text"),
+        lambda: made.load(b"odd"),
+        lambda: made.load(bytes(12) * 3),
+        lambda: made.restore([], [], [], [], 0, 0, 0),
+        lambda: made.restore("text"),
+        lambda: table(9).restore([1, "text"], [], [], [], 0, 0, 0),
+        lambda: table(9).restore([1, 2], [0, 0], [], [], 0, 0, 0),
+        lambda: table(9).restore(*made.cut()),
     ):
         try:
             call()

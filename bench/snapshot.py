@@ -1,0 +1,148 @@
+"""`python -m bench.snapshot`: for how long a router's snapshot keeps its loop.
+
+A router that knows many blocks, 10,000 decisions and 1,000 requests that run is recorded on a loop.
+Each turn of the loop brings a KV event, and is timed: at first while nothing is recorded, then from
+the start of a recording to the end of its snapshot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from actors.router import events
+from actors.router.core import RouterCore
+from actors.router.index import Index
+from actors.router.journal import CODEC
+from actors.router.settings import Settings
+from bench import machine
+from bench.table import OUT, Table, publish
+from bus.identity import Identity
+from bus.journal.recorder import Plan, Recorder
+from schemas.block_hash import pack
+from schemas.directory import ModelCard
+from schemas.kv import KvChange, KvChanged, KvSnapshotPart
+from schemas.placement import Place
+
+RANKS = 8
+DECIDED, RUNNING = 10_000, 1_000
+ROUNDS = 5
+SIZE = 16
+CARD = ModelCard("m", ["m"], "sim", "1", 100_000, SIZE, 1 << 20, 64, 512, 1, "aggregated", "")
+BATCH = 64
+"""Blocks of a KV event."""
+LIFE = 1 << 22
+COLUMNS = {
+    "table": "table",
+    "blocks": "blocks",
+    "idle": "longest turn without, ms",
+    "turn": "with, ms",
+    "turns": "turns",
+    "total": "all turns, ms",
+    "size": "state, MB",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.snapshot", description=__doc__)
+    parser.add_argument("--blocks", type=int, nargs="+", default=[100_000, 2_000_000])
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    rows = [asyncio.run(_measure(blocks)) for blocks in options.blocks]
+    publish(
+        "snapshot", [Table("Snapshots of a router", COLUMNS, rows)], machine.record(), options.out
+    )
+
+
+async def _measure(blocks: int) -> dict[str, Any]:
+    core, changes = RouterCore(Settings()), _changes()
+    for event in _beginning(blocks):
+        core.handle(event)
+        await asyncio.sleep(0)
+    recorder = Recorder(Identity("router/0", 1), print)
+    decide = recorder.of_core(CODEC, core, Settings())
+    assert CODEC.fields, "looked up once, when an actor starts"
+    gc.collect()
+    gc.freeze()
+    idle, longest, total = list[float](), list[float](), list[float]()
+    turns: list[float] = []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as directory:
+            idle.append(max(await _turns(lambda: bool(decide(next(changes))), 100, recorder)))
+            began = time.perf_counter()
+            recorder.start(Plan(Path(directory), 1 << 30))
+            first = time.perf_counter() - began
+            turns = [first, *await _turns(lambda: bool(decide(next(changes))), 0, recorder)]
+            longest.append(max(turns))
+            total.append(recorder.snapshot_seconds)
+            recorder.close(60)
+    return {
+        "table": Index.implementation,
+        "blocks": len(core.following.index),
+        "idle": 1e3 * min(idle),
+        "turn": 1e3 * min(longest),
+        "turns": len(turns),
+        "total": 1e3 * min(total),
+        "size": len(core.snapshot()) / 1e6,
+    }
+
+
+async def _turns(work: Any, least: int, recorder: Recorder) -> list[float]:
+    """Seconds of each turn of the loop: `least` of them, or until no snapshot is under way."""
+    found: list[float] = []
+    before = time.perf_counter()
+    while len(found) < least or recorder.snapshotting:
+        work()
+        await asyncio.sleep(0)
+        now = time.perf_counter()
+        found.append(now - before)
+        before = now
+    return found
+
+
+def _beginning(blocks: int) -> Iterator[events.Event]:
+    """Sources that are followed, and what their ranks hold."""
+    draw = random.Random(1)
+    for rank in range(RANKS):
+        yield events.SourceSeen(f"kv-events/{rank}.0", 1, True, 0.0)
+    yield events.Tick(1.0, 0)
+    for rank in range(RANKS):
+        left = blocks // RANKS
+        while left:
+            count = min(left, 10_000)
+            left -= count
+            packed = pack(draw.getrandbits(64) for _ in range(count))
+            part = KvSnapshotPart(
+                f"engine/{rank}", 1, 0, LIFE, left == 0, [KvChange("stored", "device", packed)]
+            )
+            yield events.SnapshotCame(rank + 1, part, 1.0, 1)
+        yield events.EngineSeen(f"engine/{rank}", 1, True, CARD, 1.0)
+    for number in range(DECIDED):
+        prompt = pack(draw.getrandbits(64) for _ in range(32))
+        place = Place(f"chatcmpl-{number:032x}", "m", 32 * SIZE, 64, prompt, SIZE)
+        yield events.Asked(number, place, "gateway/0", 1, None, 1.0, number)
+        if number >= RUNNING:
+            yield events.Ended(f"chatcmpl-{number:032x}", 1.0)
+
+
+def _changes() -> Iterator[events.KvSeen]:
+    """What comes while it runs: blocks that one rank after another has."""
+    draw, sequence = random.Random(2), LIFE
+    while True:
+        sequence += 1
+        packed = pack(draw.getrandbits(64) for _ in range(BATCH))
+        for rank in range(RANKS):
+            changes = [KvChange("stored", "device", packed)]
+            message = KvChanged(f"engine/{rank}", 1, 0, sequence, False, changes)
+            yield events.KvSeen(f"kv-events/{rank}.0", message, 2.0, 1)
+
+
+if __name__ == "__main__":
+    main()
