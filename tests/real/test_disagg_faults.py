@@ -44,11 +44,12 @@ FREE = 10 * (LEASE + 2)
 """Seconds in which blocks are free: those of the design, and a wide margin."""
 SEEDS = itertools.count(1_000)
 log = logging.getLogger(__name__)
-both = pytest.mark.parametrize("victim", [PREFILL, DECODE])
+BOTH = (PREFILL, DECODE)
 
 
-@pytest.fixture(scope="module")
-def topology(small_model: Path) -> Iterator[Pair]:
+@pytest.fixture
+def engines(small_model: Path) -> Iterator[Pair]:
+    """Of one test: an engine that is started again would look like something that it left."""
     with (
         tempfile.TemporaryDirectory(prefix="callboard-") as directory,
         pytest.MonkeyPatch.context() as patch,
@@ -58,31 +59,55 @@ def topology(small_model: Path) -> Iterator[Pair]:
             yield running
 
 
-@pytest.fixture
-def engines(topology: Pair) -> Pair:
-    """Both ready, and known to each other."""
-    topology.until_ready()
-    topology.complete(prompt(next(SEEDS), 100))
-    topology.until(DECODE, received=1)
-    return topology
+def introduced(engines: Pair) -> None:
+    """Both are ready, and known to each other."""
+    engines.until_ready()
+    received = engines.state(DECODE).received
+    engines.complete(prompt(next(SEEDS), 100))
+    engines.until(DECODE, received=received + 1)
 
 
 class Case:
     """A prompt that is asked for at the gateway, and the tokens that must come."""
 
-    def __init__(self, engines: Pair, seed: int, pool: ThreadPoolExecutor) -> None:
-        self.tokens = prompt(seed, LENGTH)
+    def __init__(
+        self, engines: Pair, pool: ThreadPoolExecutor, length: int = LENGTH, tokens: int = TOKENS
+    ) -> None:
+        introduced(engines)
         self._engines = engines
         self._pool = pool
-        self.alone = tokens_of(
-            engines.generate(DECODE, self.tokens, max_tokens=TOKENS, salt="alone")
+        self._prompt, self._tokens = prompt(next(SEEDS), length), tokens
+
+    def alone(self, engine: str) -> list[int]:
+        """What that engine says by itself, from nothing that it has."""
+        return tokens_of(
+            self._engines.generate(
+                engine, self._prompt, max_tokens=self._tokens, salt=f"alone {next(SEEDS)}"
+            )
         )
 
     def ask(self) -> Future[dict[str, Any]]:
-        return self._pool.submit(self._engines.complete, self.tokens)
+        return self._pool.submit(self._engines.complete, self._prompt)
 
-    def check(self, answer: Future[dict[str, Any]]) -> None:
-        assert answer.result(GUARD)["choices"][0]["token_ids"] == self.alone
+    def check(self, answer: Future[dict[str, Any]], by: str) -> None:
+        """`by` is the engine that says what is right: one that lives."""
+        got = answer.result(GUARD)["choices"][0]["token_ids"]
+        assert got == self.alone(by)
+
+    @contextmanager
+    def stream(self) -> Iterator[Iterator[int]]:
+        """The tokens as they come."""
+        body = body_of(self._prompt, max_tokens=self._tokens, stream=True)
+        url = f"{self._engines.url}/completions"
+        with httpx.stream("POST", url, json=body, timeout=GUARD) as answer:
+            yield _tokens(answer)
+
+
+def _tokens(answer: httpx.Response) -> Iterator[int]:
+    for line in answer.iter_lines():
+        if line.startswith("data: {"):
+            (choice,) = json.loads(line.removeprefix("data: "))["choices"]
+            yield from choice["token_ids"] or ()
 
 
 @pytest.fixture
@@ -115,91 +140,77 @@ def freed(engines: Pair, engine: str) -> Iterator[None]:
 
 
 def test_the_prefill_engine_dies_while_it_computes(engines, pool) -> None:
-    case = Case(engines, 20, pool)
+    case = Case(engines, pool)
     answer = case.ask()
     engines.until_load(PREFILL, running=1)
     with freed(engines, DECODE):
         kill(engines, PREFILL)
-        case.check(answer)
+        case.check(answer, DECODE)
 
 
-@both
-def test_one_dies_before_the_transfer(engines, pool, victim: str) -> None:
-    case = Case(engines, 21 if victim == PREFILL else 22, pool)
-    with freed(engines, other(victim)):
-        with stopped(engines.core(DECODE)):
+def test_either_dies_before_the_transfer(engines, pool) -> None:
+    for victim in BOTH:
+        case = Case(engines, pool)
+        with freed(engines, other(victim)):
+            with stopped(engines.core(DECODE)):
+                answer = case.ask()
+                engines.until(PREFILL, held=1)
+                kill(engines, victim)
+            case.check(answer, other(victim))
+
+
+def test_either_dies_during_the_transfer(engines, pool) -> None:
+    for victim in BOTH:
+        case = Case(engines, pool)
+        received = engines.state(DECODE).received
+        with freed(engines, other(victim)):
+            with reading(engines, case.ask) as answer:
+                assert engines.state(DECODE).received == received
+                kill(engines, victim)
+            case.check(answer, other(victim))
+
+
+def test_either_dies_after_the_transfer(engines, pool) -> None:
+    for victim in BOTH:
+        case = Case(engines, pool, tokens=100)
+        received = engines.state(DECODE).received
+        got: list[int] = []
+        with freed(engines, other(victim)), case.stream() as tokens:
+            got.append(next(tokens))
+            if victim == PREFILL:
+                engines.until(DECODE, received=received + 1)
+            kill(engines, victim)
+            got += tokens
+        assert got == case.alone(other(victim))
+
+
+def test_a_lease_is_kept_up_while_somebody_waits(engines, pool) -> None:
+    """In the queue of the decode engine; and for a prefill engine that stands still, which finds
+    the heartbeats when it wakes up.
+    """
+    ahead = Case(engines, pool, length=40, tokens=1_900)  # short, so the decode engine's
+    case = Case(engines, pool)
+    expired, received = engines.state(PREFILL).expired, engines.state(DECODE).received
+    with freed(engines, PREFILL):
+        with ahead.stream() as tokens:
+            next(tokens)
             answer = case.ask()
             engines.until(PREFILL, held=1)
-            kill(engines, victim)
-        case.check(answer)
-
-
-@both
-def test_one_dies_during_the_transfer(engines, pool, victim: str) -> None:
-    case = Case(engines, 23 if victim == PREFILL else 24, pool)
-    received = engines.state(DECODE).received
-    with freed(engines, other(victim)):
-        with reading(engines, case.ask) as answer:
-            assert engines.state(DECODE).received == received
-            kill(engines, victim)
-        case.check(answer)
-
-
-@both
-def test_one_dies_after_the_transfer(engines, pool, victim: str) -> None:
-    long = 100
-    tokens = prompt(25 if victim == PREFILL else 26, LENGTH)
-    alone = tokens_of(engines.generate(DECODE, tokens, max_tokens=long, salt="alone"))
-    received = engines.state(DECODE).received
-    got: list[int] = []
-    body = body_of(tokens, max_tokens=long, stream=True)
-    with (
-        freed(engines, other(victim)),
-        httpx.stream("POST", f"{engines.url}/completions", json=body, timeout=GUARD) as stream,
-    ):
-        killed = False
-        for line in stream.iter_lines():
-            if line.startswith("data: {"):
-                (choice,) = json.loads(line.removeprefix("data: "))["choices"]
-                got += choice["token_ids"] or []
-            if got and not killed:
-                killed = True
-                if victim == DECODE:
-                    kill(engines, DECODE)
-                else:
-                    engines.until(DECODE, received=received + 1)
-                    kill(engines, PREFILL)
-    assert got == alone
-
-
-def test_a_decode_that_is_queued_longer_than_the_lease_still_reads(engines, pool) -> None:
-    case = Case(engines, 27, pool)
-    expired, received = engines.state(PREFILL).expired, engines.state(DECODE).received
-    body = body_of(prompt(28, 40), max_tokens=1_900, stream=True)  # short: the decode engine's
-    with httpx.stream("POST", f"{engines.url}/completions", json=body, timeout=GUARD) as ahead:
-        lines = ahead.iter_lines()
-        next(lines)
-        answer = case.ask()
-        engines.until(PREFILL, held=1)
-        kept = time.monotonic()
-        while time.monotonic() < kept + LEASE + 4:  # its own time is what this is about
-            next(lines)
-        assert (engines.state(PREFILL).held, answer.done()) == (1, False)
-    with freed(engines, PREFILL):
-        case.check(answer)
+            kept = time.monotonic()
+            while time.monotonic() < kept + LEASE + 4:  # its own time is what this is about
+                next(tokens)
+            assert (engines.state(PREFILL).held, answer.done()) == (1, False)
+        case.check(answer, DECODE)
     engines.until(DECODE, received=received + 1)
     assert engines.state(PREFILL).expired == expired
 
-
-def test_a_prefill_engine_that_stands_still_for_longer_than_the_lease(engines, pool) -> None:
-    """Its reader goes on to send heartbeats, which it finds when it wakes up."""
-    case = Case(engines, 29, pool)
+    case = Case(engines, pool)
     with freed(engines, PREFILL), freed(engines, DECODE):
         with reading(engines, case.ask) as answer:
             time.sleep(LEASE + 4)
-        for seed in (30, 31):  # blocks that are free are taken for these
-            engines.generate(PREFILL, prompt(seed, 1_000), max_tokens=1)
-        case.check(answer)
+        for _ in range(2):  # blocks that are free are taken for these
+            engines.generate(PREFILL, prompt(next(SEEDS), 1_000), max_tokens=1)
+        case.check(answer, DECODE)
 
 
 @contextmanager
