@@ -121,7 +121,7 @@ def _try(options: dict[str, Any]) -> str | None:
         _, given = split_options({k: v for k, v in options.items() if k != "backend"})
         on_cpu = current_platform.is_cpu()
         if on_cpu:
-            environment.bound_kv_cache(list(given))
+            environment.bound_kv_cache(given)
         arguments = engine_arguments(given, version=vllm.__version__, on_cpu=on_cpu)
         config = arguments.create_engine_config()
         if config.kv_transfer_config is not None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from actors.engine.vllm import defaults
 from launch import kv_events, nixl
 from launch.connectors import Transfer, by_table, parts_of
 from launch.origins import Injected
 from launch.topology import Engine, Topology
 
-CPU_BLOCK_SIZE = 32
-CPU_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 LMCACHE = {
     "LMCACHE_TRACK_USAGE": ("false", "an operator's engine reports to nobody else"),
     "LMCACHE_LOG_LEVEL": ("WARNING", "LMCache's log is no JSON, and tells much"),
@@ -19,19 +17,21 @@ LMCACHE = {
 }
 """Variables of engines with LMCache, and why."""
 CONSULTED = (
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
-    "VLLM_LORA_MODULES_LOADING_TIMEOUT",
-    "PROMETHEUS_MULTIPROC_DIR",
-    "VLLM_RPC_BASE_PATH",
-    "VLLM_ENABLE_V1_MULTIPROCESSING",
-    CPU_KV_CACHE,
+    *defaults.LORA,
+    *defaults.DIRECTORIES,
+    defaults.IN_CORE[0],
+    defaults.CPU_KV_CACHE[0],
     *LMCACHE,
     nixl.HOST,
     nixl.PORT,
 )
 """Variables that decide what is injected."""
-_CPU_SIZES = ("gpu_memory_utilization", "kv_cache_memory_bytes")
-"""Arguments that say how large the KV cache is."""
+_WHY = {
+    "enable_prefix_caching": "chats and agents repeat their prefixes",
+    "block_size": "on a CPU vLLM's own 128 would share whole 128 tokens only",
+    "PROMETHEUS_MULTIPROC_DIR": "vLLM leaves its own behind when killed",
+    "VLLM_RPC_BASE_PATH": "sockets of a killed vLLM go with it",
+}
 
 
 def injected(
@@ -55,7 +55,8 @@ def injected(
             values += _transfer(transfers.get(place))
             values += _environment(engine, environ)
             transfer = transfers[place].config if place in transfers else None
-            lmcache = _has_lmcache(transfer or engine.args.get("kv_transfer_config"))
+            given = parts_of(transfer or engine.args.get("kv_transfer_config"))
+            lmcache = not defaults.may_fork(str(part.get("kv_connector", "")) for part in given)
             values += _lmcache(environ) if lmcache else ()
             values += _start(engine, environ, lmcache=lmcache, on_cpu=on_cpu)
             values += _side_channel(name, environ, side)
@@ -73,12 +74,9 @@ def _events(name: str, events: kv_events.Plan) -> Iterator[Injected]:
 
 
 def _arguments(engine: Engine, *, on_cpu: bool) -> Iterator[Injected]:
-    if engine.args.get("enable_prefix_caching") is None:
-        reason = "chats and agents repeat their prefixes"
-        yield Injected("args.enable_prefix_caching", True, reason)
-    if on_cpu and engine.args.get("block_size") is None:
-        reason = "on a CPU vLLM's own 128 would share whole 128 tokens only"
-        yield Injected("args.block_size", CPU_BLOCK_SIZE, reason)
+    for name, value in defaults.arguments(on_cpu=on_cpu).items():
+        if engine.args.get(name) is None:
+            yield Injected(f"args.{name}", value, _WHY[name])
 
 
 def _transfer(transfer: Transfer | None) -> Iterator[Injected]:
@@ -87,28 +85,16 @@ def _transfer(transfer: Transfer | None) -> Iterator[Injected]:
 
 
 def _environment(engine: Engine, environ: Mapping[str, str]) -> Iterator[Injected]:
-    reason = "an operator's engine reports to nobody else"
-    yield _variable("VLLM_NO_USAGE_STATS", "1", reason)
+    yield _variable(*defaults.USAGE, "an operator's engine reports to nobody else")
     if engine.args.get("enable_lora"):
         reason = "adapters are loaded while the engine serves"
-        for variable, value in (
-            ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "True"),
-            ("VLLM_LORA_MODULES_LOADING_TIMEOUT", "600"),
-        ):
+        for variable, value in defaults.LORA.items():
             if variable not in environ:
                 yield _variable(variable, value, reason)
-    for variable, pattern, why in (
-        ("PROMETHEUS_MULTIPROC_DIR", "vllm_prometheus_*", "vLLM leaves its own behind when killed"),
-        ("VLLM_RPC_BASE_PATH", "vllm_*", "sockets of a killed vLLM go with it"),
-    ):
+    for variable, prefix in defaults.DIRECTORIES.items():
         if variable not in environ:
-            reason = f"a temporary directory of each life: {why}"
-            yield _variable(variable, pattern, reason, by_engine=True)
-
-
-def _has_lmcache(transfer: Any) -> bool:
-    names = (str(part.get("kv_connector", "")).lower() for part in parts_of(transfer))
-    return any("lmcache" in name for name in names)
+            reason = f"a temporary directory of each life: {_WHY[variable]}"
+            yield _variable(variable, f"{prefix}*", reason, by_engine=True)
 
 
 def _lmcache(environ: Mapping[str, str]) -> Iterator[Injected]:
@@ -121,7 +107,7 @@ def _start(
     engine: Engine, environ: Mapping[str, str], *, lmcache: bool, on_cpu: bool
 ) -> Iterator[Injected]:
     """How its processes start, and on a CPU how much of the memory it takes."""
-    method = "VLLM_WORKER_MULTIPROC_METHOD"
+    method = defaults.START_METHOD
     if not on_cpu:
         yield _variable(method, "spawn", "CUDA does not survive a fork", by_engine=True)
         return
@@ -131,12 +117,12 @@ def _start(
     else:
         reason = "a forked EngineCore need not import vLLM again"
         yield _variable(method, "fork", reason, by_engine=True)
-    if "VLLM_ENABLE_V1_MULTIPROCESSING" not in environ:
+    if defaults.IN_CORE[0] not in environ:
         reason = "the worker runs inside EngineCore: it starts in a third of the time"
-        yield _variable("VLLM_ENABLE_V1_MULTIPROCESSING", "0", reason)
-    if CPU_KV_CACHE not in environ and not any(engine.args.get(name) for name in _CPU_SIZES):
+        yield _variable(*defaults.IN_CORE, reason)
+    if defaults.CPU_KV_CACHE[0] not in environ and not defaults.bounds_kv_cache(engine.args):
         reason = "GiB; vLLM would take 92 % of the memory, and others use some"
-        yield _variable(CPU_KV_CACHE, "4", reason)
+        yield _variable(*defaults.CPU_KV_CACHE, reason)
 
 
 def _side_channel(name: str, environ: Mapping[str, str], side: nixl.Plan) -> Iterator[Injected]:

@@ -61,6 +61,7 @@ class EngineActor(Actor):
         self.core = EngineCore()
         self._decide: Callable[[Event], list[Effect]] = self.core.handle
         self.card: ModelCard | None = None
+        self._variables: dict[str, str] = {}
         self._backend: Backend | None = None
         self._loading: asyncio.Task[None] | None = None
         self._streams: dict[tuple[str, int], Incoming] = {}
@@ -72,8 +73,9 @@ class EngineActor(Actor):
 
     def on_start(self, options: dict[str, Any]) -> None:
         # For what of ours is at work in whatever process of the engine.
-        os.environ[INCARNATION] = str(self.rt.identity.incarnation)
-        os.environ[ENGINE] = self.rt.identity.actor
+        identity = self.rt.identity
+        self._variables = {INCARNATION: str(identity.incarnation), ENGINE: identity.actor}
+        os.environ.update(self._variables)
         self._decide = self.rt.recorded(CODEC, self.core, Settings())
         self._backend = make_backend(options)
         self._loading = asyncio.ensure_future(self._load())
@@ -137,6 +139,9 @@ class EngineActor(Actor):
             await asyncio.wait([self._loading])
         if self._backend is not None:
             await self._backend.stop()
+        for variable, value in self._variables.items():
+            if os.environ.get(variable) == value:  # else another engine's, in this process
+                del os.environ[variable]
 
     # --- the backend's sink ---
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from actors.engine.vllm.defaults import CPU_BLOCK_SIZE
 from launch.connectors import Machine, parts_of, role_of, transfer
 from launch.findings import Finding, Severity
 from launch.flags.reference import ROWS
@@ -16,8 +17,6 @@ from launch.origins import Origin
 from launch.topology import Engine, Topology
 from schemas.directory import Role
 
-CPU_BLOCK_SIZE = 32
-"""Callboard's default where vLLM runs on the CPU."""
 SHOWN = 60
 """Characters of a value that a finding shows."""
 

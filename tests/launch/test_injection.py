@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.engine.sim.options import SimOptions
+from actors.engine.vllm import environment
+from actors.engine.vllm.environment import Environment
 from launch import kv_events, nixl
 from launch.connectors import Machine, transfers
-from launch.injection import injected
+from launch.injection import CONSULTED, injected
 from launch.origins import Injected
+from launch.rules.case import Case
 from launch.topology import Engine, KvEvents, Topology
 
 
@@ -157,3 +165,47 @@ def test_row(one, on_cpu, environ, path, value) -> None:
 def test_vllm_adds_its_rank_to_the_port_that_it_is_given(args, endpoint) -> None:
     config = given(engine(**args))["args.kv_events_config"].value
     assert (config["publisher"], config["endpoint"]) == ("zmq", endpoint)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("on_cpu", [False, True])
+@pytest.mark.parametrize(
+    "environ", [{}, {"VLLM_CPU_KVCACHE_SPACE": "9", "PROMETHEUS_MULTIPROC_DIR": "?"}]
+)
+@pytest.mark.parametrize("connectors", [[], ["LMCacheMPConnector"]])
+def test_what_is_shown_is_what_an_engine_does(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    lora: bool,
+    on_cpu: bool,
+    environ: dict[str, str],
+    connectors: list[str],
+) -> None:
+    """In an environment in which nobody said anything but `environ`."""
+    environ = {k: str(tmp_path) if v == "?" else v for k, v in environ.items()}
+    for name in (*CONSULTED, "VLLM_NO_USAGE_STATS", METHOD.partition(".")[2]):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    transfer = {"kv_connector": connectors[0], "kv_role": "kv_both"} if connectors else None
+    one = engine(**({"enable_lora": True} if lora else {}), kv_transfer_config=transfer)
+    shown = given(one, on_cpu=on_cpu, environ=environ)
+    mine = Environment()
+    before = dict(os.environ)
+    mine.prepare(lora=lora)
+    if on_cpu:
+        environment.keep_worker_in_core()
+        environment.bound_kv_cache(one.args)
+        environment.fork_processes(connectors)
+    done = {k: v for k, v in os.environ.items() if before.get(k) != v}
+    mine.close()
+    said = {p.partition(".")[2]: o.value for p, o in shown.items() if p.startswith("environment.")}
+    said = {name: value for name, value in said.items() if not name.startswith("LMCACHE_")}
+    assert done.keys() == said.keys()
+    assert all(fnmatch(Path(value).name, said[name]) for name, value in done.items())
+
+
+def test_a_simulated_block_is_as_large_as_the_check_believes() -> None:
+    table = Case(Topology(engines=[engine(backend="sim")]), {}, Machine()).tables()[0]
+    assert table.holds("block_size") == SimOptions().block_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Coroutine
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from actors.engine.kv_publisher import INCARNATION
 from bus.runtime import Refused
 from launch.actors import actors_of
 from launch.local import ActorFailedError, LocalTopology
@@ -158,5 +160,16 @@ def test_an_error_inside_ends_the_topology_and_goes_on():
         with pytest.raises(ZeroDivisionError):
             async with LocalTopology({"engine/0": ENGINE}):
                 raise ZeroDivisionError
+
+    run(scenario())
+
+
+def test_engines_of_this_process_leave_no_variables_behind(monkeypatch):
+    monkeypatch.delenv(INCARNATION, raising=False)
+
+    async def scenario():
+        async with LocalTopology({"engine/0": ENGINE, "engine/1": ENGINE}):
+            assert INCARNATION in os.environ
+        assert INCARNATION not in os.environ
 
     run(scenario())

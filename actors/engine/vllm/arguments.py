@@ -8,9 +8,8 @@ from typing import Any, get_args
 
 from vllm.engine.arg_utils import AsyncEngineArgs
 
+from actors.engine.vllm.defaults import arguments
 from actors.engine.vllm.options import InvalidOption, check_names
-
-CPU_BLOCK_SIZE = 32
 
 
 def engine_arguments(given: Mapping[str, Any], *, version: str, on_cpu: bool) -> AsyncEngineArgs:
@@ -19,17 +18,7 @@ def engine_arguments(given: Mapping[str, Any], *, version: str, on_cpu: bool) ->
     check_names(given, types, version)
     set_values = {name: value for name, value in given.items() if value is not None}
     typed = {name: _typed(name, value, types[name]) for name, value in set_values.items()}
-    return AsyncEngineArgs(**defaults(on_cpu=on_cpu) | typed)
-
-
-def defaults(*, on_cpu: bool) -> dict[str, Any]:
-    """Where Callboard's default is not vLLM's."""
-    # Chats and agents repeat their prefixes; vLLM leaves this off for some kinds of models.
-    chosen: dict[str, Any] = {"enable_prefix_caching": True}
-    if on_cpu:
-        # vLLM's 128 shares prefixes of whole 128 tokens only; its kernels want a multiple of 32.
-        chosen["block_size"] = CPU_BLOCK_SIZE
-    return chosen
+    return AsyncEngineArgs(**arguments(on_cpu=on_cpu) | typed)
 
 
 def _typed(name: str, value: Any, annotation: Any) -> Any:

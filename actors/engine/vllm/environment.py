@@ -8,76 +8,87 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-PROMETHEUS = "PROMETHEUS_MULTIPROC_DIR"
-SOCKETS = "VLLM_RPC_BASE_PATH"
-START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
-MULTIPROCESSING = "VLLM_ENABLE_V1_MULTIPROCESSING"
+from actors.engine.vllm.defaults import (
+    CPU_KV_CACHE,
+    DIRECTORIES,
+    IN_CORE,
+    LORA,
+    START_METHOD,
+    USAGE,
+    bounds_kv_cache,
+    may_fork,
+)
+
+PROMETHEUS, SOCKETS = DIRECTORIES
+_TOUCHED = (*DIRECTORIES, START_METHOD, USAGE[0], *LORA, IN_CORE[0], CPU_KV_CACHE[0])
 
 
 class Environment:
-    """Set before vLLM is imported; `close` removes what was made, and may be called twice."""
+    """Set before vLLM is imported. `close` removes what was made and brings back what was there
+    before; it may be called twice.
+    """
 
     def __init__(self) -> None:
-        self._made: dict[str, Path] = {}
+        self._made: list[Path] = []
+        self._before: dict[str, str | None] = {}
 
     def prepare(self, *, lora: bool, given: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._before |= {name: os.environ.get(name) for name in (*_TOUCHED, *given)}
         os.environ.update(given)
-        # prometheus_client chooses its value class when it is first imported, by this variable.
-        # vLLM would make the directory too, but leaves it behind when its process is killed.
-        self._directory(PROMETHEUS, "vllm_prometheus_")
-        # vLLM's sockets are files named by random numbers; those of killed processes stay, so
-        # they get a directory that goes with the engine.
-        self._directory(SOCKETS, "vllm_")
-        os.environ["VLLM_NO_USAGE_STATS"] = "1"  # an operator's engine reports to nobody else
+        # prometheus_client chooses its value class when it is first imported, by this variable;
+        # vLLM would make the directory too, but leaves it behind when its process is killed. Its
+        # sockets are files named by random numbers; those of killed processes stay.
+        for variable, prefix in DIRECTORIES.items():
+            self._directory(variable, prefix)
+        os.environ[USAGE[0]] = USAGE[1]  # an operator's engine reports to nobody else
         os.environ[START_METHOD] = "spawn"  # CUDA does not survive a fork
-        if lora:
-            # Adapters are loaded while the engine serves, and a large one may take minutes.
-            os.environ.setdefault("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "True")
-            os.environ.setdefault("VLLM_LORA_MODULES_LOADING_TIMEOUT", "600")
+        for variable, value in LORA.items() if lora else ():
+            os.environ.setdefault(variable, value)
 
     def close(self) -> None:
-        for variable, path in self._made.items():
+        for path in self._made:
             shutil.rmtree(path, ignore_errors=True)  # vLLM's own end may remove files meanwhile
-            if os.environ.get(variable) == str(path):
-                del os.environ[variable]
+        for variable, value in self._before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
         self._made.clear()
+        self._before.clear()
 
     def _directory(self, variable: str, prefix: str) -> None:
         configured = os.environ.get(variable)
         if configured is None:
-            self._made[variable] = Path(tempfile.mkdtemp(prefix=prefix))
-            os.environ[variable] = str(self._made[variable])
+            self._made.append(Path(tempfile.mkdtemp(prefix=prefix)))
+            os.environ[variable] = str(self._made[-1])
         else:
             # Set by the operator and lost, e.g. on a fresh pod: vLLM fails without it.
             Path(configured).mkdir(parents=True, exist_ok=True)
 
 
 def keep_worker_in_core() -> None:
-    """On CPU: run the worker inside EngineCore. One process less to start, 13 s instead of 39 s."""
-    os.environ.setdefault(MULTIPROCESSING, "0")
+    """On CPU: run the worker inside EngineCore."""
+    os.environ.setdefault(*IN_CORE)
 
 
-def bound_kv_cache(given: Collection[str]) -> None:
-    """On CPU: 4 GiB of KV cache, unless the operator says how much in one of vLLM's three ways.
-
-    vLLM would take 92 % of the machine's memory, and not start where anything else uses some.
-    """
-    if not {"gpu_memory_utilization", "kv_cache_memory_bytes"}.intersection(given):
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+def bound_kv_cache(given: Mapping[str, Any]) -> None:
+    """On CPU: bound the KV cache, unless the operator says how much in one of vLLM's three ways."""
+    if not bounds_kv_cache(given):
+        os.environ.setdefault(*CPU_KV_CACHE)
 
 
 def fork_processes(connectors: Iterable[str] = ()) -> None:
     """On CPU: fork EngineCore instead of spawning it, so that it need not import vLLM again.
 
     Called after the engine configuration is made, which sets the start method to spawn.
-    `connectors` are the names of all KV connectors. Not done where numba is in play: its thread
-    pool does not survive the fork, and LMCache's connector imports it.
+    `connectors` are the names of all KV connectors. Not done where numba is in play.
     """
-    if "numba" in sys.modules or any("lmcache" in name.lower() for name in connectors):
+    if "numba" in sys.modules or not may_fork(connectors):
         return
     os.environ[START_METHOD] = "fork"
     _separate_signals()

@@ -58,7 +58,7 @@ def start_engine(
     on_cpu = current_platform.is_cpu()
     if on_cpu:
         environment.keep_worker_in_core()
-        environment.bound_kv_cache([name for name, value in arguments.items() if value is not None])
+        environment.bound_kv_cache(arguments)
     args = engine_arguments(arguments, version=vllm.__version__, on_cpu=on_cpu)
     config = args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     if on_cpu:

@@ -58,17 +58,33 @@ def test_adapter_settings_only_with_adapters_and_only_if_unset(monkeypatch: pyte
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in os.environ
     monkeypatch.setenv("VLLM_LORA_MODULES_LOADING_TIMEOUT", "5")
     made.prepare(lora=True)
-    made.close()
     assert os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
     assert os.environ["VLLM_LORA_MODULES_LOADING_TIMEOUT"] == "5"
+    made.close()
 
 
 def test_variables_of_one_engine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("VLLM_NIXL_SIDE_CHANNEL_PORT", "1")
     made = Environment()
     made.prepare(lora=False, given={"VLLM_NIXL_SIDE_CHANNEL_PORT": "5601"})
-    made.close()
     assert os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5601"
+    made.close()
+    assert os.environ["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "1"
+
+
+def test_an_engine_in_this_process_leaves_its_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv(START_METHOD, "forkserver")
+    before = dict(os.environ)
+    made = Environment()
+    made.prepare(lora=True, given={"VLLM_X": "1"})
+    environment.keep_worker_in_core()
+    environment.bound_kv_cache({})
+    environment.fork_processes()
+    assert dict(os.environ) != before
+    made.close()
+    assert dict(os.environ) == before
 
 
 def test_no_fork_where_numba_is_in_play(monkeypatch: pytest.MonkeyPatch):
@@ -115,10 +131,10 @@ def test_the_kv_cache_of_a_cpu_is_bounded_unless_the_operator_says_how(
     monkeypatch: pytest.MonkeyPatch,
 ):
     for flag in ("gpu_memory_utilization", "kv_cache_memory_bytes"):
-        environment.bound_kv_cache(["model", flag])
+        environment.bound_kv_cache({"model": "m", flag: 0.5})
         assert "VLLM_CPU_KVCACHE_SPACE" not in os.environ
-    environment.bound_kv_cache(["model"])
+    environment.bound_kv_cache({"model": "m", "gpu_memory_utilization": None})
     assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "4"
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "16")
-    environment.bound_kv_cache(["model"])
+    environment.bound_kv_cache({"model": "m", "gpu_memory_utilization": None})
     assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "16"
