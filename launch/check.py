@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping
 from launch import kv_events, nixl, preflight
 from launch.connectors import Machine, this_machine
 from launch.findings import Finding, Severity
-from launch.rules import connectors, disaggregation, later, reference, serving, surroundings
+from launch.rules import (
+    connectors,
+    disaggregation,
+    engines,
+    later,
+    reference,
+    serving,
+    surroundings,
+)
 from launch.rules.case import Case
 from launch.topology import Topology
 
@@ -16,6 +24,7 @@ RULES = [
     *connectors.RULES,
     *disaggregation.RULES,
     *serving.RULES,
+    *engines.RULES,
     *surroundings.RULES,
     *later.RULES,
 ]

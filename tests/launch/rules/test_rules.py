@@ -13,12 +13,13 @@ from launch.connectors import Machine
 from launch.findings import Finding
 from launch.flags.reference import by_field
 from launch.origins import Origin
+from launch.rules import engines as engine_rules
 from launch.rules.case import Case
 from launch.topology import Engine, Topology
-from tests.launch.rules import of_connectors, of_halves, of_serving, of_the_reference
-from tests.launch.rules.row import Row, half, nixl, several
+from tests.launch.rules import of_connectors, of_engines, of_halves, of_serving, of_the_reference
+from tests.launch.rules.row import PACKAGES, Row, half, nixl, several
 
-OF = (of_connectors, of_halves, of_the_reference, of_serving)
+OF = (of_connectors, of_halves, of_the_reference, of_serving, of_engines)
 ROWS = [row for module in OF for row in module.rows()]
 
 
@@ -139,6 +140,15 @@ def test_names_of_rules_are_unique() -> None:
 def test_silent_of_what_is_right(engines: list[dict[str, Any]], cpu: bool) -> None:
     case = Case(topology(engines), {}, Machine(on_cpu=cpu))
     assert said(case) == []
+
+
+@pytest.mark.parametrize(
+    ("engines", "environ"),
+    [pytest.param(*row, id=name) for name, *row in of_engines.SILENT],
+)
+def test_silent_of_engines(engines: list[dict[str, Any]], environ: dict[str, str]) -> None:
+    case = Case(topology(engines), environ, Machine(packages=PACKAGES))
+    assert [finding for rule in engine_rules.RULES for finding in rule.check(case)] == []
 
 
 @pytest.mark.parametrize(
