@@ -128,6 +128,14 @@ ROWS: list[tuple[str, Engine, bool, dict[str, str], str, Any]] = [
         "environment.VLLM_NIXL_SIDE_CHANNEL_HOST",
         None,
     ),
+    (
+        "1.9-own-off",
+        engine(kv_events_config={"enable_kv_cache_events": False}),
+        False,
+        {},
+        "args.kv_events_config",
+        None,
+    ),
     ("1.9-decode", engine(role="decode"), False, {}, "args.kv_events_config", None),
     (
         "1.9-caching-off",

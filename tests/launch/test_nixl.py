@@ -91,11 +91,11 @@ OVER_NODES = {"data_parallel_size": 2, "data_parallel_size_local": 1}
 @pytest.mark.parametrize(
     ("addresses", "host"),
     [
-        pytest.param(["10.0.0.7"], "10.0.0.7", id="private"),
-        pytest.param(["127.0.1.1", "192.168.1.2"], "192.168.1.2", id="no loopback"),
-        pytest.param(["8.8.8.8", "172.16.0.1"], "172.16.0.1", id="no public one"),
-        pytest.param(["169.254.3.4", "fe80::1", "fd00::7"], "fd00::7", id="no link-local"),
-        pytest.param(["0.0.0.0", "::", "224.0.0.1", "10.9.9.9"], "10.9.9.9", id="no group"),
+        pytest.param(["10.0.0.7"], "10.0.0.7", id="1.11 private"),
+        pytest.param(["127.0.1.1", "192.168.1.2"], "192.168.1.2", id="1.11 no loopback"),
+        pytest.param(["8.8.8.8", "172.16.0.1"], "172.16.0.1", id="1.11 no public one"),
+        pytest.param(["169.254.3.4", "fe80::1", "fd00::7"], "fd00::7", id="1.11 no link-local"),
+        pytest.param(["0.0.0.0", "::", "224.0.0.1", "10.9.9.9"], "10.9.9.9", id="1.11 no group"),
     ],
 )
 def test_over_nodes_a_routable_private_address(addresses: list[str], host: str) -> None:
@@ -124,6 +124,7 @@ def test_over_nodes_a_routable_private_address(addresses: list[str], host: str) 
             ),
         ),
     ],
+    ids=["1.11 public", "1.11 loopback"],
 )
 def test_never_a_public_one_by_accident(addresses: list[str], text: str) -> None:
     plan = planned(engine(args=OVER_NODES), addresses=addresses)
@@ -142,6 +143,7 @@ def test_never_a_public_one_by_accident(addresses: list[str], text: str) -> None
         ("224.0.0.1", "error"),
         ("8.8.8.8", "warning"),
     ],
+    ids=lambda value: f"1.11 {value}",
 )
 def test_a_host_that_was_asked_for(host: str, severity: str | None) -> None:
     plan = planned(engine(), environ={nixl.HOST: host})

@@ -147,6 +147,19 @@ RUNTIME = [
         says="Engines report each step; `callboard describe` and /health show them.",
     ),
     Row(
+        row="1.2-tcp-rpc-port",
+        fate="idle",
+        variables=("DYN_TCP_RPC_PORT",),
+        kind="int",
+        says="Actors of a topology speak over Unix sockets.",
+    ),
+    Row(
+        row="1.2-etcd-and-nats",
+        fate="idle",
+        variables=("ETCD_ENDPOINTS", "NATS_SERVER"),
+        says="There is neither: ConfigActor keeps the directory, and actors speak over ZeroMQ.",
+    ),
+    Row(
         row="1.2-forward-pass-port",
         fate="idle",
         variables=("DYN_FORWARDPASS_METRIC_PORT",),

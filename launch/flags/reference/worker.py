@@ -205,6 +205,26 @@ WORKER = [
         says="Wait for a snapshot of the pod, and go on from it.",
     ),
     Row(
+        row="1.4-gms-use-v1",
+        fate="idle",
+        variables=("DYN_GMS_USE_V1",),
+        kind="bool",
+        says="Of weights in shared memory, which are not served yet.",
+    ),
+    Row(
+        row="1.4-stream-interval",
+        fate="idle",
+        variables=("DYN_VLLM_STREAM_INTERVAL",),
+        kind="int",
+        says="Gateways send what engines give; --stream-interval of vLLM says how often that is.",
+    ),
+    Row(
+        row="1.4-fpm-gc-policy",
+        fate="idle",
+        variables=("DYN_FPM_GC_POLICY",),
+        says="Of forward-pass metrics, which here cost no process of their own.",
+    ),
+    Row(
         row="1.3-transfer-local",
         fate="idle",
         variables=("TRANSFER_LOCAL",),

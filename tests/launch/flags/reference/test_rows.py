@@ -243,12 +243,13 @@ def test_callboards_variable_stands_above_dynamos() -> None:
 @pytest.mark.parametrize(
     ("line", "finding"),
     [
-        (
+        pytest.param(
             "--is-prefill-worker --is-decode-worker",
             (
                 "--is-decode-worker: --is-prefill-worker says otherwise of the same setting; "
                 "leave one of them out"
             ),
+            id="1.6-1",
         ),
         (
             "--port 1 --http-port 2",
@@ -275,6 +276,40 @@ def test_one_sentence_for_each_contradiction(line, finding) -> None:
     with pytest.raises(InvalidTopology) as refused:
         serve(*line.split())
     assert [str(found) for found in refused.value.findings] == [finding]
+
+
+@pytest.mark.parametrize(
+    ("port", "finding"),
+    [
+        pytest.param("many", "write a whole number", id="1.6-12-no-number"),
+        pytest.param("1023", "it must be at least 1024 and at most 49151", id="1.6-12-below"),
+        pytest.param("49152", "it must be at least 1024 and at most 49151", id="1.6-12-above"),
+    ],
+)
+def test_the_port_of_kv_events(port: str, finding: str) -> None:
+    with pytest.raises(InvalidTopology) as refused:
+        serve(DYN_VLLM_KV_EVENT_PORT=port)
+    assert [str(one) for one in refused.value.findings] == [
+        f"DYN_VLLM_KV_EVENT_PORT={port}: {finding}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "role", "connector"),
+    [
+        pytest.param("--connector nixl", "aggregated", "NixlConnector", id="1.7-1-nixl"),
+        pytest.param(
+            "--connector nixl --role prefill", "prefill", "NixlConnector", id="1.7-1-half"
+        ),
+        pytest.param("--connector none", "aggregated", None, id="1.7-1-none"),
+        pytest.param("--disaggregation-mode pd", "aggregated", None, id="1.4-pd"),
+    ],
+)
+def test_connectors_stay_flags(words: str, role: str, connector: str | None) -> None:
+    """Which the newer Dynamo refuses, and answers with the configuration that this makes."""
+    table = Case(serve(*words.split()).topology, {}).tables()[0]
+    assert table.role == role
+    assert (table.transfer or {}).get("kv_connector") == connector
 
 
 def test_without_kv_events_other_policies_stay() -> None:
