@@ -441,8 +441,8 @@ class Runtime:
         return [*mailbox, self._asking.queue(), *doors, *journal, *own]
 
     def heartbeat(self) -> Heartbeat:
-        if self.recorder is not None and (problem := self.recorder.news()):
-            self.note("recording_stopped", problem)
+        if self.recorder is not None and self.recorder.news():
+            self.count("recording_stopped")  # the recorder has told the log why, at once
         last, queues = self._wire.last(), self.queues()
         return Heartbeat(self.state, last, queues, self.detail, self.ended_outside)
 
