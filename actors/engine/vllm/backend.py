@@ -15,7 +15,7 @@ from actors.engine.backend import InvalidRequest, Sink
 from actors.engine.vllm.compat import check_version, installed_version
 from actors.engine.vllm.environment import Environment
 from actors.engine.vllm.options import split_options
-from actors.engine.vllm.processes import children, end, family, kill
+from actors.engine.vllm.processes import children, end, end_tracker, family, kill
 from actors.engine.vllm.store_check import check_store
 from schemas.directory import ModelCard
 from schemas.generate import Generate
@@ -117,6 +117,7 @@ class VllmBackend:
             await loop.run_in_executor(self._thread, partial(shut_down, engine, dead=dead))
         elif leftover := children() - self._before:
             await loop.run_in_executor(self._thread, end, leftover, family(leftover))
+        await loop.run_in_executor(self._thread, end_tracker)
         self._starting = self._serving = None
         self._thread.shutdown()
         self._environment.close()
