@@ -151,6 +151,8 @@ def _dynamo(options: argparse.Namespace, scratch: Path) -> Rows:
     silences: list[float] = []
     failures: list[str] = []
     paces: list[float] = []
+    if not options.dynamo_model.is_dir():
+        raise peers.NoPeer(f"{options.dynamo_model} is not there; name a model: --dynamo-model DIR")
     requests = bodies("bench", options.width, options.tokens)
     with mocker.running(scratch / "dynamo", options.dynamo_model) as (server, mockers):
         asyncio.run(turn(server.port, requests, options.tokens))
