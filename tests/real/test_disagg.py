@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +30,7 @@ from tests.real.pair import (
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
+log = logging.getLogger(__name__)
 LEASE = 9.0
 """Seconds, as a topology has it by default."""
 
@@ -54,6 +57,7 @@ def test_the_gateways_answer_is_the_aggregated_one_and_its_blocks_came_over_nixl
     assert answer["usage"]["completion_tokens"] == TOKENS
     state = engines.until(DECODE, received=1)
     assert (state.received_bytes, state.failed) == (kv_bytes(333), 0)
+    assert state.hits_by_source == {"p2p": 333}
     assert engines.until(PREFILL, held=0).expired == 0
 
 
@@ -89,7 +93,12 @@ def test_after_its_lease_a_prefill_is_lost_and_its_blocks_are_free(engines) -> N
     tokens = prompt(5, 200)
     before = engines.state(PREFILL).expired
     transfer = engines.prefill(tokens)
+    began = time.monotonic()
     engines.until(PREFILL, expired=before + 1, held=0)
+    engines.until_load(PREFILL, blocks_used=0)
+    took = time.monotonic() - began
+    log.info("blocks that nobody read were free after %.1f s", took)
+    assert took < 10 * (LEASE + 2)
     lost = engines.generate(DECODE, tokens, transfer=transfer)
     assert isinstance(lost, Refusal)
     assert (lost.code, "9 s" in lost.message) == ("kv_lost", True)

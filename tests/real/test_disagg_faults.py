@@ -170,7 +170,7 @@ def test_either_dies_during_the_transfer(engines, pool) -> None:
             case.check(answer, other(victim))
 
 
-def test_either_dies_after_the_transfer(engines, pool) -> None:
+def test_either_dies_during_the_answer(engines, pool) -> None:
     for victim in BOTH:
         case = Case(engines, pool, tokens=100)
         received = engines.state(DECODE).received
@@ -184,7 +184,7 @@ def test_either_dies_after_the_transfer(engines, pool) -> None:
         assert got == case.alone(other(victim))
 
 
-def test_a_lease_is_kept_up_while_somebody_waits(engines, pool) -> None:
+def test_leases_are_renewed_during_a_wait(engines, pool) -> None:
     """In the queue of the decode engine; and for a prefill engine that stands still, which finds
     the heartbeats when it wakes up.
     """
