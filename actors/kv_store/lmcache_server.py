@@ -23,6 +23,9 @@ def main(words: list[str]) -> None:
     logging.getLogger("uvicorn.access").addFilter(lambda _: False)
     from lmcache.cli.main import main as lmcache
 
+    from actors.kv_store.lmcache_events import tell_tokens_of_brought_chunks
+
+    tell_tokens_of_brought_chunks()
     sys.argv = ["lmcache", "server", *words[1:]]
     lmcache()
 
