@@ -42,6 +42,7 @@ LIFE = 1 << 22
 COLUMNS = {
     "table": "table",
     "blocks": "blocks",
+    "guesses": "guesses",
     "idle": "longest turn without, ms",
     "turn": "with, ms",
     "turns": "turns",
@@ -53,16 +54,21 @@ COLUMNS = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.snapshot", description=__doc__)
     parser.add_argument("--blocks", type=int, nargs="+", default=[100_000, 2_000_000])
+    parser.add_argument("--guesses", type=int, default=1_000_000, help="without KV events")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    rows = [asyncio.run(_measure(blocks)) for blocks in options.blocks]
+    rows = [asyncio.run(_measure(blocks, 0)) for blocks in options.blocks]
+    rows.append(asyncio.run(_measure(0, options.guesses)))
     publish(
         "snapshot", [Table("Snapshots of a router", COLUMNS, rows)], machine.record(), options.out
     )
 
 
-async def _measure(blocks: int) -> dict[str, Any]:
+async def _measure(blocks: int, guesses: int) -> dict[str, Any]:
     core, changes = RouterCore(Settings()), _changes()
+    for at in range(0, guesses, BATCH):
+        rank = ("engine/0", 1, at // BATCH % RANKS)
+        core.guesses.placed(rank, pack(range(at, at + BATCH)), 1.0)
     for event in _beginning(blocks):
         core.handle(event)
         await asyncio.sleep(0)
@@ -86,6 +92,7 @@ async def _measure(blocks: int) -> dict[str, Any]:
     return {
         "table": Index.implementation,
         "blocks": len(core.following.index),
+        "guesses": len(core.guesses),
         "idle": 1e3 * min(idle),
         "turn": 1e3 * min(longest),
         "turns": len(turns),

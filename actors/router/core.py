@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from actors.router.decisions import Decisions, Kept
 from actors.router.events import Asked, Effect, Event, Publish, Reply
 from actors.router.follow import Following
 from actors.router.follow import State as FollowState
-from actors.router.index import PIECES, Approximate, Guesses, Index, Slots
+from actors.router.index import PIECES, Approximate, Guess, Guesses, Index, Slots
 from actors.router.overlap import Overlap
 from actors.router.placing import PLACEMENTS, Placing
 from actors.router.policies import USES_EVENTS
@@ -42,7 +42,7 @@ AT_ONCE = 500
 
 
 class Snapshot(msgspec.Struct):
-    """What a router's snapshot begins with. Lists of decisions follow, then pieces of the index."""
+    """What a router's snapshot begins with. Lists of decisions follow, guesses, and the index."""
 
     state: State
     following: FollowState
@@ -53,6 +53,7 @@ class Snapshot(msgspec.Struct):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_kept = msgspec.msgpack.Decoder(list[Kept]).decode
+_decode_guess = msgspec.msgpack.Decoder(Guess).decode
 _decode_bytes = msgspec.msgpack.Decoder(bytes).decode
 
 
@@ -61,7 +62,8 @@ class RouterCore:
 
     def __init__(self, settings: Settings | None = None) -> None:
         state = State(settings or Settings())
-        self._begin(state, Index(state.settings.index_blocks))
+        guesses = Approximate(state.settings.approximate_ttl, state.settings.approximate_blocks)
+        self._begin(state, Index(state.settings.index_blocks), guesses)
         self._handlers: dict[type, Callable[[Any], list[Effect]]] = {
             events.Asked: self._asked,
             events.KvSeen: self._kv_seen,
@@ -275,13 +277,15 @@ class RouterCore:
         return b"".join(self.cut())
 
     def cut(self) -> Iterator[bytes]:
-        """The first piece has all but decisions and index, which change a little at a time."""
+        """The first piece has all but what may be large."""
         slots, blocks = self.following.index.cut()
         kept = self.decisions.kept()
         decided = [kept[at : at + AT_ONCE] for at in range(0, len(kept), AT_ONCE)]
-        head = Snapshot(self.state, self.following.state, slots, self.guesses.dump(), len(decided))
-        first = ARRAY.pack(0xDD, 1 + len(decided) + PIECES) + _encode(head)
-        return chain([first], map(_encode, decided), map(_encode, blocks))
+        guesses, guessed = self.guesses.cut()
+        head = Snapshot(self.state, self.following.state, slots, guesses, len(decided))
+        count = 1 + len(decided) + guesses.pieces + PIECES
+        first = ARRAY.pack(0xDD, count) + _encode(head)
+        return chain([first], map(_encode, chain(decided, guessed, blocks)))
 
     def restore(self, data: bytes) -> None:
         """Raises `msgspec.ValidationError`, with nothing changed, for what is no snapshot."""
@@ -289,24 +293,27 @@ class RouterCore:
         if not pieces:
             raise msgspec.ValidationError("a snapshot of a router is not empty")
         whole = msgspec.msgpack.decode(pieces[0], type=Snapshot)
-        decided = [_decode_kept(piece) for piece in pieces[1 : 1 + whole.decisions]]
-        blocks = [_decode_bytes(piece) for piece in pieces[1 + whole.decisions :]]
-        index = Index(whole.state.settings.index_blocks)
+        rest = iter(pieces[1:])
+        decided = [_decode_kept(piece) for piece in islice(rest, whole.decisions)]
+        guessed = [_decode_guess(piece) for piece in islice(rest, whole.guesses.pieces)]
+        settings = whole.state.settings
+        index = Index(settings.index_blocks)
+        guesses = Approximate(settings.approximate_ttl, settings.approximate_blocks)
         try:
-            index.restore(whole.index, blocks)
+            guesses.restore(whole.guesses, guessed)
+            index.restore(whole.index, map(_decode_bytes, rest))
         except ValueError as error:
-            raise msgspec.ValidationError(f"index: {error}") from None
-        self._begin(whole.state, index)
+            raise msgspec.ValidationError(f"the index: {error}") from None
+        self._begin(whole.state, index, guesses)
         self.decisions.restore([*chain.from_iterable(decided)])
         self.following.restore(whole.following)
-        self.guesses.restore(whole.guesses)
 
-    def _begin(self, state: State, index: Index) -> None:
+    def _begin(self, state: State, index: Index, guesses: Approximate) -> None:
         settings = state.settings
         self.state = state
         self.following = Following(index)
         self.following.state.on = settings.policy in USES_EVENTS
-        self.guesses = Approximate(settings.approximate_ttl, settings.approximate_blocks)
+        self.guesses = guesses
         self.decisions = Decisions()
         overlap = Overlap(self.following, self.guesses)
         self.placing = Placing(state, overlap, self.decisions)

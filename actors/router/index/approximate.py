@@ -8,7 +8,9 @@ last use. A rank holds no more than its cache has room for, and all ranks togeth
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -18,27 +20,70 @@ TTL = 120.0
 MAX_BLOCKS = 1 << 20
 AT_ONCE = 4096
 """Entries that one call takes out at most, beside as many as it puts in."""
+PIECE = 2000
+"""Entries in one piece of a snapshot."""
+WIDTH = 32
+"""Bits of a stamp that are for the place in a prompt; those above are the number of the placement.
+
+So all stamps are different, and in the order of use.
+"""
 
 RankId = tuple[str, int, int]
 """Engine, incarnation, data-parallel rank."""
 
-Used = OrderedDict[int, float]
-"""When each block was used last, in that order."""
+Used = OrderedDict[int, int]
+"""The stamp of each block's last use, in that order."""
 
 
 class Guess(msgspec.Struct):
-    """Blocks of a rank and their times, packed, in the order of last use."""
+    """Some blocks of a rank and their stamps, packed, in no order."""
 
-    rank: RankId
+    rank: int
     blocks: bytes
-    times: bytes
+    stamps: bytes
 
 
 class Guesses(msgspec.Struct):
-    """All of an `Approximate` but its bounds."""
+    """All of an `Approximate` but its bounds and its entries, which are so many `Guess`es.
 
-    ranks: list[Guess]
+    `times` of the placements from number `first` on, packed.
+    """
+
+    ranks: list[RankId]
+    first: int
+    times: bytes
     evicted: int
+    pieces: int
+
+
+class Telling:
+    """What a rank had at a cut, told bit by bit while it changes."""
+
+    def __init__(self, used: Used) -> None:
+        self._used = used
+        self._blocks: list[int] | None = None
+        self._before: dict[int, int] = {}
+        self.pieces = -(-len(used) // PIECE)
+
+    def changes(self, block: int) -> None:
+        """Before it does."""
+        if self._blocks is None:
+            self._blocks = self._all()
+        stamp = self._used.get(block)
+        if stamp is not None:
+            self._before.setdefault(block, stamp)
+
+    def tell(self, rank: int) -> Iterator[Guess]:
+        for start in range(0, self.pieces * PIECE, PIECE):
+            if self._blocks is None:
+                self._blocks = self._all()
+            some, before, used = self._blocks[start : start + PIECE], self._before, self._used
+            stamps = [before[block] if block in before else used[block] for block in some]
+            yield Guess(rank, pack(some), pack(stamps))
+
+    def _all(self) -> list[int]:
+        """In no order, which takes a hundredth of the time."""
+        return list(dict.keys(self._used))
 
 
 class Approximate:
@@ -51,6 +96,9 @@ class Approximate:
         self._ranks: dict[RankId, Used] = {}
         self._gone: list[Used] = []  # of ranks that were forgotten: taken out a little at a time
         self._count = 0
+        self._first = 0  # number of the placement that has the first of these times
+        self._times: list[float] = []
+        self._telling: dict[int, Telling] = {}  # by the identity of what is told
 
     def placed(self, rank: RankId, packed: bytes, now: float, room: int = MAX_BLOCKS) -> None:
         """A prompt of these blocks was sent to `rank`, whose cache has room for so many.
@@ -60,10 +108,17 @@ class Approximate:
         self.expire(now)
         used = self._ranks.setdefault(rank, OrderedDict())
         before, to_end = len(used), used.move_to_end
+        stamp = self._first + len(self._times) << WIDTH
+        self._times.append(max([now, *self._times[-1:]]))
+        blocks = unpack(packed)
+        if telling := self._telling.get(id(used)):
+            for block in blocks:
+                telling.changes(block)
         # Last block first: so the least recently used of a prompt is its end, never its middle.
-        for block in reversed(unpack(packed)):
-            used[block] = now
+        for block in reversed(blocks):
+            used[block] = stamp
             to_end(block)
+            stamp += 1
         self._count += len(used) - before
         self._evict(used, len(used) - room)
         while self._count > self.max_blocks:
@@ -71,14 +126,14 @@ class Approximate:
                 self._take(AT_ONCE)
                 continue
             oldest, *others = sorted(filter(None, self._ranks.values()), key=_oldest)
-            until = _oldest(others[0]) if others else now
+            until = _oldest(others[0]) if others else stamp
             while self._count > self.max_blocks and oldest and _oldest(oldest) <= until:
                 self._evict(oldest, 1)
 
     def match(self, packed: bytes, now: float) -> dict[RankId, int]:
         """Leading blocks that each rank may hold; ranks without the first are left out."""
         self.expire(now)
-        since = now - self.ttl
+        fresh = self._fresh(now)
         blocks = unpack(packed)
         if not blocks:
             return {}
@@ -86,11 +141,11 @@ class Approximate:
         first = blocks[0]
         for rank, used in self._ranks.items():
             get = used.get
-            if get(first, since) <= since:
+            if get(first, -1) < fresh:
                 continue
             count = 0
             for block in blocks:
-                if get(block, since) <= since:
+                if get(block, -1) < fresh:
                     break
                 count += 1
             found[rank] = count
@@ -103,52 +158,81 @@ class Approximate:
 
     def expire(self, now: float) -> None:
         """Takes out a bounded number of entries that are too old; the other calls do it too."""
-        left = self._take(AT_ONCE)
+        left, fresh = self._take(AT_ONCE), self._fresh(now)
+        over = (fresh >> WIDTH) - self._first
+        if over > len(self._times) // 2:
+            del self._times[:over]
+            self._first += over
         for used in self._ranks.values():
-            while left > 0 and used and _oldest(used) + self.ttl <= now:
-                used.popitem(last=False)
-                self._count -= 1
+            while left > 0 and used and _oldest(used) < fresh:
+                self._pop(used, last=False)
                 left -= 1
 
     def __len__(self) -> int:
         """Entries in memory: pairs of a block and a rank."""
         return self._count
 
-    def dump(self) -> Guesses:
-        ranks = [
-            Guess(rank, pack(used), array("d", used.values()).tobytes())
-            for rank, used in self._ranks.items()
-        ]
-        return Guesses(ranks, self.evicted)
+    def cut(self) -> tuple[Guesses, Iterator[Guess]]:
+        """All of it at this moment, whatever happens while the pieces are taken.
 
-    def restore(self, guesses: Guesses) -> None:
-        """Instead of all that is there."""
-        self._ranks, self._gone, self.evicted = {}, [], guesses.evicted
-        for guess in guesses.ranks:
-            times = array("d")
-            times.frombytes(guess.times)
-            self._ranks[guess.rank] = OrderedDict(zip(unpack(guess.blocks), times, strict=True))
+        A later cut ends this one.
+        """
+        told = [Telling(used) for used in self._ranks.values()]
+        self._telling = dict(zip(map(id, self._ranks.values()), told, strict=True))
+        pieces = sum(one.pieces for one in told)
+        times = array("d", self._times).tobytes()
+        return Guesses([*self._ranks], self._first, times, self.evicted, pieces), self._tell(told)
+
+    def _tell(self, told: list[Telling]) -> Iterator[Guess]:
+        for rank, one in enumerate(told):
+            yield from one.tell(rank)
+            self._telling = {k: other for k, other in self._telling.items() if other is not one}
+
+    def restore(self, guesses: Guesses, pieces: Iterable[Guess]) -> None:
+        """Instead of all that is there. Raises `ValueError` for what does not belong together."""
+        entries: list[list[tuple[int, int]]] = [[] for _ in guesses.ranks]
+        for piece in pieces:
+            if not 0 <= piece.rank < len(entries):
+                raise ValueError(f"there is no rank {piece.rank}")
+            stamps = unpack(piece.stamps)
+            entries[piece.rank] += zip(stamps, unpack(piece.blocks), strict=True)
+        times = array("d")
+        times.frombytes(guesses.times)
+        self._ranks = {
+            rank: OrderedDict((block, stamp) for stamp, block in sorted(some))
+            for rank, some in zip(guesses.ranks, entries, strict=True)
+        }
+        self._first, self._times = guesses.first, list(times)
+        self._gone, self._telling, self.evicted = [], {}, guesses.evicted
         self._count = sum(map(len, self._ranks.values()))
+
+    def _fresh(self, now: float) -> int:
+        """The least stamp of what has not expired."""
+        return self._first + bisect_right(self._times, now - self.ttl) << WIDTH
+
+    def _pop(self, used: Used, *, last: bool) -> None:
+        """One entry goes."""
+        if telling := self._telling.get(id(used)):
+            telling.changes(next(reversed(used) if last else iter(used)))
+        used.popitem(last=last)
+        self._count -= 1
 
     def _evict(self, used: Used, count: int) -> None:
         for _ in range(count):
-            used.popitem(last=False)
-        if count > 0:
-            self._count -= count
-            self.evicted += count
+            self._pop(used, last=False)
+        self.evicted += max(count, 0)
 
     def _take(self, most: int) -> int:
         """Entries of forgotten ranks, up to `most`; returns how many of these are left."""
         while self._gone and most > 0:
             used = self._gone[-1]
             for _ in range(min(most, len(used))):
-                used.popitem()
-                self._count -= 1
+                self._pop(used, last=True)
                 most -= 1
             if not used:
                 self._gone.pop()
         return most
 
 
-def _oldest(used: Used) -> float:
+def _oldest(used: Used) -> int:
     return used[next(iter(used))]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from time import perf_counter
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.router.index.approximate import Approximate, RankId
-from schemas.block_hash import pack
+from actors.router.index import approximate
+from actors.router.index.approximate import Approximate, Guess, Guesses, RankId
+from schemas.block_hash import pack, unpack
 
 A, B, C = (("engine/0", 1, rank) for rank in range(3))
 
@@ -117,10 +121,64 @@ def test_it_says_what_a_plain_record_of_placements_says(placements, asked):
             if count:
                 expected[name] = count
         assert index.match(pack(asked), now) == expected
-        copy = Approximate(ttl=10.0)
-        copy.restore(index.dump())
-        assert copy.dump() == index.dump()
+        copy = copied(*index.cut())
+        assert whole(copy) == whole(index)
         assert copy.match(pack(asked), now) == expected
+
+
+def copied(guesses: Guesses, pieces: Iterable[Guess]) -> Approximate:
+    copy = Approximate(ttl=10.0, max_blocks=40)
+    copy.restore(guesses, pieces)
+    return copy
+
+
+def whole(index: Approximate) -> tuple[Guesses, list[tuple[int, list[tuple[int, int]]]]]:
+    """All of it, in an order of its own."""
+    guesses, pieces = index.cut()
+    entries: dict[int, list[tuple[int, int]]] = {}
+    for one in pieces:
+        some = zip(unpack(one.stamps), unpack(one.blocks), strict=True)
+        entries.setdefault(one.rank, []).extend(some)
+    return guesses, [(rank, sorted(some)) for rank, some in sorted(entries.items())]
+
+
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(["placed", "placed", "placed", "forget", "expire", "piece"]),
+        st.sampled_from([A, B, C]),
+        st.lists(st.integers(0, 60), min_size=1, max_size=30, unique=True),
+        st.floats(0, 4),
+    ),
+    max_size=30,
+)
+
+
+@given(before=changes, after=changes)
+def test_what_is_told_is_of_the_moment_of_the_cut(before, after):
+    index, now = Approximate(ttl=10.0, max_blocks=40), 0.0
+
+    def happen(what: str, rank: RankId, prompt: list[int]) -> None:
+        if what == "placed":
+            index.placed(rank, pack(prompt), now, room=25)
+        elif what == "forget":
+            index.forget(rank[0], rank[1])
+        else:
+            index.expire(now)
+
+    with mock.patch.object(approximate, "PIECE", 3):
+        for what, rank, prompt, wait in before:
+            now += wait
+            happen(what, rank, prompt)
+        then = whole(index)
+        guesses, pieces = index.cut()
+        taken: list[Guess] = []
+        for what, rank, prompt, wait in after:
+            now += wait
+            if what == "piece":
+                taken += islice(pieces, 1)
+            else:
+                happen(what, rank, prompt)
+        assert whole(copied(guesses, [*taken, *pieces])) == then
 
 
 def test_a_placement_of_400_blocks_takes_well_under_a_millisecond():
