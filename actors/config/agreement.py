@@ -10,22 +10,11 @@ from typing import Any
 
 from actors.config.rules import addresses, hashes, models, transfers
 from actors.config.rules.party import gather
-from actors.config.rules.transfers import HOST, PORT
 from schemas.agreement import Disagreement
 from schemas.directory import Entry
 
 Options = Mapping[str, Mapping[str, Any]]
-"""By actor id, as the topology has them."""
-
-READ = (
-    "role",
-    "revision",
-    "lora_modules",
-    "data_parallel_rank",
-    "data_parallel_start_rank",
-    "source",
-)
-"""Options of actors that rules look at; of `kv_events_config` and `environment` but a part."""
+"""By actor id, as the topology has them; rules look at what `told` leaves of them."""
 
 RULES = (
     models.of_names,
@@ -47,12 +36,3 @@ def disagreements(entries: Sequence[Entry], options: Options) -> list[Disagreeme
     found = [problem for rule in RULES for problem in rule(parties)]
     distinct = {(one.rule, *one.actors): one for one in found}
     return sorted(distinct.values(), key=lambda one: one.severity)
-
-
-def read_by_rules(options: Mapping[str, Any]) -> dict[str, Any]:
-    """That part of an actor's options which decides what rules find."""
-    read = {name: options[name] for name in READ if name in options}
-    for name, keys in (("kv_events_config", ("endpoint",)), ("environment", (HOST, PORT))):
-        if isinstance(part := options.get(name), Mapping):
-            read[name] = {key: part[key] for key in keys if key in part}
-    return read

@@ -54,6 +54,8 @@ class WholeCore:
         self.directory = directory.ConfigCore(epoch, lease)
         self.live = live.LiveCore(live.State(0, {}, {}, []))
         self.agreement = Agreement([])
+        self._told_of: dict[str, dict[str, Any]] | None = None
+        self._options: dict[str, dict[str, Any]] = {}
 
     def handle(self, event: Event) -> list[Effect]:
         if isinstance(event, DirectoryEvent):
@@ -86,18 +88,27 @@ class WholeCore:
 
     def _compared(self) -> list[Agree]:
         """Empty where it is what was said last."""
-        options = {actor: told(own) for actor, own in self.live.state.actors.items()}
-        found = Agreement(disagreements(self.directory.entries(), options))
+        found = Agreement(disagreements(self.directory.entries(), self._told()))
         if found == self.agreement:
             return []
         new = [one for one in found.problems if one not in self.agreement.problems]
         self.agreement = found
         return [Agree(found, new)]
 
+    def _told(self) -> dict[str, dict[str, Any]]:
+        """Made once for each version: a thousand actors come one by one."""
+        actors = self.live.state.actors
+        if actors is not self._told_of:
+            self._told_of, self._options = actors, {a: told(own) for a, own in actors.items()}
+        return self._options
+
 
 def _tells_news(effect: directory.Effect) -> bool:
-    """Of what rules look at."""
+    """Of what rules look at; KvEventActors, which may be many, are looked at with their engines."""
     if not isinstance(effect, directory.Announce):
         return False
     message = effect.message
-    return isinstance(message, EntryChanged) and bool(message.entry.card or message.entry.terms)
+    if not isinstance(message, EntryChanged):
+        return False
+    entry = message.entry
+    return bool(entry.card or (entry.terms and not entry.actor.startswith("kv-events/")))

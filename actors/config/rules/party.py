@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -25,14 +27,15 @@ class Engine(msgspec.Struct, frozen=True):
         return int(alone or self.options.get("data_parallel_start_rank") or 0)
 
 
-class Parties(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Parties:
     """All that lives. `options` by actor id, as the topology has them."""
 
     entries: Sequence[Entry]
     options: Mapping[str, Mapping[str, Any]]
     engines: list[Engine]
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, list[Engine]]:
         """Engines by the names that they serve."""
         groups: dict[str, list[Engine]] = {}
@@ -41,9 +44,14 @@ class Parties(msgspec.Struct, frozen=True):
                 groups.setdefault(name, []).append(engine)
         return groups
 
+    @cached_property
+    def _terms(self) -> dict[str, Mapping[str, str]]:
+        return {entry.actor: entry.terms for entry in self.entries}
+
     def term(self, actor: str, name: str) -> str | None:
         """What an actor says of itself; None while it says nothing."""
-        return next((e.terms.get(name) for e in self.entries if e.actor == actor), None)
+        terms = self._terms.get(actor)
+        return None if terms is None else terms.get(name)
 
 
 def gather(entries: Iterable[Entry], options: Mapping[str, Mapping[str, Any]]) -> Parties:

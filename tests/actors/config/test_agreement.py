@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.config.agreement import disagreements, read_by_rules
+from actors.config.agreement import disagreements
 from actors.config.rules.transfers import HOST, PORT
+from actors.config.told import told
 from schemas.agreement import EVENT_BLOCK_SIZE, HASHING, SOURCE
 from schemas.block_hash import SCHEME
 from schemas.directory import PRIVATE_SEED, Entry, ModelCard
@@ -356,7 +357,7 @@ def test_rules_read_no_more_than_they_say() -> None:
         "engine/0": {
             **side_channel(5600),
             "hf_token": "secret",
-            "kv_events_config": {"endpoint": "tcp://127.0.0.1:1", "topic": "secret"},
+            "kv_events_config": {"endpoint": "tcp://127.0.0.1:1"},
             "revision": "a",
             "role": "decode",
             "lora_modules": ["law=/a"],
@@ -366,7 +367,7 @@ def test_rules_read_no_more_than_they_say() -> None:
     }
     whole["engine/0"]["environment"]["API_KEY"] = "secret"
     entries = [engine(n, kv_publisher="callboard", **ADAPTER) for n in range(2)]
-    read = {actor: read_by_rules(options) for actor, options in whole.items()}
+    read = {actor: told(options) for actor, options in whole.items()}
     assert disagreements(entries, read) == disagreements(entries, whole)
     rules = {problem.rule for problem in disagreements(entries, read)}
     assert rules == {"adapter", "kv-events", "model", "role", "side-channel"}
