@@ -98,12 +98,6 @@ class ConfigCore:
             return self._left(event.actor, event.incarnation, event.reason, in_order=event.in_order)
         return self._tick(event.now)
 
-    def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode(self.state)
-
-    def restore(self, data: bytes) -> None:
-        self.state = msgspec.msgpack.decode(data, type=State)
-
     def entries(self) -> list[Entry]:
         return [lease.entry for _, lease in sorted(self.state.leases.items())]
 

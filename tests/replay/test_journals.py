@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -33,10 +34,26 @@ def test_every_core_is_among_them():
     assert {life.header.core for life in LIVES} == set(CORES)
 
 
-@pytest.mark.parametrize("seed", ["0", "1", "4242"])
-def test_the_order_of_hashes_changes_nothing(seed: str):
+WITHOUT_EXTENSIONS = """
+import runpy, sys
+for name in ("actors.kv_events._native", "actors.router.index._native", "schemas._hashing"):
+    sys.modules[name] = None
+runpy.run_module("launch.cli", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("seed", "how"),
+    [
+        ("0", ["-m", "launch.cli"]),
+        ("1", ["-m", "launch.cli"]),
+        ("4242", ["-c", WITHOUT_EXTENSIONS]),
+    ],
+    ids=["0", "1", "4242, all in Python"],
+)
+def test_the_order_of_hashes_and_the_machine_change_nothing(seed: str, how: list[str]):
     done = subprocess.run(
-        [sys.executable, "-m", "launch.cli", "replay", str(JOURNALS), "--json"],
+        [sys.executable, *how, "replay", str(JOURNALS), "--json"],
         env={**os.environ, "PYTHONHASHSEED": seed},
         capture_output=True,
         text=True,
@@ -84,3 +101,18 @@ def _swap_effects(path: Path, count: int) -> None:
     raw = b"".join(map(msgspec.msgpack.Encoder().encode, records))
     block = form.Packer().block(raw, len(records), 0, 0.0, 0.0)
     path.write_bytes(form.encode_header(life.header) + block)
+
+
+def test_every_core_of_an_actor_is_recorded():
+    """What decides, and can be written down and made again, is among what journals hold."""
+    root = Path(__file__).parents[2]
+    made = {
+        node.name
+        for path in (*root.glob("actors/**/*.py"), *root.glob("launch/**/*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and {"handle", "snapshot", "restore"}
+        <= {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
+    }
+    headers = [life.segments[-1][1] for life in LIVES]
+    assert made == {type(codec_of(header).core(header)).__name__ for header in headers}

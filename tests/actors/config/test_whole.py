@@ -174,3 +174,8 @@ def test_rules_look_at_no_option_that_they_are_not_told():
     }
     assert asked
     assert asked <= {*told.OPTIONS, "environment"}
+
+
+def test_restore_refuses_what_is_no_snapshot():
+    with pytest.raises(msgspec.ValidationError):
+        WholeCore(7, 10.0).restore(msgspec.msgpack.encode({"directory": "x"}))
