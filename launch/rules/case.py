@@ -49,7 +49,8 @@ class Case:
         origin = self.topology.origins.get(path) or Origin("default")
         match origin.kind:
             case "flag":
-                return origin.place if alone(origin.place) else f"{origin.place} {written(value)}"
+                valueless = isinstance(value, bool) or alone(origin.place)
+                return origin.place if valueless else f"{origin.place} {written(value)}"
             case "environment":
                 return f"{origin.place}={written(value)}"
             case "file" | "live":

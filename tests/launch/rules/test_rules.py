@@ -171,6 +171,13 @@ def test_findings_say_where_the_value_stands(origin: Origin, given: str) -> None
     assert finding.where == "engine[0].connector"
 
 
+def test_a_flag_without_a_value_has_none_in_its_finding() -> None:
+    wrong = topology([{"disable_log_stats": True}])
+    origin = {"engine[0].args.disable_log_stats": Origin("flag", "--disable-log-stats")}
+    (finding,) = said(Case(msgspec.structs.replace(wrong, origins=origin)), "1.8-log-stats")
+    assert finding.given == "--disable-log-stats"
+
+
 def test_all_findings_come_in_one_report_errors_first() -> None:
     wrong = topology(
         [
