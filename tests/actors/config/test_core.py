@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
