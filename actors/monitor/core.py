@@ -83,7 +83,7 @@ class MonitorCore:
         if isinstance(event, Left):
             return self._left(life, event)
         if life.condition == "dead":
-            return []
+            return self._last_word(life, event) if isinstance(event, Beat) else []
         if isinstance(event, Beat):
             return self._beat(life, event)
         if isinstance(event, Worked):
@@ -141,6 +141,17 @@ class MonitorCore:
             return self._die(life, event.detail or "it gave up", known=True, source="engine")
         return []
 
+    def _last_word(self, life: Life, event: Beat) -> list[Effect]:
+        """One death in an engine brings others, and the engine knows which was the first."""
+        if not life.part_died or event.state != "failed" or not event.detail:
+            return []
+        life.part_died = False
+        if life.reason in event.detail:
+            return []
+        life.reason = event.detail
+        life.evidence = [Evidence("engine", "dead", event.detail), *life.evidence][:EVIDENCE]
+        return [Changed(self._verdict(life, self.state.now), "dead")]
+
     def _left(self, life: Life, event: Left) -> list[Effect]:
         if event.in_order:
             life.state = "stopped"
@@ -165,6 +176,7 @@ class MonitorCore:
         own = event.pid == life.pid
         if not own and life.state == "stopped":
             return []  # it ends its engine in order
+        life.part_died = not own
         text = f"{event.name} ({event.pid}) {event.cause or 'ended'}"
         if own and life.state == "stopped":
             return self._die(life, "stopped in order", known=True)

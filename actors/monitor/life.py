@@ -69,7 +69,8 @@ class Canary(msgspec.Struct):
 class Life(msgspec.Struct):
     """`silence` in seconds since the last heartbeat, `quiet` since it last had work.
 
-    `since` is when its condition began, `code` names the finding that decided.
+    `since` is when its condition began, `code` names the finding that decided. `part_died`: it is
+    dead since a process of its engine ended, and has not said anything about it yet.
     """
 
     actor: str
@@ -90,4 +91,5 @@ class Life(msgspec.Struct):
     code: str = ""
     reason: str = ""
     reason_known: bool = False
+    part_died: bool = False
     evidence: list[Evidence] = []

@@ -6,9 +6,11 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from actors.monitor.events import ProcessSample, Role
-from actors.monitor.procfs import Stat, descendants, how_it_ended, read_stat, title
+from actors.monitor.procfs import Stat, descendants, how_it_ended, phrase, read_stat, title
+from bus.endings import EndWatch
 
 WORKER = "VLLM::"
 """How vLLM names its EngineCore and workers. Whatever else an engine starts may end as it likes."""
@@ -44,6 +46,7 @@ class Processes:
         self._on_exit = on_exit
         self._followed: dict[int, Followed] = {}  # by pidfd
         self._pids: dict[int, int] = {}  # pid -> pidfd
+        self._ends: dict[int, EndWatch] = {}  # by pidfd, until its end is told
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -82,6 +85,13 @@ class Processes:
         self._pids[pid] = pidfd
         self._followed[pidfd] = followed
         self._loop.add_reader(pidfd, self._readable, pidfd)
+        self._ends[pidfd] = watch = EndWatch(pid, partial(self._ending, pidfd))
+        watch.look()
+
+    def look_at_threads(self) -> None:
+        """To be called now and then: the ends of threads are the first news of a process's end."""
+        for watch in self._ends.values():
+            watch.look()
 
     def forget(self, actor: str, incarnation: int) -> None:
         """Watch this life no more."""
@@ -98,8 +108,8 @@ class Processes:
     def samples(self) -> list[ProcessSample]:
         """All of them as they are now."""
         found = []
-        for followed in self._followed.values():
-            stat = read_stat(followed.pid)
+        for pidfd, followed in self._followed.items():
+            stat = read_stat(followed.pid) if pidfd in self._ends else None
             if stat is not None and stat.born == followed.born:
                 whose = (followed.actor, followed.incarnation, followed.pid)
                 found.append(
@@ -132,15 +142,25 @@ class Processes:
         for pidfd in list(self._followed):
             self._drop(pidfd)
 
+    def _ending(self, pidfd: int, code: int) -> None:
+        """The kernel has yet to clear up after it: it is followed until then, so as not to be
+        found again, but told now.
+        """
+        self._ends.pop(pidfd).close()
+        self._on_exit(self._followed[pidfd], phrase(code))
+
     def _readable(self, pidfd: int) -> None:
-        followed = self._followed[pidfd]
+        followed, told = self._followed[pidfd], pidfd not in self._ends
         how = how_it_ended(followed.pid, pidfd)
         self._drop(pidfd)
-        self._on_exit(followed, how)
+        if not told:
+            self._on_exit(followed, how)
 
     def _drop(self, pidfd: int) -> None:
         followed = self._followed.pop(pidfd)
         del self._pids[followed.pid]
+        if watch := self._ends.pop(pidfd, None):
+            watch.close()
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
 

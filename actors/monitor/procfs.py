@@ -92,7 +92,11 @@ def how_it_ended(pid: int, pidfd: int) -> str:
 
 
 def _phrase(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
+    return phrase(os.waitstatus_to_exitcode(status))
+
+
+def phrase(code: int) -> str:
+    """For a person; `code` as `subprocess` has it, negative for a signal."""
     if code >= 0:
         return f"exited with {code}"
     try:

@@ -75,6 +75,7 @@ class MachineSight:
                 if (record.engine, owner.incarnation) in living:
                     whose = (record.engine, owner.incarnation, owner.pid)
                     self._processes.follow(*whose, "engine", born=owner.born)
+        self._processes.look_at_threads()
         # In a thread: an engine may have started many processes.
         parents, known = self._processes.parents(), self._processes.known()
         for inner in await asyncio.to_thread(walk, parents, known):

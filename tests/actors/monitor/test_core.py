@@ -261,6 +261,30 @@ def test_the_death_of_the_inner_process_is_the_death_of_the_engine():
     assert scene.verdict().reason == "engine (101) was killed by SIGKILL"
 
 
+def test_of_several_deaths_in_an_engine_it_knows_which_was_the_first():
+    scene = Scene()
+    scene.run(2.0)
+    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    scene.beat(ENGINE, "failed", "process Worker_TP0 (102) was killed by SIGKILL")
+    scene.beat(ENGINE, "failed", "it gave up")
+    assert scene.verdict().reason == "process Worker_TP0 (102) was killed by SIGKILL"
+    assert [evidence.source for evidence in scene.verdict().evidence] == ["engine", "process"]
+    assert [c.verdict.reason for _, c in scene.changes if c.verdict.condition == "dead"] == [
+        "engine (101) was killed by SIGKILL",
+        "process Worker_TP0 (102) was killed by SIGKILL",
+    ]
+
+
+def test_what_the_engine_says_again_is_no_news():
+    scene = Scene()
+    scene.run(2.0)
+    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    scene.beat(ENGINE, "failed", "process engine (101) was killed by SIGKILL")
+    exit_of(scene, ACTOR_PID, "exited with 3")
+    assert scene.verdict().reason == "engine (101) was killed by SIGKILL"
+    assert len([c for _, c in scene.changes if c.verdict.condition == "dead"]) == 1
+
+
 def test_what_the_engine_says_of_its_death_counts():
     scene = Scene()
     scene.beat(ENGINE, "failed", "EngineDeadError: out of memory")

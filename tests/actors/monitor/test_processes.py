@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 
 from actors.monitor.processes import Followed, Processes, walk
 from actors.monitor.procfs import read_stat
+from tests.bus.test_endings import needs_kernel
 
 SLEEPER = [sys.executable, "-c", "input()"]
 FORKED = """
@@ -18,6 +20,13 @@ name = ctypes.CDLL(None).prctl
 name(15, b"VLLM::EngineCore", 0, 0, 0)
 input()
 name(15, b"VLLM::Worker_TP0", 0, 0, 0)
+input()
+"""
+THREADS = """
+import ctypes, threading
+for _ in range(3):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+ctypes.CDLL(None).prctl(15, b"VLLM::Worker_TP0", 0, 0, 0)
 input()
 """
 RENAMED = "import ctypes; ctypes.CDLL(None).prctl(15, b'VLLM::Worker_TP0', 0, 0, 0); input()"
@@ -180,5 +189,48 @@ def test_a_worker_that_was_forked_gets_the_name_that_it_takes_later():
             child.kill()
             await ended(ends)
         assert [followed.name for followed, _ in ends] == ["Worker_TP"]
+
+    play(scenario)
+
+
+@needs_kernel
+def test_an_end_is_told_before_the_kernel_has_cleared_up_and_is_not_found_again():
+    async def scenario(processes, ends):
+        me = Followed("engine/0", 5, os.getpid(), "", "actor", 0, "")
+        with started([sys.executable, "-c", THREADS]) as child:
+            async with asyncio.timeout(10):
+                while not (found := walk([me], {})):  # noqa: ASYNC110  as above
+                    await asyncio.sleep(0.01)
+            (inner,) = found
+            processes.follow("engine/0", 5, inner.pid, "worker", name="W", born=inner.born)
+            child.kill()
+            (pidfd,) = processes._followed
+            processes._ending(pidfd, -signal.SIGKILL)  # as the threads' ends have it
+            assert [how for _, how in ends] == ["was killed by SIGKILL"]
+            assert processes.samples() == []
+            assert child.pid in processes.known()
+            while len(processes):  # noqa: ASYNC110  the loop is what is tested
+                await asyncio.sleep(0)
+        assert len(ends) == 1
+
+    play(scenario)
+
+
+@needs_kernel
+def test_the_ends_of_threads_are_watched():
+    async def scenario(processes, ends):
+        with started([sys.executable, "-c", THREADS]) as child:
+            processes.follow("router/0", 5, child.pid, "actor")
+            watch = next(iter(processes._ends.values()))
+            async with asyncio.timeout(10):
+                while len(watch._threads) < 2:
+                    processes.look_at_threads()
+                    await asyncio.sleep(0.01)
+            child.kill()
+            await ended(ends)
+            async with asyncio.timeout(10):
+                while len(processes):  # noqa: ASYNC110  the loop is what is tested
+                    await asyncio.sleep(0)
+        assert [how for _, how in ends] == ["was killed by SIGKILL"]
 
     play(scenario)
