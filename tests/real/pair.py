@@ -169,6 +169,10 @@ class Pair:
             fields,
         )
 
+    def until_kept(self, length: int) -> None:
+        """The prefill engine has computed a prompt of so many tokens, and nobody has read it."""
+        self.until_load(PREFILL, running=0, blocks_used=-(-length // BLOCK))
+
     def until_load(self, engine: str, **fields: int) -> Load:
         """The first load of that engine with just these counts."""
         return self._until(

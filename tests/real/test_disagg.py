@@ -119,7 +119,7 @@ def test_a_lease_that_ends_in_the_midst_of_a_read_costs_time_and_no_token(engine
         with ExitStack() as before:
             before.enter_context(stopped(reader))
             answer = pool.submit(engines.complete, tokens)
-            engines.until(PREFILL, held=1)
+            engines.until_kept(length)
             with stopped(writer):
                 before.close()
                 engines.until_load(DECODE, blocks_used=-(-length // BLOCK))  # it reads
