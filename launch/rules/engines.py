@@ -8,8 +8,10 @@ from typing import Any
 
 from launch.rules.case import Case, Rule, Said, Table, shown
 
-SHARED = ("LMCacheConnectorV1", "LMCacheMPConnector", "MooncakeStoreConnector", "FlexKVConnectorV1")
-"""Connectors that look in a common store for blocks, by the engines' own names."""
+STORES = ("MooncakeStoreConnector",)
+"""Connectors that look for blocks by the names which engines gave them; LMCache's server names them
+itself.
+"""
 HASH = "prefix_caching_hash_algo"
 
 
@@ -103,7 +105,7 @@ def names_in_stores(case: Case) -> Iterator[Said]:
 
 
 def _stores(table: Table) -> set[str]:
-    return {name for name in table.connectors if name in SHARED}
+    return {name for name in table.connectors if name in STORES}
 
 
 def _named_by(algorithm: Any) -> str:

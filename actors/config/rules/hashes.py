@@ -13,15 +13,10 @@ from actors.config.rules.party import Engine, Parties, error
 from schemas.agreement import EVENT_BLOCK_SIZE, HASHING, Disagreement
 from schemas.directory import PRIVATE_SEED
 
-OWN_BLOCKS = (
-    "NixlConnector",
-    "MultiConnector",
-    "PdConnector",
-    "OffloadingConnector",
-    "SimpleCPUOffloadConnector",
-    "sim",
-)
-"""Connectors that look for no block by a name that another engine gave it."""
+STORES = ("MooncakeStoreConnector",)
+"""Connectors that look for blocks by the names which engines gave them. NIXL moves blocks that it
+is told of, and LMCache's server names them itself.
+"""
 
 
 def of_schemes(parties: Parties) -> Iterator[Disagreement]:
@@ -58,7 +53,7 @@ def of_stores(parties: Parties) -> Iterator[Disagreement]:
 
 
 def _stores(engine: Engine) -> set[str]:
-    return {name for name in engine.card.kv_connectors if name not in OWN_BLOCKS}
+    return {name for name in engine.card.kv_connectors if name in STORES}
 
 
 def of_event_blocks(parties: Parties) -> Iterator[Disagreement]:

@@ -262,7 +262,7 @@ def test_who_names_blocks_otherwise(other: str) -> None:
     assert disagreements([entry(actor, terms={HASHING: SCHEME}) for actor in NAMING], {}) == []
 
 
-STORE = ["MultiConnector", "LMCacheMPConnector", "NixlConnector"]
+STORE = ["MultiConnector", "MooncakeStoreConnector", "NixlConnector"]
 
 
 @pytest.mark.parametrize(
@@ -276,6 +276,7 @@ STORE = ["MultiConnector", "LMCacheMPConnector", "NixlConnector"]
         (STORE, "sha256", "", False),
         (["NixlConnector"], "sha256", "sha256_cbor", False),
         (["OffloadingConnector"], "sha256", "sha256_cbor", False),
+        (["LMCacheMPConnector"], "sha256", "sha256_cbor", False),
         ([], "sha256", "sha256_cbor", False),
     ],
 )
@@ -289,7 +290,7 @@ def test_names_of_blocks_in_a_common_store(
     found = disagreements(entries, {})
     assert [problem.rule for problem in found] == ["kv-hashes"] * wrong
     if wrong:
-        assert f"by LMCacheMPConnector, but name them by {one} and {other}" in found[0].says
+        assert f"by MooncakeStoreConnector, but name them by {one} and {other}" in found[0].says
 
 
 def test_events_that_name_other_blocks_than_the_card() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.launch.rules.row import Row, nixl
+from tests.launch.rules.row import Row, nixl, several
 
 LAW = {"enable_lora": True, "lora_modules": ["law=/b"]}
+STORE = {"kv_connector": "MooncakeStoreConnector", "kv_role": "kv_both"}
 ALGORITHM = "engine[{}].args.prefix_caching_hash_algo = '{}'"
 
 
@@ -59,22 +60,19 @@ def rows() -> Iterator[Row]:
 
 
 def _stores() -> Iterator[Row]:
-    store: dict[str, Any] = {"connector": ["lmcache"]}
-    multi: dict[str, Any] = {"connector": ["lmcache", "nixl"]}
+    store: dict[str, Any] = {"kv_transfer_config": STORE}
+    multi: dict[str, Any] = {"kv_transfer_config": several("MultiConnector", STORE, nixl())}
     named = {"prefix_caching_hash_algo": "sha256_cbor"}
     for name, first, place in (("first", named, 0), ("second", {}, 1)):
-        second = {} if place == 0 else named
-        for cpu, connector in ((False, "LMCacheConnectorV1"), (True, "LMCacheMPConnector")):
-            yield Row(
-                "store-hashes",
-                f"{name} {cpu}",
-                [multi | first, store | second],
-                ALGORITHM.format(place, "sha256_cbor"),
-                f"engine[{1 - place}] has 'sha256', so neither finds what the other stored by "
-                f"{connector}",
-                "give both the same",
-                cpu=cpu,
-            )
+        yield Row(
+            "store-hashes",
+            name,
+            [multi | first, store | ({} if place == 0 else named)],
+            ALGORITHM.format(place, "sha256_cbor"),
+            f"engine[{1 - place}] has 'sha256', so neither finds what the other stored by "
+            "MooncakeStoreConnector",
+            "give both the same",
+        )
     for count, severity in ((1, "warning"), (2, "error")):
         yield Row(
             "store-hashes",
@@ -94,13 +92,21 @@ SILENT: list[tuple[str, list[dict[str, Any]], dict[str, str]]] = [
     ("equal adapters", [LAW, LAW], {}),
     (
         "the default, written",
-        [{"connector": ["lmcache"], "prefix_caching_hash_algo": "sha256"}] * 2,
+        [{"kv_transfer_config": STORE, "prefix_caching_hash_algo": "sha256"}] * 2,
         {},
     ),
     (
         "one seed",
-        [{"connector": ["lmcache"], "prefix_caching_hash_algo": "xxhash"}] * 2,
+        [{"kv_transfer_config": STORE, "prefix_caching_hash_algo": "xxhash"}] * 2,
         {"PYTHONHASHSEED": "0"},
+    ),
+    (
+        "LMCache's own names",
+        [
+            {"connector": ["lmcache"], "prefix_caching_hash_algo": "xxhash"},
+            {"connector": ["lmcache"]},
+        ],
+        {},
     ),
     (
         "no store",
