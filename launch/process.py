@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import atexit
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -93,6 +94,9 @@ async def live(identity: Identity, run_dir: RunDir, drain_timeout: float) -> tup
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _end, runtime, drain_timeout)
+    # What was imported stays. Looking through it for garbage would hold up the loop now and then:
+    # 12 ms of CPU time in a monitor, 22 ms in a gateway, and longer where others want the CPU too.
+    gc.freeze()
     runtime.start()
     await stopped.wait()
     recorder.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -99,3 +100,28 @@ def test_an_actor_without_a_supervisor_is_gone_in_time_with_all_that_it_started(
         assert code == -signal.SIGKILL
     assert psutil.wait_procs(children, timeout=60)[1] == []
     assert ORPHAN_DRAIN < ORPHAN_KILL < ORPHAN_END <= 5 - CLEARING_UP
+
+
+LIVES = """
+import asyncio, gc, sys, time
+from pathlib import Path
+from launch import process
+from launch.rundir import RunDir
+
+class Life:
+    failed = False
+    def __init__(self, *_, on_stopped, **__):
+        self.start = on_stopped
+
+process.Runtime = Life
+identity = process.Identity("gateway/0", 1)
+assert asyncio.run(process.live(identity, RunDir(Path(sys.argv[1])), 1.0)) == ("", 0)
+print(gc.get_freeze_count(), len(gc.get_objects()))
+"""
+
+
+def test_what_a_process_has_imported_is_not_searched_for_garbage(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", LIVES, str(tmp_path)]
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    kept, searched = map(int, shown.split())
+    assert kept > 10 * searched
