@@ -2,7 +2,8 @@
 
 The gateway's rate is measured as in bench.gateway, on three topologies that are up together and are
 driven in turns: nothing recorded, the flight recorder, everything. A turn of each follows at once
-upon the others', so each round gives a ratio of its own, and the table has the median of those.
+upon the others', so each round gives a ratio of its own, and the table has the median of those. CPU
+time of an answer is compared likewise: others on the machine disturb it less than the rate.
 """
 
 from __future__ import annotations
@@ -27,21 +28,25 @@ from actors.router.settings import Settings
 from bench import contestants, machine
 from bench.contestants import MODEL
 from bench.gateway import PATH, PROMPT, TOKENS
+from bench.routing import world
+from bench.routing.workload import Workload
 from bench.server import Server, end_on_sigterm
 from bench.table import OUT, Table, publish
 from bench.wrk import drive
+from bus.clock import Clock
 from bus.envelope import Header, Kind, encode
 from bus.identity import Identity
-from bus.journal.format import Effects, Event, Snapshot
 from bus.journal.lives import Life, find
-from bus.journal.reader import Numbered, Segment
 from bus.journal.recorder import Plan, Recorder
+from bus.journal.replay import play
 from launch.cores import codec_of
 from schemas.placement import PlacementEnded
 
 MB = 1 << 20
 SMALL = 400_000
 """Records of the first measurement."""
+ROUTED = Workload(stages=((30.0, 25.0),))
+"""bench.kv_routing's, at its highest rate there."""
 WAYS = {
     "nothing": ["--record-flight-mb", "0"],
     "flight": [],
@@ -61,12 +66,14 @@ COST = {
     "beside": "of nothing",
     "cpu": "CPU s/1000",
     "cpu_beside": "of nothing",
+    "together": "all rounds",
     "records": "records/answer",
     "bytes": "bytes/record",
     "dropped": "dropped",
 }
 PLAYED = {
     "actor": "core",
+    "load": "of",
     "events": "events",
     "recorded": "recorded s",
     "seconds": "played s",
@@ -79,16 +86,18 @@ def main() -> None:
     end_on_sigterm()
     with tempfile.TemporaryDirectory() as scratch:
         writing = [*_writing(Path(scratch))]
+        routed = _routed(Path(scratch) / "routed")
         cost, played = _gateways(Path(scratch), options)
     notes = [
-        f"Requests/s: medians of {options.rounds} rounds of {options.seconds} s, and of ratios.",
-        "CPU s/1000, of all processes: the least of the rounds, which others disturb least.",
+        f"Requests/s and CPU s/1000: medians of {options.rounds} rounds of {options.seconds} s.",
+        "CPU: of all processes, for 1000 answers. Of nothing: the median of the rounds' ratios.",
+        "All rounds: the ratio of the CPU time of all of them together.",
         "Records, bytes and drops: of all actors together.",
     ]
     tables = [
         Table("Writing small records, one process", WRITING, writing),
         Table("Gateway: streaming chat, 64 tokens, as in bench.gateway", COST, cost, notes),
-        Table("Playing what was recorded: every event, effects compared", PLAYED, played),
+        Table("Playing what was recorded: every event, effects compared", PLAYED, routed + played),
     ]
     publish("journal", tables, machine.record(), options.out)
 
@@ -157,7 +166,8 @@ def _gateways(
         for width in options.widths:
             rows += _rounds(servers, body, width, options)
     lives, _ = find(scratch / "everything")
-    played = [_play(life) for life in lives if life.actor in ("router/0", "gateway/0")]
+    whose = ("router/0", "gateway/0")
+    played = [_play(life, "the gateway's load") for life in lives if life.actor in whose]
     return rows, played
 
 
@@ -183,6 +193,7 @@ def _rounds(
 ) -> list[dict[str, Any]]:
     rates: dict[str, list[float]] = {way: [] for way in servers}
     cpu: dict[str, list[float]] = {way: [] for way in servers}
+    spent = dict.fromkeys(servers, 0.0)
     answers = dict.fromkeys(servers, 0)
     before = {way: _recorded(server) for way, server in servers.items()}
     ways = list(servers)
@@ -194,8 +205,10 @@ def _rounds(
             used = servers[way].tree.seconds() - seconds
             rates[way].append(result.rate)
             cpu[way].append(1000 * used / result.requests)
+            spent[way] += used
             answers[way] += result.requests
-            print(f"{way:12} {width:4}: {result.rate:8.1f} requests/s", flush=True)
+            said = f"{result.rate:8.1f} requests/s {cpu[way][-1]:6.3f} CPU s/1000"
+            print(f"{way:12} {width:4}: {said}", flush=True)
     rows = []
     for way, server in servers.items():
         records, size, dropped = (
@@ -207,8 +220,9 @@ def _rounds(
                 "width": width,
                 "rate": statistics.median(rates[way]),
                 "beside": _ratio(rates[way], rates["nothing"]),
-                "cpu": min(cpu[way]),
-                "cpu_beside": min(cpu[way]) / min(cpu["nothing"]),
+                "cpu": statistics.median(cpu[way]),
+                "cpu_beside": _ratio(cpu[way], cpu["nothing"]),
+                "together": spent[way] / answers[way] / (spent["nothing"] / answers["nothing"]),
                 "records": records / answers[way],
                 "bytes": size / records if records else None,
                 "dropped": dropped,
@@ -239,31 +253,35 @@ def _recorded(server: Server) -> tuple[int, int, int]:
 # --- playing ---
 
 
-def _play(life: Life) -> dict[str, Any]:
+def _routed(scratch: Path) -> list[dict[str, Any]]:
+    """The router of bench.kv_routing, recorded in virtual time: what it was given is exact."""
+
+    def recorder_of(identity: Identity, clock: Clock) -> Recorder | None:
+        if identity.actor != "router/0":
+            return None
+        recorder = Recorder(identity, print, now=clock.now)
+        recorder.start(Plan(scratch, 1024 * MB))
+        return recorder
+
+    world.run(ROUTED, {"policy": "kv"}, "h100-llama-8b", recorder_of)
+    lives, _ = find(scratch)
+    return [_play(life, "bench.kv_routing") for life in lives]
+
+
+def _play(life: Life, load: str) -> dict[str, Any]:
     """As fast as it goes, reading included. Effects that differ end the bench."""
-    core: Any = None
-    codec: Any = None
-    got, count, first, last = b"", 0, 0.0, 0.0
     began = time.perf_counter()
-    for one in life:
-        if isinstance(one, Segment) and one.header.core and core is None:
-            codec = codec_of(one.header)
-            core = codec.core(one.header)
-        record = one.record if isinstance(one, Numbered) else None
-        if isinstance(record, Snapshot) and not count:
-            core.restore(record.data)
-        elif isinstance(record, Event):
-            got = codec.encode_effects(core.handle(codec.decode_event(record.event)))
-            first, last, count = first or record.time, record.time, count + 1
-        elif isinstance(record, Effects) and bytes(record.effects) != got:
-            raise SystemExit(f"{life.actor} decides otherwise than recorded, event {count}")
+    played = play(life, codec_of)
     seconds = time.perf_counter() - began
+    if played.difference is not None:
+        raise SystemExit(f"{life.actor} decides otherwise than recorded: {played.difference}")
     return {
         "actor": life.actor,
-        "events": count,
-        "recorded": last - first,
+        "load": load,
+        "events": played.events,
+        "recorded": played.span,
         "seconds": seconds,
-        "times": (last - first) / seconds,
+        "times": played.span / seconds,
     }
 
 

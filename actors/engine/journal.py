@@ -35,8 +35,10 @@ def _brief_event(event: Event) -> Event | None:
     """A step in which nothing ends changes nothing."""
     if not isinstance(event, Stepped):
         return event
-    ends = [pair for pair in event.deltas if pair[1].finish_reason is not None]
-    return Stepped(ends) if ends else None
+    for _, delta in event.deltas:  # most steps end nothing: no list is made for those
+        if delta.finish_reason is not None:
+            return Stepped([pair for pair in event.deltas if pair[1].finish_reason is not None])
+    return None
 
 
 def _brief_effect(effect: Effect) -> Effect | None:

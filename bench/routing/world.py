@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any
@@ -20,7 +21,8 @@ from bench.routing.engine import VirtualEngine
 from bench.routing.kv_events import reader
 from bench.routing.workload import Workload
 from bus.actor import Actor
-from bus.clock import VirtualClock
+from bus.clock import Clock, VirtualClock
+from bus.journal.recorder import Recorder
 from bus.runtime import CONFIG, Addresses, Identity, Runtime
 from bus.sim_network import SimNetwork
 
@@ -31,6 +33,13 @@ SETTLE = 3.0
 PAUSE = 1.0
 """Seconds between the last answer of a stage and the next stage."""
 
+RecorderOf = Callable[[Identity, Clock], Recorder | None]
+"""What records an actor, on its clock; it is closed at the end."""
+
+
+def unrecorded(_identity: Identity, _clock: Clock) -> None:
+    return None
+
 
 class World:
     """Engines, their KvEventActors where the policy wants events, a router and a driver.
@@ -39,11 +48,17 @@ class World:
     """
 
     def __init__(
-        self, load: Workload, settings: dict[str, Any], timing: str, seed: int = 0
+        self,
+        load: Workload,
+        settings: dict[str, Any],
+        timing: str,
+        seed: int = 0,
+        recorder_of: RecorderOf = unrecorded,
     ) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         self.clock = VirtualClock()
         self.network = SimNetwork(self.clock, Random(seed))
+        self._recorder_of = recorder_of
         self.load = load
         self.samples: list[Sample] = []
         self.starts: list[float] = []
@@ -87,6 +102,8 @@ class World:
             self._run(PAUSE)
         for runtime in self._runtimes:
             await runtime.stop()
+            if runtime.recorder is not None:
+                runtime.recorder.close()
 
     def _run(self, seconds: float) -> None:
         self.clock.run(self.clock.now() + seconds)
@@ -103,16 +120,25 @@ class World:
     def _start(self, name: str, actor: Actor, options: dict[str, Any] | None = None) -> Runtime:
         node = self.network.node(name)
         addresses = [f"sim://{who}.{what}" for who in (name, CONFIG) for what in "mo"]
+        identity = Identity(name, 1)
         runtime = Runtime(
-            actor, Identity(name, 1), Addresses(*addresses), node, node.clock, options=options
+            actor,
+            identity,
+            Addresses(*addresses),
+            node,
+            node.clock,
+            options=options,
+            recorder=self._recorder_of(identity, node.clock),
         )
         runtime.start()
         return runtime
 
 
-def run(load: Workload, settings: dict[str, Any], timing: str) -> World:
+def run(
+    load: Workload, settings: dict[str, Any], timing: str, recorder_of: RecorderOf = unrecorded
+) -> World:
     async def main() -> World:
-        world = World(load, settings, timing)
+        world = World(load, settings, timing, recorder_of=recorder_of)
         await world.run()
         return world
 

@@ -26,9 +26,10 @@ class Codec(Generic[E, F]):
     `event` and `effect` are its unions, of structs that are msgpack arrays with their name first.
     `make` gives a core from `settings`, an instance of the type `settings`, as `Header.settings`
     holds it. `redact_event` and `redact_effect` take token ids and text out and leave the rest as
-    it is, struct or array; `redact_state` does so for a snapshot. `fixed` says why a redacted
-    journal cannot be played again, "" where it can: then a core that is given redacted events must
-    want the redacted effects. `brief_event` and `brief_effect` are what the flight recorder takes
+    it is, struct or array; `redact_state` does so for a snapshot. A core that is given redacted
+    events must want the redacted effects; what it lacks for that `foretell` tells it before each,
+    out of the recorded effects. `fixed` says why a journal of the flight recorder cannot be played
+    again, "" where it can. `brief_event` and `brief_effect` are what the flight recorder takes
     of them, None for nothing: again, of the brief events the brief effects must follow, and the
     same states. `always`: what is redacted is more than tokens and text, so it is in any journal.
     """
@@ -46,12 +47,14 @@ class Codec(Generic[E, F]):
         redact_state: Callable[[bytes], bytes] = as_it_is,
         brief_event: Callable[[E], Any] = as_it_is,
         brief_effect: Callable[[F], Any] = as_it_is,
+        foretell: Callable[[Core[E, F], list[F]], None] | None = None,
         fixed: str = "",
         always: bool = False,
     ) -> None:
         self.name = name
         self.fixed = fixed
         self.always = always
+        self.foretell = foretell
         self._event_type = event
         self._effects_type = list[effect]
         self._settings_type, self._make = settings, make

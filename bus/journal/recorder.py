@@ -29,6 +29,7 @@ F = TypeVar("F")
 NOTE, RECEIVED, SENT, EVENT, EFFECTS, SNAPSHOT = range(6)
 """First elements of records. Tuples instead of the structs of `form`: half the time."""
 ITEM = int(Kind.ITEM)
+LONGEST = form.MAX_RECORD
 MAX_PENDING = 64 << 20
 """Bytes that may wait for the disk. Beyond that records are dropped, until half of it is free."""
 QUICK = 0.005
@@ -39,6 +40,7 @@ UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.Msgs
 """What msgspec raises for what msgpack cannot hold."""
 
 _encode = msgspec.msgpack.Encoder().encode
+Raw = msgspec.Raw
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -83,7 +85,8 @@ class Recorder:
         self._writer: Writer | None = None
         self._ending: list[Writer] = []
         self._lane: Lane = deque()
-        self._put_bytes = 0
+        self._put_bytes = self._room = 0
+        """Bytes put, and those beyond which it is to be looked how many wait."""
         self._missing = 0
         self._number = 0
         self._look = False  # set by the writer's thread, too: something is not as usual
@@ -110,7 +113,7 @@ class Recorder:
         self.stop()
         self._writer, self.plan = writer, plan
         self._no_snapshot_before = 0.0  # it must be of some use by itself
-        self._put_bytes = self._missing = 0
+        self._put_bytes = self._room = self._missing = 0
         self._redactors = ALWAYS if plan.text else {**REDACTORS, **ALWAYS}
         self._fit()
         self._items = not plan.flight
@@ -130,7 +133,7 @@ class Recorder:
         """What waits is written, then the segment is closed; `close` waits for that."""
         while self._parts is not None and self.on:
             self._next_part()
-        self.on = False
+        self.on, self._room = False, -1
         if self._writer is not None:
             self._writer.end()
             self._ending = [writer for writer in self._ending if writer.works]
@@ -193,11 +196,11 @@ class Recorder:
             return
         if self._look:
             self._attend()
-        topic, head, body = frames[0], frames[1], frames[2]
+        topic, head, body, *attachments = frames
         shown = self._shown(header.tag, body, message)
-        record: tuple[Any, ...] = (RECEIVED, self._now(), msgspec.Raw(head), shown, len(body))
-        if topic or len(frames) > 3:
-            attached = sum(len(frame) for frame in frames[3:])
+        record: tuple[Any, ...] = (RECEIVED, self._now(), Raw(head), shown, len(body))
+        if topic or attachments:
+            attached = sum(map(len, attachments))
             record = (*record, bytes(topic).decode(errors="replace"), attached)
         self._put(record)
 
@@ -212,14 +215,14 @@ class Recorder:
         body = frames[2]
         name = to if isinstance(to, str) else to.decode(errors="replace")
         shown = self._shown(header.tag, body, message)
-        self._put((SENT, self._now(), name, msgspec.Raw(frames[1]), shown, len(body)))
+        self._put((SENT, self._now(), name, Raw(frames[1]), shown, len(body)))
 
     def _shown(self, tag: str, body: Frame, message: Message | None) -> Any:
         """What is recorded of a body."""
         if message is None:
             return None
         redactor = self._redactors.get(tag)
-        return msgspec.Raw(body) if redactor is None else redactor(message)
+        return Raw(body) if redactor is None else redactor(message)
 
     # --- what there is to see ---
 
@@ -255,18 +258,29 @@ class Recorder:
         except UNWRITABLE as error:  # the recorder must not end what it records
             self._leave_out(f"a record that cannot be written: {error!r}")
             return
-        size, writer = len(data), self._writer
-        if size > form.MAX_RECORD:
-            self._leave_out(f"a record of {size} bytes, above {form.MAX_RECORD}")
-        elif self._missing or writer is None or self._put_bytes - writer.taken > MAX_PENDING:
-            # Once one is missing the others are of no use to a core; the next segment is.
-            self._missing += 1
-            self.dropped += 1
-            self._look = True
-        else:
-            self._put_bytes += size
-            self.records += 1
-            self._lane.append(data)
+        size = len(data)
+        if (size > LONGEST or self._put_bytes > self._room) and not self._fits(size):
+            return
+        self._put_bytes += size
+        self.records += 1
+        self._lane.append(data)
+
+    def _fits(self, size: int) -> bool:
+        """Whether a record of so many bytes is taken; looked up where it is not plain."""
+        writer = self._writer
+        if size > LONGEST:
+            self._leave_out(f"a record of {size} bytes, above {LONGEST}")
+            return False
+        if not self._missing and writer is not None:
+            self._room = writer.taken + MAX_PENDING
+            if self._put_bytes <= self._room:
+                return True
+        # Once one is missing the others are of no use to a core; the next segment is.
+        self._room = -1
+        self._missing += 1
+        self.dropped += 1
+        self._look = True
+        return False
 
     def _waiting(self) -> int:
         """Bytes."""
@@ -317,7 +331,7 @@ class Recorder:
             core = {
                 "core": codec.name,
                 "settings": codec.encode_settings(self._settings),
-                "fixed": "" if plan.text else codec.fixed,
+                "fixed": codec.fixed if plan.flight else "",
                 "fields": codec.fields,
             }
         header = form.Header(
@@ -344,7 +358,7 @@ class Recorder:
         assert self._core is not None
         self._parts = None
         began = self._now()
-        if codec.fixed and not plan.text:
+        if codec.fixed and plan.flight:
             self._note("no_snapshot", codec.fixed)
             return
         if began < self._no_snapshot_before:

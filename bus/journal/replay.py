@@ -94,6 +94,8 @@ class _Player:
         """The event that was given last, and has not been compared yet."""
         self._got: list[Any] | None = None
         self._raised = ""
+        self._waiting: Any = None
+        """An event that the core gets when it has been told of the recorded effects."""
 
     def follow(
         self,
@@ -147,7 +149,7 @@ class _Player:
         self._core = core
 
     def lose(self, why: str) -> None:
-        self._core = None
+        self._core = self._waiting = None
         self._event = None
         self.played.notes.append(why)
 
@@ -187,6 +189,13 @@ class _Player:
         played.events += 1
         played.first = record.time if played.first is None else played.first
         played.last = record.time
+        if self._codec.foretell is not None and self._header.redacted:
+            self._waiting = event
+        else:
+            self._handle(event)
+
+    def _handle(self, event: Any) -> None:
+        assert self._core is not None
         try:
             self._got = self._core.handle(event)
         except Exception as error:  # noqa: BLE001 - whatever a core raises is what it did
@@ -196,6 +205,7 @@ class _Player:
         if self._event is None or self._core is None or self._codec is None:
             return
         expected = bytes(record.effects)
+        self._tell(expected)
         if self._got is not None:
             got = self._encoded(self._got)
             if got == expected or (self._older and got == self._as_now(expected)):
@@ -206,6 +216,7 @@ class _Player:
     def _compare_raised(self, text: str) -> None:
         if self._event is None or self._core is None:
             return
+        self._tell(b"\x90")
         if self._raised:
             self._event = None
             return
@@ -219,6 +230,22 @@ class _Player:
             brief = (codec.brief_effect(effect) for effect in effects)
             effects = [effect for effect in brief if effect is not None]
         return codec.encode_effects(effects, redacted=header.redacted)
+
+    def _tell(self, effects: bytes) -> None:
+        """The event that waits is given now."""
+        if self._waiting is None:
+            return
+        assert self._codec is not None
+        assert self._codec.foretell is not None
+        assert self._core is not None
+        event, self._waiting = self._waiting, None
+        try:
+            self._codec.foretell(self._core, self._codec.decode_effects(effects))
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise form.JournalError(
+                f"effects of {self._header.actor} at {self._next}: {error}"
+            ) from None
+        self._handle(event)
 
     def _as_now(self, effects: bytes) -> bytes:
         """What was recorded, with the defaults of the fields that were appended since."""

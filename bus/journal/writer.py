@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVarTuple
 
 import msgspec
 
@@ -32,6 +33,7 @@ TURN = 2000
 """Records that are taken at once: so long the loop may wait for this thread, 0.1 ms."""
 
 Lane = deque[bytes]
+Ts = TypeVarTuple("Ts")
 
 
 class Writer:
@@ -137,7 +139,9 @@ class Writer:
             while lane:
                 some = True
                 records = [lane.popleft() for _ in range(min(TURN, len(lane)))]
-                self._guard(self._write, records)
+                size = sum(map(len, records))
+                self._guard(self._write, records, size)
+                self.taken += size
             if len(self._lanes) == 1:
                 break
             # The next one was begun, so nothing comes here any more; but it may have, meanwhile.
@@ -145,14 +149,12 @@ class Writer:
                 self._lanes.popleft()
         return some
 
-    def _guard(self, work: Callable[..., None], *what: Sequence[bytes]) -> None:
+    def _guard(self, work: Callable[[*Ts], None], *what: *Ts) -> None:
         try:
             if not self.problem:
                 work(*what)
         except OSError as error:
             self._stop(error)
-        finally:
-            self.taken += sum(len(record) for records in what for record in records)
 
     def _begin(self) -> None:
         header = self._header
@@ -164,8 +166,11 @@ class Writer:
         self._began, self._next, self._until = time.monotonic(), header.first, header.clock
         self.bytes += self._segment.size
 
-    def _write(self, records: Sequence[bytes]) -> None:
+    def _write(self, records: Sequence[bytes], whole: int) -> None:
         """In blocks of about the same size; a long record has one to itself."""
+        if whole <= BLOCK:  # as they mostly are
+            self._block(records)
+            return
         start = size = 0
         for end, record in enumerate(records, 1):
             size += len(record)

@@ -234,9 +234,9 @@ def test_what_the_disk_cannot_keep_up_with_is_dropped_counted_and_marked(
     stuck = threading.Event()
     real = writing.Writer._write
 
-    def slow(self, records):
+    def slow(self, records, size):
         stuck.wait(GUARD)
-        real(self, records)
+        real(self, records, size)
 
     monkeypatch.setattr(writing.Writer, "_write", slow)
     recorder = make(tmp_path)
