@@ -29,6 +29,8 @@ BEGUN = 8
 NEAR = 0.01
 """Two best logprobs that are closer than this may change places where sums have another order."""
 GUARD = 240.0
+GONE = 5.0
+"""Seconds after a kill in which nothing is left of an engine, and its next life begins."""
 PROMPTS = [
     "The capital of France is",
     "Once upon a time there was",
@@ -129,7 +131,8 @@ def until_both_ready() -> dict[str, dict[str, Any]]:
     deadline = time.monotonic() + GUARD
     rows: dict[str, dict[str, Any]] = {}
     while not rows or any(rows[f"engine/{n}"]["state"] != "ready" for n in range(2)):
-        assert time.monotonic() < deadline, f"an engine did not come back: {rows}"
+        states = {actor: (row["state"], row["detail"]) for actor, row in rows.items()}
+        assert time.monotonic() < deadline, f"an engine did not come back: {states}"
         time.sleep(0.5)
         with suppress(ValueError):
             rows = actors()
@@ -156,10 +159,20 @@ def strike(url: str, calm: list[Answer], victim: str, engine: int) -> None:
         core = core_of(pid)
         assert core is not None
         pid = core.pid
-    answers = asyncio.run(all_answers(url, lambda: os.kill(pid, signal.SIGKILL)))
+    killed = 0.0
+
+    def kill() -> None:
+        nonlocal killed
+        killed = time.time()
+        os.kill(pid, signal.SIGKILL)
+
+    answers = asyncio.run(all_answers(url, kill))
     exact = [is_exact(ours, wanted) for ours, wanted in zip(answers, calm, strict=True)]
     assert sum(exact) >= len(PROMPTS) - 1, "near ties are rare"
-    assert until_both_ready()[f"engine/{engine}"]["incarnation"] > before["incarnation"]
+    after = until_both_ready()[f"engine/{engine}"]
+    assert after["incarnation"] > before["incarnation"]
+    # A life is numbered by the milliseconds at which it begins.
+    assert after["incarnation"] / 1000 - killed < GONE, "a dead engine was waited for"
 
 
 def test_every_answer_is_the_undisturbed_one(small_model: Path, run_directory: Path) -> None:
