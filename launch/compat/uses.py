@@ -49,7 +49,9 @@ USES = (
         "override_generation_config", "get_vocab_size", "get_diff_sampling_param",
         "try_get_generation_config",
     )),
-    Use("vllm.config", "CacheConfig", members=("block_size", "num_gpu_blocks")),
+    Use("vllm.config", "CacheConfig", members=(
+        "block_size", "num_gpu_blocks", "enable_prefix_caching", "prefix_caching_hash_algo",
+    )),
     Use("vllm.config", "SchedulerConfig", members=("max_num_seqs", "max_num_batched_tokens")),
     Use("vllm.config", "VllmConfig", members=("kv_events_config",)),
     Use("vllm.config", "KVTransferConfig", members=("kv_connector", "kv_role")),
