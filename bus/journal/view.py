@@ -148,6 +148,11 @@ def _value(value: Any) -> str:
         return f"{len(value)} bytes"
     if isinstance(value, list | dict) and len(value) > 3:
         return f"{len(value)} of them"
+    # Never `str` of these: it would write down all that is in them, however long.
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)

@@ -27,12 +27,14 @@ PERIOD = 0.2
 class Result(msgspec.Struct, frozen=True):
     """As `--json` writes it. `late` requests were sent later than they were due.
 
+    `as_recorded` prompts were the recorded tokens; all others are made up, of the recorded lengths.
     `unnamed`: of the prompts it is not known what they share, neither hashes nor tokens.
     """
 
     replay: Summary
     recording: Summary | None
     late: int
+    as_recorded: int
     unnamed: int
     interrupted: bool
     reasons: dict[str, str]
@@ -60,7 +62,15 @@ def replay_traffic(
         if not player.went:
             raise
     unnamed = sum(_unnamed(one) for one in requests)
-    result = Result(summary(player.went), before, player.late, unnamed, interrupted, player.reasons)
+    result = Result(
+        summary(player.went),
+        before,
+        player.late,
+        sum(bool(one.token_ids) for one in requests[: len(player.went)]),
+        unnamed,
+        interrupted,
+        player.reasons,
+    )
     if as_json:
         say(msgspec.json.encode(result).decode())
     else:
@@ -135,6 +145,7 @@ def _shown(result: Result) -> str:
     lines = [table(header, rows, range(1, len(header)))]
     for kind, text in result.reasons.items():
         lines.append(f"{kind}: {text}")
+    lines += _sent(result)
     if result.late:
         lines.append(f"{result.late:,} requests were sent later than they were due")
     if result.unnamed:
@@ -145,6 +156,20 @@ def _shown(result: Result) -> str:
     if result.interrupted:
         lines.append("ended by Ctrl-C before all were sent and answered")
     return "\n".join(lines)
+
+
+def _sent(result: Result) -> list[str]:
+    """What the prompts were: nobody shall take made-up tokens for what clients wrote."""
+    total, known = result.replay.requests, result.as_recorded
+    lines = []
+    if known:
+        lines.append(f"{known:,} of {total:,} prompts were sent as they were recorded")
+    if known < total:
+        lines.append(
+            f"{total - known:,} of {total:,} prompts were made up: random tokens, of the recorded\n"
+            "lengths (a journal has the recorded ones with --record-text)"
+        )
+    return lines
 
 
 def _spreads(name: str, sides: list[Spread | None]) -> list[tuple[str, ...]]:

@@ -50,7 +50,7 @@ def test_export_is_a_trace_that_can_be_loaded() -> None:
 def test_wrong_use_is_said() -> None:
     none = callboard("journal", "cat", PLACE, "--actor", "nobody")
     assert (none.returncode, none.stdout) == (1, "")
-    assert "has nothing of 'nobody'; there is config/0" in none.stderr
+    assert "has nothing of 'nobody'; there is engine/0" in none.stderr
     assert callboard("journal", "cat", PLACE, "--since", "soon").returncode == 2
     assert "PATTERN" in callboard("journal", "grep").stderr
     assert callboard("journal", "grep", "(", PLACE).returncode == 2

@@ -40,13 +40,14 @@ def test_recorded_requests_are_sent_again(run_directory: Path, tmp_path: Path) -
             assert side["output_tokens"] == 20
             assert side["ttft"]["count"] == side["inter_token"]["count"] == 4
             assert side["sharing"] > 0.2
-        assert found["unnamed"] == 0
+        assert (found["unnamed"], found["as_recorded"]) == (0, 0)
 
         done = callboard("replay", str(journal), "--to", url, "--speed", "5", "--limit", "2")
         assert done.returncode == 0, done.stderr
         assert max(map(len, done.stdout.splitlines())) <= 80
         rows = {line[:17].strip(): line[17:].split() for line in done.stdout.splitlines()}
         assert rows["completed"] == ["2", "2"]
+        assert "2 of 2 prompts were made up" in done.stdout
 
         trace = tmp_path / "trace.jsonl"
         line = {"timestamp": 0, "input_length": 600, "output_length": 3, "hash_ids": [1, 2]}
