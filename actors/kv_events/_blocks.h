@@ -47,7 +47,8 @@ typedef struct {
     Batch batch;
     Change *changes;
     Further *further;
-    size_t scratch, changed, furthers, passed;
+    uint64_t *given; /* names of blocks that are new, in their order, since the last outcome */
+    size_t scratch, changed, furthers, givens, passed;
 } Table;
 
 /* ---- open addressing ------------------------------------------------------------------------ */
@@ -197,6 +198,8 @@ static int reserve(Table *table, size_t stored, size_t all)
     if (table->held + stored > (size_t)1 << (MAX_BITS - 1))
         return -1;
     size_t before = table->changed > table->furthers ? table->changed : table->furthers;
+    if (before < table->givens)
+        before = table->givens;
     if (before + all > table->scratch) {
         size_t scratch = 2 * (before + all);
         Change *changes = PyMem_Realloc(table->changes, scratch * sizeof *changes);
@@ -207,6 +210,10 @@ static int reserve(Table *table, size_t stored, size_t all)
         if (further == NULL)
             return -1;
         table->further = further;
+        uint64_t *given = PyMem_Realloc(table->given, scratch * sizeof *given);
+        if (given == NULL)
+            return -1;
+        table->given = given;
         table->scratch = scratch;
     }
     if (stored == 0)

@@ -25,6 +25,7 @@ static void add_block(Table *table, size_t cell, Block made, const uint8_t *toke
     memcpy(table->tokens + number * table->size, tokens, table->size * sizeof *table->tokens);
     table->cells[cell] = mark_of(made.hash) | (number + 1);
     table->held++;
+    table->given[table->givens++] = made.name;
     Name *name = name_of(table, made.name);
     if (!in_use(name)) {
         name->name = made.name;

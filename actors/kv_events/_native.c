@@ -23,7 +23,7 @@ static PyObject *changed_names(const Table *table, uint32_t stored, size_t count
     return packed;
 }
 
-/* (removed, stored, further, passed): all since the last outcome. */
+/* (removed, stored, further, given, passed): all since the last outcome. */
 static PyObject *outcome(Table *table)
 {
     size_t count = 0, passed = table->passed;
@@ -39,12 +39,15 @@ static PyObject *outcome(Table *table)
     PyObject *stored = changed_names(table, 1, count);
     PyObject *further = PyBytes_FromStringAndSize(
         (const char *)table->further, (Py_ssize_t)(table->furthers * sizeof *table->further));
-    table->changed = table->furthers = table->passed = 0;
-    if (removed && stored && further)
-        return Py_BuildValue("(NNNn)", removed, stored, further, (Py_ssize_t)passed);
+    PyObject *given = PyBytes_FromStringAndSize(
+        (const char *)table->given, (Py_ssize_t)(table->givens * sizeof *table->given));
+    table->changed = table->furthers = table->givens = table->passed = 0;
+    if (removed && stored && further && given)
+        return Py_BuildValue("(NNNNn)", removed, stored, further, given, (Py_ssize_t)passed);
     Py_XDECREF(removed);
     Py_XDECREF(stored);
     Py_XDECREF(further);
+    Py_XDECREF(given);
     return NULL;
 }
 
@@ -315,6 +318,7 @@ static void free_table(PyObject *self)
     PyMem_Free(table->names);
     PyMem_Free(table->changes);
     PyMem_Free(table->further);
+    PyMem_Free(table->given);
     PyMem_Free(table->batch.events);
     PyMem_Free(table->batch.hashes);
     PyMem_Free(table->batch.tokens);

@@ -61,12 +61,10 @@ class KvEventActor(Actor):
         replayable = {ENGINE: bool(self.options.source_replay)}
         replayable |= {s.name: bool(s.replay_endpoint) for s in self.options.sources}
         rt = self.rt
-        self.core = KvEventCore(
-            self.options.engine, self.options.rank, rt.identity.incarnation, replayable
-        )
-        settings = Settings(
-            self.options.engine, self.options.rank, rt.identity.incarnation, replayable
-        )
+        recorded = rt.recorder is not None
+        common = (self.options.engine, self.options.rank, rt.identity.incarnation, replayable)
+        self.core = KvEventCore(*common, names=recorded)
+        settings = Settings(*common, names=recorded)
         self._decide = rt.recorded(CODEC, self.core, settings)
         self._topic = self.options.topic.encode()
         self._window = Window(self.options.replay_batches, self.options.replay_bytes)
@@ -226,7 +224,7 @@ class KvEventActor(Actor):
                 self._sources[effect.source].replay(effect.start)
             elif isinstance(effect, AskCensus):
                 self._sources[effect.source].census()
-            else:
+            elif isinstance(effect, Notice):
                 self._note(effect)
 
     def _note(self, notice: Notice) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from actors.kv_events.bare import content_of
 from actors.kv_events.effects import (
     AskCensus,
     AskReplay,
@@ -16,6 +17,7 @@ from actors.kv_events.effects import (
     EngineGone,
     EngineSeen,
     Malformed,
+    Named,
     Notice,
     Publish,
     ReplayEnded,
@@ -49,10 +51,19 @@ ENGINE = "engine"
 
 
 class KvEventCore:
-    """`incarnation` is that of the actor: its public batches begin at that times 2**22, plus 1."""
+    """`incarnation` is that of the actor: its public batches begin at that times 2**22, plus 1.
+
+    `names`: what blocks are called is an effect too, `Named`.
+    """
 
     def __init__(
-        self, engine: str, rank: int, incarnation: int, replayable: dict[str, bool]
+        self,
+        engine: str,
+        rank: int,
+        incarnation: int,
+        replayable: dict[str, bool],
+        *,
+        names: bool = False,
     ) -> None:
         self.engine = engine
         self.rank = rank
@@ -60,6 +71,7 @@ class KvEventCore:
         self.life = Life()
         self.table = QuickTable()
         self.feeds = {name: Feed(name, replayable=can) for name, can in replayable.items()}
+        self._names = names
         self._unsaid = 0  # batches of sources that went into no public one yet
         self._effects: list[Effect] = []
 
@@ -83,20 +95,13 @@ class KvEventCore:
             self._publish(cleared_batch(event.now, self.rank), [], cleared=True)
             self._ask_sources()
         effects, self._effects = self._effects, []
-        return effects
+        given = self.table.take_given()
+        return [*effects, Named(given)] if given and self._names else effects
 
     def snapshot(self) -> bytes:
-        self.table.settle()
         feeds = {name: feed.state for name, feed in self.feeds.items()}
-        return msgspec.msgpack.encode(
-            Whole(
-                self.sequence,
-                self._unsaid,
-                self.life,
-                feeds,
-                self.table.state,
-            )
-        )
+        whole = Whole(self.sequence, self._unsaid, self.life, feeds, self.table.whole())
+        return msgspec.msgpack.encode(whole)
 
     def restore(self, data: bytes) -> None:
         whole = msgspec.msgpack.decode(data, type=Whole)
@@ -301,6 +306,7 @@ class KvEventCore:
 
     def _take(self, feed: Feed, payload: bytes, now: float) -> None:
         """Raises `UnreadableError`, and then nothing has changed."""
+        payload = content_of(payload)
         applied = self.table.take(feed.name, payload)
         if applied is None:
             events = decode(payload)

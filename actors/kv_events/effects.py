@@ -91,6 +91,12 @@ class AskCensus(CoreRecord, frozen=True):
     source: str
 
 
+class Named(CoreRecord, frozen=True):
+    """Names that blocks got, packed, in their order: what a journal has in place of tokens."""
+
+    names: bytes
+
+
 class Notice(CoreRecord, frozen=True):
     """For log and counters."""
 
@@ -102,4 +108,4 @@ class Notice(CoreRecord, frozen=True):
 CoreEvent = (
     Started | EngineSeen | EngineGone | BatchCame | Malformed | ReplayEnded | CensusCame | Tick
 )
-Effect = Publish | Say | AskReplay | AskCensus | Notice
+Effect = Publish | Say | AskReplay | AskCensus | Notice | Named

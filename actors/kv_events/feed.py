@@ -9,7 +9,8 @@ from __future__ import annotations
 from enum import Enum
 
 import msgspec
-from xxhash import xxh3_64_intdigest as xxh3
+
+from actors.kv_events.bare import digest_of, size_of
 
 MAX_HELD = 10_000
 MAX_HELD_BYTES = 64 << 20
@@ -124,7 +125,7 @@ class Feed:
         if expected is not None and sequence < expected:
             if replayed:
                 return Verdict.DROPPED
-            if not ours and state.recent.get(sequence) != xxh3(payload):
+            if not ours and state.recent.get(sequence) != digest_of(payload):
                 return Verdict.RESTARTED
             state.duplicates += 1
             return Verdict.DROPPED
@@ -132,17 +133,17 @@ class Feed:
         if (twin := state.held.get(sequence)) is not None:
             if replayed:  # by its publisher itself: the other may be of the life before
                 state.held[sequence] = payload
-                state.held_bytes += len(payload) - len(twin)
+                state.held_bytes += size_of(payload) - size_of(twin)
                 return Verdict.TAKEN if sequence == expected else Verdict.HELD
             state.duplicates += 1
             return Verdict.DROPPED
         if sequence != expected and (
-            len(state.held) >= MAX_HELD or state.held_bytes + len(payload) > MAX_HELD_BYTES
+            len(state.held) >= MAX_HELD or state.held_bytes + size_of(payload) > MAX_HELD_BYTES
         ):
             state.overflowed += 1
             return Verdict.DROPPED
         state.held[sequence] = payload
-        state.held_bytes += len(payload)
+        state.held_bytes += size_of(payload)
         return Verdict.TAKEN if sequence == expected else Verdict.HELD
 
     def pop(self) -> tuple[int, bytes] | None:
@@ -156,7 +157,7 @@ class Feed:
             or (payload := state.held.pop(sequence, None)) is None
         ):
             return None
-        state.held_bytes -= len(payload)
+        state.held_bytes -= size_of(payload)
         self._taken(sequence, payload)
         return sequence, payload
 
@@ -165,7 +166,7 @@ class Feed:
         state.expected = sequence + 1
         state.batches += 1
         if state.base == 0:
-            state.recent[sequence] = xxh3(payload)
+            state.recent[sequence] = digest_of(payload)
             state.recent.pop(sequence - RECENT, None)
             if len(state.recent) > RECENT:  # some numbers were left out
                 kept = {n: h for n, h in state.recent.items() if n > sequence - RECENT}
@@ -214,7 +215,7 @@ class Feed:
         if state.suspect:  # or the life before had a batch that the present one has no more
             first, last = 0, max(last, state.replayed)
         for sequence in [s for s in state.held if first <= s <= last and s not in state.vouched]:
-            state.held_bytes -= len(state.held.pop(sequence))
+            state.held_bytes -= size_of(state.held.pop(sequence))
             state.late += 1
         state.vouched = {}
         last = max(state.replayed, (state.expected or 0) - 1)
@@ -236,7 +237,7 @@ class Feed:
         state.expected = sequence
         state.joined = True
         for number in [s for s in state.held if s < sequence]:
-            state.held_bytes -= len(state.held.pop(number))
+            state.held_bytes -= size_of(state.held.pop(number))
 
     def tick(self) -> bool:
         """A second is over; True if it is time to ask whether anything was lost at the end."""

@@ -1,16 +1,24 @@
 """A KvEventActor's core for the journal.
 
-It names blocks by the tokens in them. Without those it cannot be played again, so a redacted
-journal has the numbers of the batches and what became of them, for a reader.
+It names blocks by the tokens in them. A journal without text has the names in place of the tokens:
+`Named`, among its effects, of which the core is told before it is given the event again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
+from actors.kv_events.bare import bare, hidden, stripped
 from actors.kv_events.core import KvEventCore
-from actors.kv_events.effects import BatchCame, CoreEvent, Effect, Publish
+from actors.kv_events.effects import BatchCame, CoreEvent, Effect, Named, Publish
+from actors.kv_events.state import Whole
+from bus.core import Core
 from bus.journal.codec import Codec
+from schemas.block_hash import unpack
+
+replace = msgspec.structs.replace
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -20,26 +28,55 @@ class Settings(msgspec.Struct, frozen=True):
     rank: int
     incarnation: int
     replayable: dict[str, bool]
+    names: bool = False
 
 
 def _make(settings: Settings) -> KvEventCore:
     return KvEventCore(
-        settings.engine, settings.rank, settings.incarnation, dict(settings.replayable)
+        settings.engine,
+        settings.rank,
+        settings.incarnation,
+        dict(settings.replayable),
+        names=settings.names,
     )
 
 
 def _event(event: CoreEvent) -> CoreEvent:
-    if isinstance(event, BatchCame):
-        return msgspec.structs.replace(event, payload=bytes(len(event.payload)))
+    if isinstance(event, BatchCame) and event.payload:
+        return replace(event, payload=stripped(event.payload))
     return event
 
 
 def _effect(effect: Effect) -> Effect:
-    return (
-        Publish(bytes(len(effect.payload)), effect.message)
-        if isinstance(effect, Publish)
-        else effect
-    )
+    if isinstance(effect, Publish) and effect.payload:
+        return Publish(bare(effect.payload), effect.message)
+    return effect
+
+
+def _state(data: bytes) -> bytes:
+    state = msgspec.msgpack.decode(data, type=Whole)
+    for feed in state.feeds.values():
+        feed.held = {number: stripped(payload) for number, payload in feed.held.items()}
+    for block in state.table.blocks.values():
+        block.tokens = bytes(len(block.tokens))
+        block.extra = hidden(block.extra, block.lora_name)
+    return msgspec.msgpack.encode(state)
+
+
+def _brief_event(event: CoreEvent) -> CoreEvent:
+    return replace(event, payload=b"") if isinstance(event, BatchCame) else event
+
+
+def _brief_effect(effect: Effect) -> Effect | None:
+    if isinstance(effect, Named):
+        return None
+    return Publish(b"", effect.message) if isinstance(effect, Publish) else effect
+
+
+def _foretell(core: Core[CoreEvent, Effect], effects: Iterable[Effect]) -> None:
+    assert isinstance(core, KvEventCore)
+    names = [name for one in effects if isinstance(one, Named) for name in unpack(one.names)]
+    core.table.foretell(names)
 
 
 CODEC = Codec(
@@ -50,5 +87,9 @@ CODEC = Codec(
     _make,
     redact_event=_event,
     redact_effect=_effect,
-    fixed="KV events are named by their tokens: record with --record-text to play them again",
+    redact_state=_state,
+    brief_event=_brief_event,
+    brief_effect=_brief_effect,
+    foretell=_foretell,
+    fixed="the flight recorder keeps no KV events: record everything to play them again",
 )

@@ -9,13 +9,14 @@ first that is not so the state moves to `Table`, until all is cleared.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from itertools import groupby
 from operator import itemgetter
 
 from actors.kv_events.known import Beside, prepare, put
-from actors.kv_events.table import Applied, Block, Gone, Key, Shelf, State, Table, others
-from actors.kv_events.wire import MAX_PAYLOAD, Event, Keep, decode
+from actors.kv_events.table import Applied, Block, Gone, Key, Shelf, State, Table
+from actors.kv_events.wire import MAX_PAYLOAD, Event, Keep, decode, others
 from schemas.block_hash import pack, unpack
 from schemas.kv import TIERS, KvChange, Tier
 from schemas.kv_events import BlockHash
@@ -31,8 +32,10 @@ MAX_SIZE = 4096
 """Tokens of a block that the extension takes."""
 _further = struct.Struct("=III").iter_unpack  # number of the event, its blocks, number of the block
 
-Outcome = tuple[bytes, bytes, bytes, int]
-"""Names removed and stored, packed; further copies; how many blocks make no prefix."""
+Outcome = tuple[bytes, bytes, bytes, bytes, int]
+"""Names removed and stored, packed; further copies; names of all blocks that are new; how many
+
+blocks make no prefix."""
 Row = tuple[int, int | None, bytes, int, int, int, Beside | None]
 """A block: its hash, parent, tokens, name, seed, copies, and what is beside."""
 
@@ -55,6 +58,21 @@ class QuickTable(Table):
     def restore(self, state: State) -> None:
         self._quick = None
         super().restore(state)
+
+    def foretell(self, names: Iterable[int]) -> None:
+        """Blocks get these names from now on, whatever their tokens are."""
+        self.settle()
+        self._native, self.told = None, iter(names)
+
+    def whole(self) -> State:
+        """All of it, which goes on as it is."""
+        if self._quick is None:
+            return self.state
+        copy = QuickTable(None)
+        copy.restore(deepcopy(self.state))
+        copy._quick, copy._owner = self._quick, self._owner
+        copy.settle()
+        return copy.state
 
     def take(self, source: str, payload: bytes) -> Applied | None:
         """A whole batch; None, with nothing changed, if its events are for `apply`."""
@@ -88,7 +106,8 @@ class QuickTable(Table):
         gone = []
         quick = self._quick
         if quick is not None and quick.blocks and self._owner == source:
-            gone.append(Gone(self._own_shelf(quick), [row[0] for row in quick.dump()]))
+            hashes: list[BlockHash] = sorted(row[0] for row in quick.dump())
+            gone.append(Gone(self._own_shelf(quick), hashes))
             self._delta = {"device": dict.fromkeys(unpack(quick.names()), False)}
             self._quick = None
         gone += super().clear(source)
@@ -182,7 +201,8 @@ class QuickTable(Table):
 
     def _applied(self, source: str, quick: NativeShelf, outcome: Outcome, count: int) -> Applied:
         """What the extension did with events of a batch."""
-        removed, stored, further, passed = outcome
+        removed, stored, further, given, passed = outcome
+        self.given.frombytes(given)
         state = self.state
         state.events += count
         state.unindexed += passed

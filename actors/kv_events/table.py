@@ -8,14 +8,14 @@ copy, from whichever source, and leaves it with its last.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from xxhash import xxh3_64_intdigest as xxh3
 
 from actors.kv_events.keys import images_of, salt_of
-from actors.kv_events.wire import Event, Keep, Removed, Stored
+from actors.kv_events.wire import Event, Keep, Removed, Stored, others
 from schemas.block_hash import SEED, seed_of, sequence_hash, token_hash
 from schemas.kv import TIERS, KvChange, Tier
 from schemas.kv_events import BlockHash
@@ -77,7 +77,6 @@ class State(msgspec.Struct):
     """`block_size` is the card's until the first event of a device is `measured`.
 
     `names`: for each tier on how many shelves a name lies. `unknown`: blocks that a source says
-
     it holds, of which we know only the hash, with their copies. `waiting`: blocks without a name by
     the parent that would give it. `outside`: groups by source that make no prefix.
     """
@@ -127,6 +126,8 @@ class Table:
         self.blocks = state.blocks
         self._shelves = {shelf.key: shelf for shelf in state.shelves}
         self._delta: dict[Tier, dict[int, bool]] = {}
+        self.given = array("Q")
+        self.told: Iterator[int] | None = None  # names, where tokens are not there
 
     # --- events ---
 
@@ -144,6 +145,11 @@ class Table:
                 self.state.duplicates += len(gone)
                 keeps.append(Keep(number, others(len(event.block_hashes), gone)))
         return Applied(keeps, self.take_changes(), len(events))
+
+    def take_given(self) -> bytes:
+        """Names that blocks got since the last call, packed, in their order."""
+        given, self.given = self.given, array("Q")
+        return given.tobytes()
 
     def take_changes(self) -> list[KvChange]:
         """What has changed outside since the last call."""
@@ -307,7 +313,7 @@ class Table:
                 continue
             shelf.copies[source] = {}  # there still, since `_take` looks who else is
             if lost := [h for h in copies if self._take(shelf, source, h)]:
-                gone.append(Gone(shelf, lost))
+                gone.append(Gone(shelf, sorted(lost, key=_in_order)))
         return gone
 
     def reconcile(
@@ -379,6 +385,8 @@ class Table:
             seed = before.seed
             if tokens and images is not None:
                 name = sequence_hash(before.name, token_hash(tokens, seed, images))
+        if name is not None:
+            name = self._given(name)
         block = Block(parent, tokens, name, seed, event.lora_id, lora, extra)
         if name is None:
             self.state.nameless += 1
@@ -421,8 +429,15 @@ class Table:
                 child.seed = parent.seed
                 block_name = token_hash(child.tokens, child.seed, images)
                 self.state.nameless -= 1
-                self._give_name(child_hash, child, sequence_hash(parent.name, block_name))
+                child_name = self._given(sequence_hash(parent.name, block_name))
+                self._give_name(child_hash, child, child_name)
                 todo.append((child_hash, child))
+
+    def _given(self, name: int) -> int:
+        if self.told is not None:
+            name = next(self.told, 0)
+        self.given.append(name)
+        return name
 
     def _give_name(self, block_hash: BlockHash, block: Block, name: int) -> None:
         block.name = name
@@ -477,17 +492,9 @@ class Table:
         return shelf
 
 
+def _in_order(block_hash: BlockHash) -> tuple[bool, BlockHash]:
+    return isinstance(block_hash, bytes), block_hash
+
+
 def _held_elsewhere(shelf: Shelf, source: str, block_hash: BlockHash) -> bool:
     return any(block_hash in c for name, c in shelf.copies.items() if name != source)
-
-
-def others(count: int, numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """The ranges of 0 to `count` without these, ascending."""
-    ranges, start = [], 0
-    for number in numbers:
-        if start < number:
-            ranges.append((start, number))
-        start = number + 1
-    if start < count:
-        ranges.append((start, count))
-    return ranges

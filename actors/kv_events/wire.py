@@ -109,10 +109,11 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 def decode(payload: bytes | memoryview) -> Sequence[Event]:
     """The events of a batch; integers are unsigned. Raises `UnreadableError`."""
-    return _decode(payload).events
+    return read_batch(payload).events
 
 
-def _decode(payload: bytes | memoryview) -> _Batch | _SignedBatch | _ArrayBatch:
+def read_batch(payload: bytes | memoryview) -> _Batch | _SignedBatch | _ArrayBatch:
+    """Time and events, as `decode`. Raises `UnreadableError`."""
     if len(payload) > MAX_PAYLOAD:
         raise UnreadableError(f"a batch of {len(payload)} bytes; at most {MAX_PAYLOAD}")
     try:
@@ -146,6 +147,18 @@ class Keep(msgspec.Struct, frozen=True):
     ranges: Sequence[tuple[int, int]]
 
 
+def others(count: int, numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The ranges of 0 to `count` without these, ascending."""
+    ranges, start = [], 0
+    for number in numbers:
+        if start < number:
+            ranges.append((start, number))
+        start = number + 1
+    if start < count:
+        ranges.append((start, count))
+    return ranges
+
+
 def filtered(payload: bytes | memoryview, keeps: Iterable[Keep]) -> bytes | None:
     """The batch with less in it, all else as it was, fields unknown to us too; None if empty."""
     batch = _whole(payload)
@@ -172,7 +185,7 @@ def _whole(payload: bytes | memoryview) -> Any:
     try:
         return _read_any(payload)
     except _UNREADABLE:
-        batch = _decode(payload)
+        batch = read_batch(payload)
         return [batch.ts, [msgspec.to_builtins(e, builtin_types=(bytes,)) for e in batch.events]]
 
 
@@ -236,4 +249,6 @@ __all__ = [
     "decode",
     "encode_events",
     "filtered",
+    "others",
+    "read_batch",
 ]

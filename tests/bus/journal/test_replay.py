@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bus.core import CoreRecord
+from bus.core import Core, CoreRecord
 from bus.identity import Identity
 from bus.journal.codec import Codec
 from bus.journal.format import Header, JournalError
@@ -160,12 +160,50 @@ def test_a_torn_end_is_said_and_the_rest_is_played(tmp_path: Path):
 def test_a_core_that_cannot_be_played_says_why(tmp_path: Path):
     fixed = Codec("adder", Add, Sum, Start, lambda s: Adder(s.total), fixed="it has no memory")
     recorder = Recorder(Identity("adder/0", 7), lambda _text: None)
-    recorder.start(Plan(tmp_path, 64 * MB))
+    recorder.start(Plan(tmp_path, 64 * MB, flight=True))
     recorder.of_core(fixed, Adder(0), Start(0))(Add(1))
     recorder.close()
     (life,), _ = find(tmp_path)
     with pytest.raises(JournalError, match="adder/0 cannot be played: it has no memory"):
         play(life, lambda _: fixed)
+
+
+class Guesser(Adder):
+    """Its number comes from an event, or is foretold."""
+
+    foretold: list[int] | None = None
+
+    def handle(self, event: Add) -> list[Sum]:
+        number = event.number if self.foretold is None else self.foretold[0] - self.total
+        return super().handle(Add(number))
+
+
+def test_a_core_is_told_what_a_redacted_journal_lacks(tmp_path: Path):
+    def foretell(core: Core[Add, Sum], effects: list[Sum]) -> None:
+        assert isinstance(core, Guesser)
+        core.foretold = [effect.total for effect in effects] or None
+
+    codec = Codec(
+        "adder",
+        Add,
+        Sum,
+        Start,
+        lambda start: Guesser(start.total),
+        redact_event=lambda event: Add(0) if event.number > 0 else event,
+        foretell=foretell,
+    )
+    recorder = Recorder(Identity("adder/0", 7), lambda _text: None)
+    recorder.start(Plan(tmp_path, 64 * MB))
+    decide = recorder.of_core(codec, Guesser(0), Start(0))
+    decide(Add(4))
+    with pytest.raises(ValueError, match="negative"):
+        decide(Add(-1))
+    decide(Add(5))
+    recorder.close()
+    (life,), _ = find(tmp_path)
+    played = play(life, lambda _: codec)
+    assert (played.events, played.passed, played.difference) == (3, 0, None)
+    assert b"Add\x04" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
 # --- versions ---
