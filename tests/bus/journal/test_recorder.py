@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,21 @@ def test_only_the_newest_segments_are_kept(tmp_path: Path, monkeypatch) -> None:
     assert headers[0].number > 1
     assert isinstance(records[0], form.Snapshot)
     assert play(tmp_path) > 10
+
+
+def test_a_segment_ends_with_its_age(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(writing, "AGE", 0.0)
+    recorder = make(tmp_path)
+    decide = recorder.of_core(CODEC, Adder(), Start(0))
+    until = time.monotonic() + GUARD
+    while recorder._number < 4 and time.monotonic() < until:
+        decide(Add(1))
+        threading.Event().wait(0.001)
+    recorder.close()
+    _, damage, headers = read(tmp_path)
+    assert not damage
+    assert len(headers) >= 4
+    assert play(tmp_path) > 3
 
 
 def test_what_the_disk_cannot_keep_up_with_is_dropped_counted_and_marked(

@@ -23,6 +23,15 @@ def test_cat_merges_by_time_and_json_has_all() -> None:
     assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
 
 
+def test_stats_counts_each_kind() -> None:
+    shown = callboard("journal", "stats", PLACE, "--actor", "gateway").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    rows = [line.split() for line in shown.splitlines()]
+    counts = {tuple(row[:3]): row[3] for row in rows if len(row) > 3}
+    got = callboard("journal", "cat", PLACE, "--actor", "gateway", "--tag", "Submit").stdout
+    assert counts["gateway", "event", "Submit"] == str(len(got.splitlines())) != "0"
+
+
 def test_one_request_on_its_way_through_all_actors() -> None:
     died = callboard("journal", "grep", '"code":"died"', PLACE, "--actor", "gateway", "--json")
     refused = json.loads(died.stdout.splitlines()[0])

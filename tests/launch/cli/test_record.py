@@ -78,6 +78,23 @@ def test_all_is_recorded_while_it_is_wanted(run_directory: Path, tmp_path: Path)
     assert not any(isinstance(record, Note) for record in found)
 
 
+def test_keys_are_in_no_journal_not_even_with_text(run_directory: Path, tmp_path: Path) -> None:
+    port, key = free_port(), "sk-of-one-client-0123456789"
+    url = f"http://127.0.0.1:{port}/v1/completions"
+    body = {"model": "demo", "prompt": "words of a client", "max_tokens": 4, "user": "one"}
+    recording = ("--record", "--record-text", "--record-dir", str(tmp_path))
+    with serving(*SIM, port, *recording, CALLBOARD_API_KEY=key):
+        answer = httpx.post(url, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert httpx.post(url, json=body, timeout=30).status_code == 401
+    lives, _ = find(tmp_path)
+    assert len(lives) >= 5
+    for life in lives:
+        content = b"".join(str(record).encode() for record in records(life))
+        headers = str([header for _, header in life.segments]).encode()
+        assert key.encode() not in content + headers, life.actor
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
