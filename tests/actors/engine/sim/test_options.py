@@ -44,7 +44,7 @@ def test_none_means_not_given():
         ({"sim_speed": -1}, ["sim_speed is -1", "of at least 0"]),
         ({"scheduling_policy": "lifo"}, ["scheduling_policy is 'lifo'", "fcfs, priority"]),
         ({"served_model_name": [1]}, ["served_model_name is [1]"]),
-        ({"kv_events_config": {"hwm": "many"}}, ["kv_events_config.hwm is 'many'", "a whole number"]),
+        ({"kv_events_config": {"hwm": "many"}}, ["config.hwm is 'many'", "a whole number"]),
         ({"kv_events_config": {"hwm": -1}}, ["kv_events_config.hwm is -1", "of at least 0"]),
         ({"kv_events_config": {"publisher": "nats"}}, ["publisher is 'nats'"]),
         ({"kv_events_config": {"endpont": "x"}}, ["kv_events_config is", "`endpont`"]),

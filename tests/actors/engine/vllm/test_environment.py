@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from actors.engine.vllm import environment
-from actors.engine.vllm.environment import PROMETHEUS, SOCKETS, START_METHOD, Environment
+from actors.engine.vllm.defaults import START_METHOD
+from actors.engine.vllm.environment import PROMETHEUS, SOCKETS, Environment
 
 
 @pytest.fixture(autouse=True)
