@@ -25,6 +25,7 @@ _NEUTRAL = Sampling()
 _SAMPLING_TEXT = ("bad_words", "stop")
 _SAMPLING_TOKENS = ("allowed_token_ids", "stop_token_ids")
 replace = msgspec.structs.replace
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def _once(redactor: Callable[[T], Any]) -> Callable[[T], Any]:
@@ -111,8 +112,8 @@ def _delta(given: Delta) -> Delta:
 
 @_once
 def step(given: Step) -> Any:
-    """A `Step`, as an array."""
-    return "Step", deltas(given.deltas)
+    """A `Step`, encoded: it stands in an effect and in the message that comes of it."""
+    return msgspec.Raw(_encode(("Step", deltas(given.deltas))))
 
 
 def _match(given: AskKvMatch) -> AskKvMatch:
