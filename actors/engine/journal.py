@@ -50,10 +50,7 @@ def _brief_effect(effect: Effect) -> Effect | None:
 
 def _event(event: Event) -> Any:
     if isinstance(event, Stepped):
-        shown = redact.deltas([delta for _, delta in event.deltas])
-        return "Stepped", [
-            (key, delta) for (key, _), delta in zip(event.deltas, shown, strict=True)
-        ]
+        return "Stepped", redact.keyed(event.deltas)
     if isinstance(event, Asked):
         return replace(event, request=redact.generate(event.request))
     return event

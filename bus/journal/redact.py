@@ -93,6 +93,22 @@ def deltas(given: Iterable[Delta]) -> list[Any]:
     ]
 
 
+def keyed(given: Iterable[tuple[int, Delta]]) -> list[Any]:
+    """As `deltas`, of pairs of a key and a delta."""
+    return [
+        (
+            key,
+            (one.stream, _ONE)
+            if one.finish_reason is None
+            and one.prompt_tokens is None
+            and one.text is None
+            and len(one.token_ids) == 1
+            else _delta(one),
+        )
+        for key, one in given
+    ]
+
+
 def _delta(given: Delta) -> Delta:
     stop = given.stop_reason
     return Delta(
