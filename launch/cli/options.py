@@ -121,7 +121,7 @@ HELP: dict[str, list[tuple[str, str, str]]] = {
 """What --help shows, by group: path of the setting, its value, and what it does."""
 _ABOUT = {
     "KV store": "with --connector lmcache: engines share what one of them has computed",
-    "placement": "each setting of the router has its flag, --router-NAME X: see --help=router"
+    "placement": "each setting of the router has its flag, --router-NAME X: see --help=router",
 }
 
 
