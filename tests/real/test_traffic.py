@@ -21,10 +21,10 @@ CHATS = ["What is the capital of France?", "Name a colour.", "Count to five.", "
 TOKENS = 8
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["text", "lengths"])
-def recorded(request: pytest.FixtureRequest, small_model: Path) -> Iterator[tuple[str, Path, bool]]:
-    """A server's address, and what it recorded of chats, with their text or without."""
-    port, text = free_port(), bool(request.param)
+@pytest.fixture(scope="module")
+def recorded(small_model: Path) -> Iterator[tuple[str, dict[str, Path]]]:
+    """A server's address, and what it recorded of the same chats: with text, and lengths only."""
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     served = ["serve", str(small_model), "--served-model-name", "small", "--port", port, *FLAGS]
     with (
@@ -32,47 +32,65 @@ def recorded(request: pytest.FixtureRequest, small_model: Path) -> Iterator[tupl
         pytest.MonkeyPatch.context() as p,
     ):
         p.setenv("CALLBOARD_RUN_DIR", base)
-        journal = Path(base) / "journal"
-        served += ["--record", "--record-dir", str(journal), *(["--record-text"] if text else [])]
+        journals = {kept: Path(base) / kept for kept in ("text", "lengths")}
         with serving(*served, **QUIET):
-            for chat in CHATS:
-                body = {"model": "small", "max_tokens": TOKENS, "temperature": 0}
-                body["messages"] = [{"role": "user", "content": ABOUT + chat}]
-                answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
-                assert answer.status_code == 200, answer.text
-            # So that the journal does not hold what follows.
-            assert callboard("record", "stop").returncode == 0
-            yield url, journal, text
+            for kept, journal in journals.items():
+                started = callboard(
+                    "record",
+                    "start",
+                    "--dir",
+                    str(journal),
+                    *(["--text"] if kept == "text" else []),
+                )
+                assert started.returncode == 0, started.stderr
+                for chat in CHATS:
+                    _ask(url, chat)
+                assert callboard("record", "stop").returncode == 0
+            yield url, journals
 
 
-@pytest.mark.parametrize("pace", [(), ("--speed", "4"), ("--rate", "2")], ids=lambda one: one[0:1])
+def _ask(url: str, chat: str) -> None:
+    messages = [{"role": "user", "content": ABOUT + chat}]
+    body = {"model": "small", "max_tokens": TOKENS, "temperature": 0, "messages": messages}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("kept", "pace"),
+    [("text", ()), ("text", ("--speed", "4")), ("lengths", ()), ("lengths", ("--rate", "2"))],
+)
 def test_recorded_chats_are_sent_to_a_real_engine(
-    recorded: tuple[str, Path, bool], pace: tuple[str, ...]
+    recorded: tuple[str, dict[str, Path]], kept: str, pace: tuple[str, ...]
 ) -> None:
-    url, journal, text = recorded
-    done = callboard("replay", str(journal), "--to", url, *pace, "--json")
+    url, journals = recorded
+    done = callboard("replay", str(journals[kept]), "--to", url, *pace, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     replay, recording = found["replay"], found["recording"]
     for side in (replay, recording):
         assert (side["requests"], side["completed"], side["errors"]) == (4, 4, {})
-        assert side["ttft"]["count"] == 4
+        assert side["ttft"]["count"] == side["inter_token"]["count"] == 4
         assert side["ttft"]["p50"] > 0
-        assert side["inter_token"]["count"] == 4
     # As many tokens as were recorded, from whatever prompt.
     assert replay["output_tokens"] == recording["output_tokens"] > 4
-    assert found["as_recorded"] == (4 if text else 0)
-    if text:  # what they share is found again
+    assert found["as_recorded"] == (4 if kept == "text" else 0)
+    if kept == "text":  # what the chats share is in the cache
         assert replay["sharing"] > 0
 
 
-def test_it_is_said_what_is_sent(recorded: tuple[str, Path, bool]) -> None:
-    url, journal, text = recorded
-    done = callboard("replay", str(journal), "--to", url, "--rate", "4")
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [
+        ("text", "4 of 4 prompts were sent as they were recorded"),
+        ("lengths", "4 of 4 prompts were made up"),
+    ],
+)
+def test_it_is_said_what_is_sent(
+    recorded: tuple[str, dict[str, Path]], kept: str, sentence: str
+) -> None:
+    url, journals = recorded
+    done = callboard("replay", str(journals[kept]), "--to", url, "--rate", "4")
     assert done.returncode == 0, done.stderr
-    said = " ".join(done.stdout.split())
-    if text:
-        assert "4 of 4 prompts were sent as they were recorded" in said
-    else:
-        assert "4 of 4 prompts were made up" in said
-        assert "--record-text" in said
+    assert sentence in " ".join(done.stdout.split())
+    assert ("--record-text" in done.stdout) == (kept == "lengths")

@@ -8,6 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from launch.cli.traffic import Result, _shown
+from launch.traffic.requests import Outcome
+from launch.traffic.summary import Went, summary
 from tests.launch.cli.running import callboard, free_port, on_terminal, serving
 
 SIM = (
@@ -70,6 +73,22 @@ def test_recorded_requests_are_sent_again(run_directory: Path, tmp_path: Path) -
         wrong = callboard("replay", str(trace), "--to", url, "--model", "other")
         assert wrong.returncode == 1
         assert "does not serve 'other': it has demo" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (0, ["3 of 3 prompts were made up"]),
+        (1, ["1 of 3 prompts were sent as they were recorded", "2 of 3 prompts were made up"]),
+        (3, ["3 of 3 prompts were sent as they were recorded"]),
+    ],
+)
+def test_it_is_said_which_prompts_were_the_recorded_ones(known: int, said: list[str]) -> None:
+    went = [Went(8, 0.0, Outcome()) for _ in range(3)]
+    result = Result(summary(went), None, 0, known, 0, interrupted=False, reasons={})
+    shown = [line for line in _shown(result).splitlines() if " prompts were " in line]
+    assert len(shown) == len(said)
+    assert all(line.startswith(text) for line, text in zip(shown, said, strict=True))
 
 
 @pytest.mark.parametrize(
