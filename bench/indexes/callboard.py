@@ -94,7 +94,7 @@ class Callboard:
                 shelf.store(*event)
             else:
                 shelf.remove(*event)
-        removed, stored, _, _ = shelf.take_changes()
+        removed, stored, *_ = shelf.take_changes()
         self.index.removed(slot, "device", removed)
         self.index.stored(slot, "device", stored)
 

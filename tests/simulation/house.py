@@ -115,7 +115,7 @@ class Eyes:
         whose = (actor, incarnation)
         if life is None or life.stopped or life.runtime.identity.incarnation != incarnation:
             return
-        self._followed.setdefault(whose, Followed(*whose, pid, "its process", role, 0))
+        self._followed.setdefault(whose, Followed(*whose, pid, "its process", role, 0, ""))
 
     def forget(self, actor: str, incarnation: int) -> None:
         for life in [key for key in self._followed if key[0] == actor and key[1] <= incarnation]:

@@ -91,7 +91,7 @@ def test_any_batches(tmp_path: Path, seed: int, native: type | None, start: int)
         if draw.random() < 0.1:
             events += [ReplayEnded(1.0, ENGINE, draw.random() < 0.7), Tick(1.0)]
         if draw.random() < 0.02:
-            counts = {draw.randrange(60): 1 for _ in range(9)}
+            counts: dict[int | bytes, int] = {draw.randrange(60): 1 for _ in range(9)}
             events.append(CensusCame(1.0, ENGINE, sequence[ENGINE], counts))
         if draw.random() < 0.02:
             events += [EngineGone(1.0, step), EngineSeen(1.0, step + 1, ready=True)]
@@ -121,7 +121,7 @@ def test_whatever_the_link_does(tmp_path_factory: pytest.TempPathFactory, work, 
             if not cores or cores[-1].core is not self.core:
                 core, self.core._names = self.core, True
                 cores.append(Recorded(path / str(len(cores)), core))
-                core.handle = cores[-1].handle  # type: ignore[method-assign]
+                core.handle = cores[-1].handle  # type: ignore[method-assign, assignment]
                 cores[-1].start()
             super().tell(told)
 
@@ -141,7 +141,8 @@ def test_no_run_of_tokens_is_in_it(tmp_path: Path):
     names = 0
     for number in range(10):
         ids = tokens[4 * number * SIZE : 4 * (number + 1) * SIZE]
-        event = {"type": "BlockStored", "block_hashes": [4 * number + n for n in range(4)]}
+        event: dict[str, object] = {"type": "BlockStored"}
+        event["block_hashes"] = [4 * number + n for n in range(4)]
         parent = 4 * number - 1 if number % 3 else None
         event |= {"parent_block_hash": parent, "token_ids": ids, "block_size": SIZE}
         event |= {"lora_id": None, "medium": "GPU", "lora_name": None}

@@ -80,7 +80,7 @@ def cut(draw: random.Random, tables, live: list[int], known: list[int], copies) 
     then = [blocks_of(b"".join(table.rows(1024) for _ in range(2))) for table in tables]
     assert then[0] == then[1]
     assert [table.cut() for table in tables] == before
-    told = [[], []]
+    told: list[list[bytes]] = [[], []]
     for _ in range(9):
         for _ in range(draw.randrange(20)):
             operate(draw, tables, live, known)
