@@ -39,7 +39,7 @@ from schemas.kv import KvLost, KvSnapshotPart
 from schemas.kv_events import BlockStored, EventBatch
 from tests.actors.engine.sim.requests import Ranked, generate
 from tests.actors.kv_events.model import LIFE, VllmReader
-from tests.actors.router.index.model import blocks_of
+from tests.actors.router.index.model import device_blocks
 from tests.actors.router.parts import card
 
 OPERATIONS = 10_000
@@ -288,11 +288,8 @@ class Way:
 
     def believed(self) -> set[int]:
         """All that the router's index has of this life of the engine."""
-        slot = self.router.following.slot(NAME, self.engine.life, 0)
-        if slot < 0:
-            return set()
-        slots, pieces = self.router.following.index.cut()
-        return blocks_of(pieces).get(4 * slots.holders[slot], set())
+        following = self.router.following
+        return device_blocks(following.index, following.slot(NAME, self.engine.life, 0))
 
     def check(self) -> None:
         held, state = set(self.engine.held()), self.core.table.state

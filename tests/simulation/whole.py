@@ -17,7 +17,7 @@ from actors.monitor.actor import MonitorActor
 from actors.router.actor import RouterActor
 from bus.actor import Actor
 from bus.identity import CONFIG, kind_of
-from schemas.block_hash import unpack
+from tests.actors.router.index.model import device_blocks
 from tests.simulation.caching import CachingEngine
 from tests.simulation.headless import Headless, Told
 from tests.simulation.house import Eyes, Supervisor
@@ -182,9 +182,8 @@ class Whole:
             complete = self._actor(reader, KvEventActor).core.complete
             following = self._actor(router, RouterActor).core.following
             life = self.world.lives[name].runtime.identity.incarnation
-            slot = following.slot(name, life, 0)
-            found = following.index.dump()[slot].get("device", b"") if slot >= 0 else b""
-            believed, held = set(unpack(found)), self._actor(name, CachingEngine).backend.held()
+            believed = device_blocks(following.index, following.slot(name, life, 0))
+            held = self._actor(name, CachingEngine).backend.held()
             if not believed <= held:
                 return f"{router} believes that {name} has {len(believed - held)} blocks more"
             if complete and believed != held:

@@ -56,6 +56,14 @@ def blocks_of(pieces: Iterable[bytes]) -> dict[int, set[int]]:
     return found
 
 
+def device_blocks(index: Index, slot: int) -> set[int]:
+    """What an open slot holds on the device; nothing if there is no such slot."""
+    if slot < 0:
+        return set()
+    slots, pieces = index.cut()
+    return blocks_of(pieces).get(4 * slots.holders[slot], set())
+
+
 class Model:
     """The blocks of each open slot, by tier."""
 
