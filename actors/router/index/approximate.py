@@ -31,9 +31,6 @@ So all stamps are different, and in the order of use.
 RankId = tuple[str, int, int]
 """Engine, incarnation, data-parallel rank."""
 
-Used = OrderedDict[int, int]
-"""The stamp of each block's last use, in that order."""
-
 
 class Guess(msgspec.Struct):
     """Some blocks of a rank and their stamps, packed, in no order."""
@@ -56,11 +53,17 @@ class Guesses(msgspec.Struct):
     pieces: int
 
 
+class Used(OrderedDict[int, int]):
+    """The stamp of each block's last use, in that order. `telling` is set while a cut of it is."""
+
+    telling: Telling | None = None
+
+
 class Telling:
     """What a rank had at a cut, told bit by bit while it changes."""
 
     def __init__(self, used: Used) -> None:
-        self._used = used
+        self.used = used
         self._blocks: list[int] | None = None
         self._before: dict[int, int] = {}
         self.pieces = -(-len(used) // PIECE)
@@ -69,7 +72,7 @@ class Telling:
         """Before it does."""
         if self._blocks is None:
             self._blocks = self._all()
-        stamp = self._used.get(block)
+        stamp = self.used.get(block)
         if stamp is not None:
             self._before.setdefault(block, stamp)
 
@@ -77,13 +80,18 @@ class Telling:
         for start in range(0, self.pieces * PIECE, PIECE):
             if self._blocks is None:
                 self._blocks = self._all()
-            some, before, used = self._blocks[start : start + PIECE], self._before, self._used
+            some, before, used = self._blocks[start : start + PIECE], self._before, self.used
             stamps = [before[block] if block in before else used[block] for block in some]
             yield Guess(rank, pack(some), pack(stamps))
 
+    def end(self) -> None:
+        """Unless a later cut took its place."""
+        if self.used.telling is self:
+            self.used.telling = None
+
     def _all(self) -> list[int]:
         """In no order, which takes a hundredth of the time."""
-        return list(dict.keys(self._used))
+        return list(dict.keys(self.used))
 
 
 class Approximate:
@@ -98,7 +106,6 @@ class Approximate:
         self._count = 0
         self._first = 0  # number of the placement that has the first of these times
         self._times: list[float] = []
-        self._telling: dict[int, Telling] = {}  # by the identity of what is told
 
     def placed(self, rank: RankId, packed: bytes, now: float, room: int = MAX_BLOCKS) -> None:
         """A prompt of these blocks was sent to `rank`, whose cache has room for so many.
@@ -106,12 +113,12 @@ class Approximate:
         What it had of them is refreshed.
         """
         self.expire(now)
-        used = self._ranks.setdefault(rank, OrderedDict())
+        used = self._ranks.setdefault(rank, Used())
         before, to_end = len(used), used.move_to_end
         stamp = self._first + len(self._times) << WIDTH
         self._times.append(max([now, *self._times[-1:]]))
         blocks = unpack(packed)
-        if telling := self._telling.get(id(used)):
+        if telling := used.telling:
             for block in blocks:
                 telling.changes(block)
         # Last block first: so the least recently used of a prompt is its end, never its middle.
@@ -177,8 +184,11 @@ class Approximate:
 
         A later cut ends this one.
         """
+        for used in (*self._ranks.values(), *self._gone):
+            used.telling = None
         told = [Telling(used) for used in self._ranks.values()]
-        self._telling = dict(zip(map(id, self._ranks.values()), told, strict=True))
+        for one in told:
+            one.used.telling = one
         pieces = sum(one.pieces for one in told)
         times = array("d", self._times).tobytes()
         return Guesses([*self._ranks], self._first, times, self.evicted, pieces), self._tell(told)
@@ -186,7 +196,7 @@ class Approximate:
     def _tell(self, told: list[Telling]) -> Iterator[Guess]:
         for rank, one in enumerate(told):
             yield from one.tell(rank)
-            self._telling = {k: other for k, other in self._telling.items() if other is not one}
+            one.end()
 
     def restore(self, guesses: Guesses, pieces: Iterable[Guess]) -> None:
         """Instead of all that is there. Raises `ValueError` for what does not belong together."""
@@ -199,11 +209,11 @@ class Approximate:
         times = array("d")
         times.frombytes(guesses.times)
         self._ranks = {
-            rank: OrderedDict((block, stamp) for stamp, block in sorted(some))
+            rank: Used((block, stamp) for stamp, block in sorted(some))
             for rank, some in zip(guesses.ranks, entries, strict=True)
         }
         self._first, self._times = guesses.first, list(times)
-        self._gone, self._telling, self.evicted = [], {}, guesses.evicted
+        self._gone, self.evicted = [], guesses.evicted
         self._count = sum(map(len, self._ranks.values()))
 
     def _fresh(self, now: float) -> int:
@@ -212,7 +222,7 @@ class Approximate:
 
     def _pop(self, used: Used, *, last: bool) -> None:
         """One entry goes."""
-        if telling := self._telling.get(id(used)):
+        if telling := used.telling:
             telling.changes(next(reversed(used) if last else iter(used)))
         used.popitem(last=last)
         self._count -= 1

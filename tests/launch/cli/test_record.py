@@ -17,7 +17,7 @@ from launch.recording import RUNS, journal_directory, prepare, recording_of
 from launch.rundir import RunDir
 from launch.topology import Record
 from tests.launch.cli.running import callboard, free_port, serving
-from tests.launch.player import play
+from tests.launch.player import same
 
 SIM = ("serve", "demo", "--engine", "sim", "--sim-speed", "0", "--port")
 
@@ -50,7 +50,7 @@ def test_a_killed_topology_leaves_journals_that_can_be_played(run_directory: Pat
     assert {"config/0", "engine/0", "gateway/0", "router/0", "supervisor/0"} <= {
         life.actor for life in lives
     }
-    played = {life.actor: play(life)[0] for life in lives if not life.segments[-1][1].fixed}
+    played = {life.actor: same(life) for life in lives if not life.segments[-1][1].fixed}
     assert all(played[actor] for actor in ("config/0", "router/0", "gateway/0", "supervisor/0"))
     content = b"".join(str(records(life)).encode() for life in lives)
     assert b"secret" not in content
@@ -71,7 +71,7 @@ def test_all_is_recorded_while_it_is_wanted(run_directory: Path, tmp_path: Path)
     assert (header.redacted, header.flight, header.core) == (False, False, "gateway")
     found = records(life)
     assert isinstance(found[0], Snapshot)
-    assert play(life)[0] >= 2
+    assert same(life) >= 2
     tags = [bytes(r.header) for r in found if isinstance(r, Received | Sent)]
     assert sum(b"Generate" in tag for tag in tags) == 1
     assert any(b"Step" in tag for tag in tags)
