@@ -33,9 +33,8 @@ MAX_SIZE = 4096
 _further = struct.Struct("=III").iter_unpack  # number of the event, its blocks, number of the block
 
 Outcome = tuple[bytes, bytes, bytes, bytes, int]
-"""Names removed and stored, packed; further copies; names of all blocks that are new; how many
-
-blocks make no prefix."""
+"""Names removed and stored, packed; further copies; names of all blocks that are new, packed; how
+many blocks make no prefix."""
 Row = tuple[int, int | None, bytes, int, int, int, Beside | None]
 """A block: its hash, parent, tokens, name, seed, copies, and what is beside."""
 

@@ -6,7 +6,6 @@ import http.client
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -80,7 +79,7 @@ def sums(metrics: str) -> Mapping[str, float]:
     return found
 
 
-def _get(host: str, port: int, path: str) -> Any:
+def _get(host: str, port: int, path: str) -> bytes:
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:
         connection.request("GET", path)
