@@ -16,6 +16,10 @@ export TORCH_INDEX
 TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/torchinductor
 export TORCHINDUCTOR_CACHE_DIR
 
+# Tests that may run beside each other, do; then, one by one, those that need the machine for
+# themselves. pytest's 5 says that ARGS named none of them.
+BESIDE := --numprocesses=logical --maxprocesses=8 --dist=loadfile
+
 BIN := .venv/bin
 VLLM = .venv/.vllm-$(BUILD) .venv/.callboard
 DEV := .venv/.dev .venv/.callboard
@@ -40,7 +44,10 @@ serve: $(VLLM) $(if $(filter $(SMALL),$(MODEL)),$(SMALL)) ## serve a model; MODE
 	@exec $(BIN)/callboard serve $(MODEL) --port $(PORT) $(SMALL_FLAGS) $(ARGS)
 
 test: $(DEV) $(VLLM) $(SMALL) ## run the tests; ARGS="…" for pytest
-	@CALLBOARD_TEST_MODEL=$(SMALL) $(BIN)/python -m pytest $(ARGS)
+	@export CALLBOARD_TEST_MODEL=$(SMALL); failed=0; \
+	$(BIN)/python -m pytest $(BESIDE) -m 'not (slow or real or alone)' $(ARGS) || [ $$? = 5 ] || failed=1; \
+	$(BIN)/python -m pytest -m '(real or alone) and not slow' $(ARGS) || [ $$? = 5 ] || failed=1; \
+	exit $$failed
 
 slow: $(DEV) $(VLLM) $(SMALL) ## the tests that need a quiet machine: resumption on real vLLM
 	@CALLBOARD_TEST_MODEL=$(SMALL) $(BIN)/python -m pytest -m slow $(ARGS)

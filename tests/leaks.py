@@ -79,8 +79,10 @@ def left_over(before: State, grace: float | None = None) -> list[str]:
         time.sleep(0.05)
 
 
-def pytest_configure() -> None:
-    os.environ.setdefault(SESSION, uuid.uuid4().hex)
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of pytest-xdist answers for what it starts, not for the others beside it."""
+    if SESSION not in os.environ or hasattr(config, "workerinput"):
+        os.environ[SESSION] = uuid.uuid4().hex
 
 
 @pytest.fixture(autouse=True)

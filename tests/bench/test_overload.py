@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.overload import FACTOR, measure
 
 
+@pytest.mark.alone
 def test_overload_refuses_and_goes_on(run_directory, tmp_path) -> None:
     found = measure(tmp_path, 12.0)
     assert found.capacity > 0

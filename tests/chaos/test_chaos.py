@@ -28,7 +28,7 @@ QUESTIONS = 24
 SPARED = ("supervisor/",)
 """Its end is the end of the topology: tests/launch/cli/test_kills.py."""
 
-pytestmark = pytest.mark.timeout(SECONDS + 300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(SECONDS + 300)]
 
 
 def test_every_request_gets_exactly_its_tokens(run_directory) -> None:

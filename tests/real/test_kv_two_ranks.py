@@ -7,6 +7,7 @@ it is exact).
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import socket
@@ -250,6 +251,13 @@ def restart_an_actor(client: httpx.Client, reader: RankReader) -> None:
         assert done.returncode == 0, done.stderr
         for request in requests:
             request.result()
-    wait_for(lambda: reader.subscriber.got[-1][0] >> 22 > before >> 22, "no next life")
+    seeds = itertools.count(1040)
+
+    def next_life() -> bool:
+        """Seen with the next event: what is published before a reader has connected, it misses."""
+        operate(client, next(seeds))
+        return reader.subscriber.got[-1][0] >> 22 > before >> 22
+
+    wait_for(next_life, "no next life")
     numbers = [sequence for sequence, _ in reader.subscriber.got]
     assert numbers == sorted(set(numbers))

@@ -124,9 +124,14 @@ def serving(*words: str, **more: str) -> Iterator[Served]:
 
 
 def kv_event_port() -> str:
-    """One from which there is room for the KV events of some ranks."""
+    """One from which there is room for the KV events of some ranks.
+
+    Never one that another worker of pytest-xdist may choose: seconds pass until it is bound.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     while True:
-        base = random.randrange(1024, 29_000)  # below the ports that the kernel gives out
+        # Below the ports that the kernel gives out; each rank takes one of every 500.
+        base = 1000 + 500 * random.randrange(1, 56) + 60 * worker + random.randrange(50)
         try:
             for port in range(base, base + 3000, 500):
                 for rank in range(8):

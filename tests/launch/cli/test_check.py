@@ -43,9 +43,10 @@ max_model_len = 4000
 """
 
 
-def test_all_that_is_wrong_at_once(tmp_path) -> None:
-    file = topology(tmp_path, WRONG)
-    checked = callboard("check", file)
+def test_all_that_is_wrong_at_once(tmp_path, monkeypatch) -> None:
+    topology(tmp_path, WRONG)
+    monkeypatch.chdir(tmp_path)  # the width of lines is to be ours, not that of tmp_path
+    checked = callboard("check", "up.toml")
     assert checked.returncode == 2
     assert checked.stdout.startswith("3 errors:\n  - ")
     assert "\n1 warning:\n  - " in checked.stdout

@@ -21,7 +21,8 @@ from tests.launch.cli.test_migration import Answer, fact
 STREAMS = 6
 PREFILL, DECODE = ("p-0", "p-1"), ("d-0", "d-1")
 
-# A prefill takes half a second, a transfer one, an answer of 30 tokens another.
+# A prefill takes half a second, a transfer one, an answer of 30 tokens another. One prefill at a
+# time: engines say how busy they are between steps, and a single step of all would not be seen.
 FILE = """
 [gateway]
 port = {port}
@@ -35,6 +36,7 @@ backend = "sim"
 model = "demo"
 count = 2
 role = "prefill"
+max_num_seqs = 1
 sim_speed = 60
 sim_kv_lease = 3
 
@@ -66,8 +68,8 @@ class Look:
         found = re.search(pattern, said.facts.get(name, ""))
         return int(found[1]) if found else 0
 
-    def running(self, engine: str) -> int:
-        return self.fact(engine, "rank 0", r"(\d+) running")
+    def waiting(self, engine: str) -> int:
+        return self.fact(engine, "rank 0", r"(\d+) waiting")
 
     def used(self, engine: str) -> int:
         return self.fact(engine, "rank 0", r"(\d+) of \d+ blocks")
@@ -77,8 +79,8 @@ class Look:
 
 
 def computing(look: Look, _: list[Answer]) -> bool:
-    """A prompt is being computed."""
-    return any(map(look.running, PREFILL))
+    """A prompt is being computed, and others wait for that."""
+    return any(map(look.waiting, PREFILL))
 
 
 def transferring(look: Look, _: list[Answer]) -> bool:
@@ -104,7 +106,8 @@ async def asked(
             pids = {engine: actors()[f"engine/{engine}"]["pid"] for engine in engines}
             with Look() as look:
                 async with asyncio.timeout(GUARD):
-                    while not when(look, answers):  # noqa: ASYNC110
+                    while not when(look, answers):
+                        assert not all(read.done() for read in reading), f"never {when.__name__}"
                         await asyncio.sleep(0.02)
                 victim = max(engines, key=look.used)
             os.kill(pids[victim], signal.SIGKILL)

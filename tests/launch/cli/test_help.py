@@ -16,6 +16,14 @@ def eighty_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 
 
+HELPS = [
+    ["--help"],
+    *([name, "--help"] for name in COMMANDS),
+    ["kv", "ls", "--help"],
+    ["kv", "match", "--help"],
+]
+
+
 def helped(*words: str) -> object:
     try:
         return main(words)
@@ -23,7 +31,7 @@ def helped(*words: str) -> object:
         return end.code
 
 
-@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS)])
+@pytest.mark.parametrize("words", HELPS)
 def test_help_fits_and_says_how(words, capsys) -> None:
     assert helped(*words) == 0
     text = capsys.readouterr().out
@@ -36,6 +44,14 @@ def test_help_names_every_command_and_exit_code(capsys) -> None:
     text = capsys.readouterr().out
     for word in [*COMMANDS, "  0 ", "  1 ", "  2 ", "  130 ", "CALLBOARD_API_KEY"]:
         assert word in text
+
+
+def test_the_simulators_flags_are_its_own(capsys) -> None:
+    assert helped("serve", "--help=sim") == 0
+    text = capsys.readouterr().out
+    assert "--sim-speed X" in text
+    assert "--router-mode" not in text  # Dynamo's
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_without_a_command_it_teaches_and_fails(capsys) -> None:

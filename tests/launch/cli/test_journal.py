@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from tests.launch.cli.running import callboard
 from tests.replay.keep import JOURNALS
@@ -12,8 +15,10 @@ PLACE = str(JOURNALS / "sim-engine-killed")
 
 def test_ls_shows_each_life() -> None:
     lines = callboard("journal", "ls", PLACE).stdout.splitlines()
-    assert lines[0].split() == ["LIFE", "FROM", "SECONDS", "SEGMENTS", "RECORDS", "KB", "KEEPS"]
-    assert any(line.startswith("router/0#") for line in lines)
+    heads = ["ACTOR", "INCARN.", "FROM", "SECONDS", "FILES", "RECORDS", "KB", "KEEPS"]
+    assert lines[0].split() == heads
+    assert any(line.startswith("router/0 ") for line in lines)
+    assert max(map(len, lines)) <= 80
 
 
 def test_cat_merges_by_time_and_json_has_all() -> None:
@@ -60,7 +65,7 @@ def test_wrong_use_is_said() -> None:
     none = callboard("journal", "cat", PLACE, "--actor", "nobody")
     assert (none.returncode, none.stdout) == (1, "")
     assert "has nothing of 'nobody'; there is engine/0" in none.stderr
-    assert callboard("journal", "cat", PLACE, "--since", "soon").returncode == 2
+    assert callboard("journal", "cat", "/nowhere", "--since", "soon").returncode == 2
     assert "PATTERN" in callboard("journal", "grep").stderr
     assert callboard("journal", "grep", "(", PLACE).returncode == 2
 
@@ -71,4 +76,27 @@ def test_replay_says_that_all_decide_the_same() -> None:
     assert done.stdout.count("the same") == 2
     nobody = callboard("replay", PLACE, "--actor", "nobody")
     assert nobody.returncode == 1
-    assert "no core of 'nobody' was recorded here" in nobody.stderr
+    assert "has no core of 'nobody'; there is engine/0" in nobody.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["journal", "ls", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
+        (["replay", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
+        (["replay", "x", "--to", "u", "--speed", "fast"], "--speed: fast: write a number above 0"),
+        (["replay", "x", "--to", "u", "--limit", "-1"], "--limit: -1: write a whole number"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(words: list[str], text: str) -> None:
+    done = callboard(*words)
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.splitlines()) == 1
+    assert text in done.stderr
+
+
+def test_nothing_is_recorded_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    done = callboard("journal", "ls")
+    assert done.returncode == 1
+    assert done.stderr.startswith("callboard: nothing is recorded here yet: ")

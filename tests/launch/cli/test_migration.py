@@ -78,7 +78,7 @@ def fact(name: str) -> int:
 @pytest.mark.parametrize("engines", ["2", "1"])
 def test_answers_outlive_the_engine_that_began_them(run_directory, engines) -> None:
     port = free_port()
-    sim = ("serve", "demo", "--engine", "sim", "--sim-speed", "0.3", "--engines", engines)
+    sim = ("serve", "demo", "--engine", "sim", "--sim-speed", "1.5", "--engines", engines)
     with serving(*sim, "--port", port) as served:
         url = f"http://127.0.0.1:{port}"
         undisturbed = asyncio.run(under_load(url, []))

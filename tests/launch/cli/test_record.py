@@ -40,8 +40,8 @@ def test_a_killed_topology_leaves_journals_that_can_be_played(run_directory: Pat
             post(port, "a very secret prompt")
         journals = callboard("record", "status").stdout
         assert "flight" in journals
-        gateway = next(line for line in journals.splitlines() if line.startswith("gateway/0"))
-        directory = Path(gateway.split()[-1]).parent
+        directory = Path(journals.splitlines()[-1].removeprefix("in "))
+        assert (directory / "gateway-0").is_dir()
         children = psutil.Process(served.process.pid).children(recursive=True)
         os.kill(served.process.pid, signal.SIGKILL)
         psutil.wait_procs(children, timeout=20)
