@@ -21,7 +21,7 @@ from actors.kv_events.effects import (
     Tick,
 )
 from actors.kv_events.inbox import Inbox
-from actors.kv_events.journal import CODEC, Settings
+from actors.kv_events.journal import CODEC, Settings, in_step
 from actors.kv_events.options import Options, read
 from actors.kv_events.replays import Replays
 from actors.kv_events.snapshots import Snapshots
@@ -61,11 +61,10 @@ class KvEventActor(Actor):
         replayable = {ENGINE: bool(self.options.source_replay)}
         replayable |= {s.name: bool(s.replay_endpoint) for s in self.options.sources}
         rt = self.rt
-        recorded = rt.recorder is not None
         common = (self.options.engine, self.options.rank, rt.identity.incarnation, replayable)
-        self.core = KvEventCore(*common, names=recorded)
-        settings = Settings(*common, names=recorded)
-        self._decide = rt.recorded(CODEC, self.core, settings)
+        self.core = KvEventCore(*common)
+        decide = rt.recorded(CODEC, self.core, Settings(*common))
+        self._decide = in_step(self.core, rt.recorder, decide)
         self._topic = self.options.topic.encode()
         self._window = Window(self.options.replay_batches, self.options.replay_bytes)
         self._telling = Telling(lambda message: rt.publish(TOPIC, message))

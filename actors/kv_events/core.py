@@ -18,6 +18,7 @@ from actors.kv_events.effects import (
     EngineSeen,
     Malformed,
     Named,
+    Naming,
     Notice,
     Publish,
     ReplayEnded,
@@ -51,19 +52,10 @@ ENGINE = "engine"
 
 
 class KvEventCore:
-    """`incarnation` is that of the actor: its public batches begin at that times 2**22, plus 1.
-
-    `names`: what blocks are called is an effect too, `Named`.
-    """
+    """`incarnation` is that of the actor: its public batches begin at that times 2**22, plus 1."""
 
     def __init__(
-        self,
-        engine: str,
-        rank: int,
-        incarnation: int,
-        replayable: dict[str, bool],
-        *,
-        names: bool = False,
+        self, engine: str, rank: int, incarnation: int, replayable: dict[str, bool]
     ) -> None:
         self.engine = engine
         self.rank = rank
@@ -71,7 +63,6 @@ class KvEventCore:
         self.life = Life()
         self.table = QuickTable()
         self.feeds = {name: Feed(name, replayable=can) for name, can in replayable.items()}
-        self._names = names
         self._unsaid = 0  # batches of sources that went into no public one yet
         self._effects: list[Effect] = []
 
@@ -91,22 +82,32 @@ class KvEventCore:
             self._engine_seen(event)
         elif isinstance(event, EngineGone):
             self._engine_gone(event)
+        elif isinstance(event, Naming):
+            self.table.naming = event.on
         else:
             self._publish(cleared_batch(event.now, self.rank), [], cleared=True)
             self._ask_sources()
         effects, self._effects = self._effects, []
-        given = self.table.take_given()
-        return [*effects, Named(given)] if given and self._names else effects
+        if given := self.table.take_given():
+            effects.append(Named(given))
+        return effects
+
+    @property
+    def naming(self) -> bool:
+        """`Named` is among the effects."""
+        return self.table.naming
 
     def snapshot(self) -> bytes:
         feeds = {name: feed.state for name, feed in self.feeds.items()}
-        whole = Whole(self.sequence, self._unsaid, self.life, feeds, self.table.whole())
+        table = self.table.whole()
+        whole = Whole(self.sequence, self._unsaid, self.life, feeds, table, self.naming)
         return msgspec.msgpack.encode(whole)
 
     def restore(self, data: bytes) -> None:
         whole = msgspec.msgpack.decode(data, type=Whole)
         self.sequence, self._unsaid, self.life = whole.sequence, whole.unsaid, whole.life
         self.table.restore(whole.table)
+        self.table.naming = whole.naming
         for name, state in whole.feeds.items():
             self.feeds[name].state = state
 

@@ -69,6 +69,12 @@ class Tick(CoreRecord, frozen=True):
     now: float
 
 
+class Naming(CoreRecord, frozen=True):
+    """From now on `Named` is among the effects, or is not."""
+
+    on: bool
+
+
 class Publish(CoreRecord, frozen=True):
     """One public batch, and what it means on the bus."""
 
@@ -106,6 +112,14 @@ class Notice(CoreRecord, frozen=True):
 
 
 CoreEvent = (
-    Started | EngineSeen | EngineGone | BatchCame | Malformed | ReplayEnded | CensusCame | Tick
+    Started
+    | EngineSeen
+    | EngineGone
+    | BatchCame
+    | Malformed
+    | ReplayEnded
+    | CensusCame
+    | Tick
+    | Naming
 )
 Effect = Publish | Say | AskReplay | AskCensus | Notice | Named

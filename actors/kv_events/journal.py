@@ -1,21 +1,23 @@
 """A KvEventActor's core for the journal.
 
 It names blocks by the tokens in them. A journal without text has the names in place of the tokens:
-`Named`, among its effects, of which the core is told before it is given the event again.
+`Named`, among its effects, of which the core is told before it is given the event again. As that
+takes time the core makes it only where it is told to: `Naming`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from actors.kv_events.bare import bare, hidden, stripped
 from actors.kv_events.core import KvEventCore
-from actors.kv_events.effects import BatchCame, CoreEvent, Effect, Named, Publish
+from actors.kv_events.effects import BatchCame, CoreEvent, Effect, Named, Naming, Publish
 from actors.kv_events.state import Whole
 from bus.core import Core
 from bus.journal.codec import Codec
+from bus.journal.recorder import Recorder
 from schemas.block_hash import unpack
 
 replace = msgspec.structs.replace
@@ -28,16 +30,11 @@ class Settings(msgspec.Struct, frozen=True):
     rank: int
     incarnation: int
     replayable: dict[str, bool]
-    names: bool = False
 
 
 def _make(settings: Settings) -> KvEventCore:
     return KvEventCore(
-        settings.engine,
-        settings.rank,
-        settings.incarnation,
-        dict(settings.replayable),
-        names=settings.names,
+        settings.engine, settings.rank, settings.incarnation, dict(settings.replayable)
     )
 
 
@@ -71,6 +68,21 @@ def _brief_effect(effect: Effect) -> Effect | None:
     if isinstance(effect, Named):
         return None
     return Publish(b"", effect.message) if isinstance(effect, Publish) else effect
+
+
+def in_step(
+    core: KvEventCore, recorder: Recorder | None, decide: Callable[[CoreEvent], list[Effect]]
+) -> Callable[[CoreEvent], list[Effect]]:
+    """`decide`, with `Named` among the effects just where they go into a journal without text."""
+    if recorder is None:
+        return decide
+
+    def handle(event: CoreEvent) -> list[Effect]:
+        if core.naming is not recorder.redacts:
+            decide(Naming(not core.naming))
+        return decide(event)
+
+    return handle
 
 
 def _foretell(core: Core[CoreEvent, Effect], effects: Iterable[Effect]) -> None:

@@ -201,7 +201,8 @@ class QuickTable(Table):
     def _applied(self, source: str, quick: NativeShelf, outcome: Outcome, count: int) -> Applied:
         """What the extension did with events of a batch."""
         removed, stored, further, given, passed = outcome
-        self.given.frombytes(given)
+        if self.naming:
+            self.given.frombytes(given)
         state = self.state
         state.events += count
         state.unindexed += passed

@@ -18,10 +18,11 @@ class Life(msgspec.Struct):
 
 
 class Whole(msgspec.Struct):
-    """All there is to remember."""
+    """All there is to remember. `naming`: as `Naming` said last."""
 
     sequence: int
     unsaid: int
     life: Life
     feeds: dict[str, FeedState]
     table: State
+    naming: bool = False

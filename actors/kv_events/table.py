@@ -116,6 +116,8 @@ class Table:
     """All blocks of a rank."""
 
     def __init__(self) -> None:
+        self.naming = False
+        """Names that are new are kept for `take_given`."""
         self._adopt(State())
 
     def restore(self, state: State) -> None:
@@ -147,7 +149,7 @@ class Table:
         return Applied(keeps, self.take_changes(), len(events))
 
     def take_given(self) -> bytes:
-        """Names that blocks got since the last call, packed, in their order."""
+        """Names that blocks got since the last call while `naming`, packed, in their order."""
         given, self.given = self.given, array("Q")
         return given.tobytes()
 
@@ -436,7 +438,8 @@ class Table:
     def _given(self, name: int) -> int:
         if self.told is not None:
             name = next(self.told, 0)
-        self.given.append(name)
+        if self.naming:
+            self.given.append(name)
         return name
 
     def _give_name(self, block_hash: BlockHash, block: Block, name: int) -> None:

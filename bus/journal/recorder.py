@@ -241,6 +241,11 @@ class Recorder:
         return "" if self._writer is None else self._writer.problem
 
     @property
+    def redacts(self) -> bool:
+        """It records a core's events whole, but for their text."""
+        return self.on and self._redacts and not self._shortens
+
+    @property
     def snapshotting(self) -> bool:
         """A snapshot is under way."""
         return self._parts is not None

@@ -26,7 +26,7 @@ from actors.kv_events.effects import (
     ReplayEnded,
     Tick,
 )
-from actors.kv_events.journal import CODEC, Settings
+from actors.kv_events.journal import CODEC, Settings, in_step
 from actors.kv_events.quick import NATIVE, QuickTable
 from bus.identity import Identity
 from bus.journal.format import JournalError
@@ -49,8 +49,8 @@ class Recorded:
         self.path, self.core, self.plan = path, core, plan
         self.recorder = Recorder(Identity("kv-events/0.0", 7), lambda _text: None)
         made = Settings(core.engine, core.rank, 7, {n: f.replayable for n, f in core.feeds.items()})
-        made = msgspec.structs.replace(made, names=True)
-        self.handle = self.recorder.of_core(CODEC, core, made)
+        decide = self.recorder.of_core(CODEC, core, made)
+        self.handle = in_step(core, self.recorder, decide)
 
     def start(self) -> None:
         self.recorder.start(Plan(self.path, 1 << 28, **self.plan))
@@ -75,7 +75,7 @@ def test_any_batches(tmp_path: Path, seed: int, native: type | None, start: int)
     """Adapters, salts, images, several media and groups; damage, losses, two sources."""
     draw, pure = random.Random(seed), QuickTable(None)
     maker = Maker(draw, pure)
-    core = KvEventCore("engine/0", 0, 7, REPLAYABLE, names=True)
+    core = KvEventCore("engine/0", 0, 7, REPLAYABLE)
     core.table = QuickTable(native)
     recorded = Recorded(tmp_path, core)
     sequence = dict.fromkeys(REPLAYABLE, 0)
@@ -106,6 +106,40 @@ def test_any_batches(tmp_path: Path, seed: int, native: type | None, start: int)
     assert ("native" in implementations) is (native is not None)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_recording_changes_in_mid_life(tmp_path: Path, seed: int):
+    """Names are made where they go into a journal, and nowhere else; each journal can be played."""
+    draw = random.Random(seed)
+    core, maker = KvEventCore("engine/0", 0, 7, REPLAYABLE), Maker(draw, QuickTable(None))
+    recorded = Recorded(tmp_path, core)
+    plans: list[dict[str, bool] | None] = [None, {}, {"text": True}, {"flight": True}]
+    journals, sequence = list[Path](), 0
+    for number in range(16):
+        plan = draw.choice(plans) if number > len(plans) else plans[number % len(plans)]
+        if plan is None:
+            recorded.recorder.stop()
+        else:
+            recorded.path, recorded.plan = tmp_path / str(number), plan
+            recorded.start()
+            if not plan.get("flight"):
+                journals.append(recorded.path)
+        named = False
+        for _ in range(20):
+            payload = maker.payload()
+            outcome(maker.pure, ENGINE, payload)
+            effects = recorded.handle(BatchCame(1.0, ENGINE, sequence, payload))
+            effects += recorded.handle(ReplayEnded(1.0, ENGINE, answered=False))
+            named = named or any(isinstance(one, Named) for one in effects)
+            sequence += 1
+        assert core.naming is (plan == {})
+        assert named is core.naming
+    recorded.recorder.close(60)
+    assert len(journals) > 4
+    for path in journals:
+        (life,), _ = find(path)
+        assert played(life).events >= 20
+
+
 @settings(max_examples=60)
 @given(steps(*WORK, *FAULTS, *LIVES), st.booleans())
 def test_whatever_the_link_does(tmp_path_factory: pytest.TempPathFactory, work, ours: bool):
@@ -119,7 +153,7 @@ def test_whatever_the_link_does(tmp_path_factory: pytest.TempPathFactory, work, 
 
         def tell(self, told: CoreEvent) -> None:
             if not cores or cores[-1].core is not self.core:
-                core, self.core._names = self.core, True
+                core = self.core
                 cores.append(Recorded(path / str(len(cores)), core))
                 core.handle = cores[-1].handle  # type: ignore[method-assign, assignment]
                 cores[-1].start()
@@ -135,7 +169,7 @@ def test_whatever_the_link_does(tmp_path_factory: pytest.TempPathFactory, work, 
 
 def test_no_run_of_tokens_is_in_it(tmp_path: Path):
     draw = random.Random(5)
-    recorded = Recorded(tmp_path, KvEventCore("engine/0", 0, 7, REPLAYABLE, names=True))
+    recorded = Recorded(tmp_path, KvEventCore("engine/0", 0, 7, REPLAYABLE))
     recorded.start()
     tokens = [draw.randrange(1 << 24, 1 << 32) for _ in range(40 * SIZE)]
     names = 0
@@ -154,7 +188,7 @@ def test_no_run_of_tokens_is_in_it(tmp_path: Path):
     recorded.handle(Tick(2.0))
     life = recorded.life()
     assert names == 40
-    assert played(life).events == 11
+    assert played(life).events == 12
     written = b"".join(
         encode(one.record.data if hasattr(one.record, "data") else one.record)
         for one in life
@@ -178,12 +212,12 @@ def test_what_is_stripped_stays_so():
 
 
 def test_the_flight_recorder_keeps_none_and_says_so(tmp_path: Path):
-    recorded = Recorded(
-        tmp_path, KvEventCore("engine/0", 0, 7, REPLAYABLE, names=True), flight=True
-    )
+    recorded = Recorded(tmp_path, KvEventCore("engine/0", 0, 7, REPLAYABLE), flight=True)
     recorded.start()
     made = Maker(random.Random(1), QuickTable(None))
-    effects = [recorded.handle(BatchCame(1.0, ENGINE, n, made.payload())) for n in range(50)]
-    assert any(isinstance(one, Publish) for some in effects for one in some)
+    wanted = [recorded.handle(BatchCame(1.0, ENGINE, n, made.payload())) for n in range(50)]
+    effects = [effect for some in wanted for effect in some]
+    assert any(isinstance(one, Publish) for one in effects)
+    assert not any(isinstance(one, Named) for one in effects)
     with pytest.raises(JournalError, match="the flight recorder keeps no KV events"):
         play(recorded.life(), codec_of)
