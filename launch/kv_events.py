@@ -102,15 +102,31 @@ def plan(topology: Topology) -> Plan:
     # Ranks that vLLM counts over several nodes have their ports by that count; others fill up.
     taken = {first + i for _, _, engine, first, count in wanted if first for i in range(count)}
     free = (number for number in range(1 << 20) if number not in taken)
+    beyond: dict[str, int] = {}
     for name, place, engine, first, count in wanted:
         numbers = [first + i if first else next(free) for i in range(count)]
+        if max(numbers) >= MOST_RANKS:
+            beyond[name] = max(numbers)
+            continue
         try:
             _add(found, settings, name, place, engine, first, numbers)
         except Invalid as error:
             found.findings.append(f"engine/{name}: {error}")
+    if beyond:
+        found.findings.append(_too_many(beyond))
     found.findings += _clashes(found, topology)
     found.notes += _exposed(found)
     return found
+
+
+def _too_many(beyond: dict[str, int]) -> str:
+    """By engine: the number of its last rank."""
+    name, number = next(iter(beyond.items()))
+    others = f", nor {len(beyond) - 1} more engines have one" if len(beyond) > 1 else ""
+    return (
+        f"engine/{name}: data-parallel rank {number} has no port{others}: a node has room for "
+        f"{MOST_RANKS} ranks with KV events; switch those of some engines off (kv_events = false)"
+    )
 
 
 def _publishes(engine: Engine, settings: KvEvents) -> bool:
@@ -150,11 +166,6 @@ def _add(
     numbers: list[int],
 ) -> None:
     """`place` is the engine's among the equal ones that its table describes."""
-    if max(numbers) >= MOST_RANKS:
-        raise Invalid(
-            f"data-parallel rank {max(numbers)} has no port: a node has room for {MOST_RANKS} "
-            "ranks with KV events; switch those of some engines off (kv_events = false)"
-        )
     sources = _sources(engine, len(numbers))
     own = engine.args.get("kv_events_config") or {}
     base, count = settings.port, len(numbers)

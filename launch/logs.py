@@ -95,7 +95,7 @@ def console_renderer(*, colours: bool) -> ConsoleRenderer:
         columns=[
             structlog.dev.Column("timestamp", column(_DIM, postfix="")),
             structlog.dev.Column("level", _level_column(colours)),
-            structlog.dev.Column("actor", column(_BOLD, width=11, postfix="")),
+            structlog.dev.Column("actor", column(_BOLD, width=13, postfix="")),
             structlog.dev.Column("event", column("", postfix="")),
             structlog.dev.Column(
                 "",

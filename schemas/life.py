@@ -10,12 +10,16 @@ State = Literal["starting", "ready", "draining", "stopped", "failed"]
 
 
 class Queue(Record, frozen=True):
-    """One bounded queue: what is in it, how much may be, and what was dropped since the start."""
+    """One bounded queue: what is in it, how much may be, and what was dropped since the start.
+
+    `depth` and `limit` count messages, or bytes with `in_bytes`; `dropped` always messages.
+    """
 
     name: str
     depth: int
     limit: int
     dropped: int
+    in_bytes: bool = False
 
 
 class Heartbeat(Message, frozen=True):

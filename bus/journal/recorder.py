@@ -234,7 +234,7 @@ class Recorder:
         return self.problem
 
     def queue(self) -> Queue:
-        return Queue("journal", self._waiting(), MAX_PENDING, self.dropped)
+        return Queue("journal", self._waiting(), MAX_PENDING, self.dropped, in_bytes=True)
 
     @property
     def problem(self) -> str:

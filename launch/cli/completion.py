@@ -62,6 +62,6 @@ complete -c callboard -f -a '(__callboard_complete)'""",
 
 def run(words: list[str]) -> int:
     parser = Parser("completion", "Print a completion script.", EPILOG)
-    parser.add_argument("shell", choices=sorted(SCRIPTS), help="for which shell")
+    parser.add_argument("shell", metavar="SHELL", choices=SCRIPTS, help=", ".join(SCRIPTS))
     say(SCRIPTS[parser.parse_args(words).shell])
     return OK

@@ -8,10 +8,11 @@ from typing import Any
 
 from launch.cli.console import OK, Parser, duration, say, table
 from launch.cli.target import add_name, ask, choose, options_of
-from schemas.life import Describe, Description
+from schemas.life import Describe, Description, Queue
 
 EPILOG = """
-Queues are bounded. DEPTH and LIMIT count messages, DROPPED since the start.
+Queues are bounded. DEPTH and LIMIT count messages, of the journal bytes;
+DROPPED messages since the start.
 OPTIONS are what the topology gave it, with what Callboard set by itself.
 
 example:
@@ -44,8 +45,8 @@ def text(description: Description, options: dict[str, Any]) -> str:
         *sorted(description.facts.items()),
     ]
     lines = [_pairs(facts)]
-    if description.queues:
-        rows = [(q.name, str(q.depth), str(q.limit), str(q.dropped)) for q in description.queues]
+    if queues := description.queues:
+        rows = [(q.name, _size(q, q.depth), _size(q, q.limit), str(q.dropped)) for q in queues]
         lines += ["", table(("QUEUE", "DEPTH", "LIMIT", "DROPPED"), rows, right=(1, 2, 3))]
     if description.counters:
         counts = [(name, str(count)) for name, count in sorted(description.counters.items())]
@@ -53,6 +54,10 @@ def text(description: Description, options: dict[str, Any]) -> str:
     if options:
         lines += ["", table(("OPTION", "VALUE"), list(_flat(options)))]
     return "\n".join(lines)
+
+
+def _size(queue: Queue, count: int) -> str:
+    return f"{count} B" if queue.in_bytes else str(count)
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -64,8 +64,10 @@ class Display:
                 self._waiting[actor] = detail
                 if self._terminal or not detail:
                     return
-            else:
-                self._waiting.pop(actor, None)
+            elif actor in self._waiting:
+                del self._waiting[actor]
+                if state == "stopped":  # it never got ready: those beside it end too, as a rule
+                    self._waiting.clear()
             seconds = time.monotonic() - self._started
             self._line(f"{seconds:7.1f} s  {actor:<14} {state}{f': {detail}' if detail else ''}")
 

@@ -8,6 +8,7 @@ from launch.cli.console import USAGE, Failure, table, width, wrap
 from launch.flags.cache import VllmMissing
 from launch.flags.line import canonical
 from launch.flags.reference import ROWS
+from launch.flags.reference.row import GROUP
 from launch.flags.router import router_settings
 from launch.flags.table import Flag, FlagTable, nearest
 from launch.flags.tables import Tables
@@ -39,7 +40,8 @@ def flag_help(topic: str, tables: Tables) -> str:
     if topic.lower() == "dynamo":
         return _dynamo()
     if topic.lower() == "sim":
-        return _flags("Flags of --engine sim", tables.of("sim").flags, long=False)
+        own = [flag for flag in tables.of("sim").flags if flag.group != GROUP]
+        return _flags("Flags of --engine sim", own, long=False)
     try:
         vllm = tables.of("vllm")
     except VllmMissing as error:

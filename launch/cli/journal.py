@@ -10,17 +10,18 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from bus.journal.format import JournalError
-from bus.journal.lives import Life, find
+from bus.journal.lives import Life
 from bus.journal.reader import Segment
 from bus.journal.trail import Trail
 from bus.journal.view import ARROWS, Row, as_json, brief, rows
-from launch.cli.console import OK, USAGE, Failure, Parser, complain, say, table, width
+from launch.cli.console import OK, USAGE, Failure, Parser, say, table, width
 from launch.cli.moments import moment
+from launch.cli.recorded import recorded_lives
 from launch.recording import journal_directory
 from launch.trace import trace_events
 
@@ -31,7 +32,8 @@ EPILOG = """
   stats                how many of each kind, and their bytes
   export               JSON lines, or a trace for ui.perfetto.dev
 
-JOURNAL is a segment or a directory; without one, all that is kept here. With
+JOURNAL is a segment or a directory; without one, all that is kept here. INCARN.
+is the end of the incarnation, as in `callboard ps`; FROM is UTC. With
 --request the way of one request through all actors is shown, with milliseconds
 since the row before.
 
@@ -51,16 +53,18 @@ def run(words: list[str]) -> int:
     parser.add_argument("--actor", metavar="ID", help="only this actor, or this kind")
     parser.add_argument("--request", metavar="ID", help="only what is about this request")
     parser.add_argument("--tag", help="only messages, events or effects of this name")
-    parser.add_argument("--since", metavar="TIME", help="30s, 10m, 2h, 1d ago, or a time (UTC)")
-    parser.add_argument("--until", metavar="TIME", help="likewise")
+    for flag, text in (
+        ("--since", "30s, 10m, 2h, 1d ago, or a time (UTC)"),
+        ("--until", "likewise"),
+    ):
+        parser.add_argument(flag, metavar="TIME", type=partial(moment, flag=flag), help=text)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--format", choices=("jsonl", "perfetto"), default="jsonl", help="export")
     arguments = parser.parse_intermixed_args(words)
     pattern = _pattern(arguments)
     if len(arguments.words) > 1:
         raise Failure(f"{arguments.words[1]!r}: one JOURNAL at a time", code=USAGE)
-    place = Path(arguments.words[0]) if arguments.words else journal_directory(os.environ)
-    lives = _lives(place, arguments.actor)
+    lives = recorded_lives(_place(arguments.words), arguments.actor)
     try:
         _show(arguments, lives, pattern)
     except BrokenPipeError:
@@ -79,18 +83,14 @@ def _pattern(arguments: argparse.Namespace) -> re.Pattern[str] | None:
         raise Failure(f"the pattern is no regular expression: {error}", code=USAGE) from None
 
 
-def _lives(place: Path, actor: str | None) -> list[Life]:
-    try:
-        lives, errors = find(place)
-    except JournalError as error:
-        raise Failure(str(error)) from None
-    for one in errors:
-        complain(f"callboard: passed over: {one}")
-    found = [life for life in lives if actor in (None, life.actor, life.actor.partition("/")[0])]
-    if not found:
-        there = ", ".join(sorted({life.actor for life in lives})) or "nobody"
-        raise Failure(f"{place} has nothing of {actor!r}; there is {there}")
-    return found
+def _place(words: list[str]) -> Path:
+    """What was said, else all that is kept here. Raises `Failure` where that is nothing yet."""
+    if words:
+        return Path(words[0])
+    kept = journal_directory(os.environ)
+    if not kept.is_dir():
+        raise Failure(f"nothing is recorded here yet: {kept} is not there; say which JOURNAL")
+    return kept
 
 
 def _show(
@@ -115,11 +115,8 @@ def _chosen(
     arguments: argparse.Namespace, lives: list[Life], pattern: re.Pattern[str] | None
 ) -> Iterator[Row]:
     """Merged by time, without holding more than a block of each life."""
-    since, until = float("-inf"), float("inf")
-    if arguments.since is not None:
-        since = moment(arguments.since, "--since").timestamp()
-    if arguments.until is not None:
-        until = moment(arguments.until, "--until").timestamp()
+    since = float("-inf") if arguments.since is None else arguments.since.timestamp()
+    until = float("inf") if arguments.until is None else arguments.until.timestamp()
 
     def of(life: Life) -> Iterator[Row]:
         trail = None if arguments.request is None else Trail(arguments.request)
@@ -153,8 +150,9 @@ def _list(lives: list[Life]) -> str:
             kept.append(f"{len(missing)} segments missing")
         found.append(
             (
-                f"{life.actor}#{life.incarnation}",
-                _when(since)[:19],
+                life.actor,
+                f"…{life.incarnation % 1_000_000:06}",
+                _when(since)[5:19],
                 f"{until - since:.1f}",
                 str(len(life.segments)),
                 f"{records:,}",
@@ -162,9 +160,8 @@ def _list(lives: list[Life]) -> str:
                 ", ".join(kept),
             )
         )
-    return table(
-        ("LIFE", "FROM", "SECONDS", "SEGMENTS", "RECORDS", "KB", "KEEPS"), found, range(2, 6)
-    )
+    header = ("ACTOR", "INCARN.", "FROM", "SECONDS", "FILES", "RECORDS", "KB", "KEEPS")
+    return table(header, found, range(3, 7))
 
 
 def _stats(chosen: Iterator[Row]) -> str:
@@ -200,7 +197,7 @@ def _print(chosen: Iterator[Row], *, timed: bool) -> int:
         line = f"{_when(row.time)[11:]}{lead} {row.actor:<12} {ARROWS.get(row.what, '..')}"
         line += f"{peer} {row.name or row.kind} "
         room = width() - len(line) if sys.stdout.isatty() else 160
-        say((line + brief(row, max(room, 12))).rstrip())
+        say((line + brief(row, max(room, 1))).rstrip())
     if timed and count:
         say(f"{count} records in {1000 * (before - first):.3f} ms")
     return count

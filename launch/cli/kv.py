@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from schemas.directory import Entry, ModelCard
 
 LS = """
-SEQUENCE counts the public batches of this life. DEVICE, HOST, DISK, EXTERNAL are
-blocks held. BEHIND batches are known to be published and have not come yet, LOST
-ones never will. COMPLETE: all that the engine holds is known. PUBLISHER is the
-engine's: callboard never stalls it, vllm may.
+SEQUENCE counts the public batches of this life. DEVICE, HOST, DISK, EXTERNAL
+are blocks held. BEHIND batches are known to be published and have not come yet,
+LOST ones never will. COMPLETE: all that the engine holds is known. PUBLISHER is
+the engine's: callboard never stalls it, vllm may.
 
 Readers find vLLM's events on PORT, replay on PORT + 500, and Callboard's own
 events and asks on PORT + 1000 and + 1500; --json has all endpoints.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from launch.cli.console import OK, Failure, Parser, duration, say, table, wrap
 from launch.cli.target import NOTHING, add_name, ask, choose
 from launch.rundir import Running, running
 
 EPILOG = """
 INCARN. is the end of the incarnation, a number that is new in every life of an
-actor; --json has all of it. QUEUED is what waits in the actor's queues, DROPPED
-what they had to drop; `callboard describe ACTOR` shows each queue. Below the
-table stands what ails an actor, also one that is ready.
+actor; --json has all of it. QUEUED messages wait in the actor's queues, DROPPED
+is what these and its journal had to drop; `callboard describe ACTOR` shows each
+queue. Below the table stands what ails an actor, also one that is ready.
 
 Exit code 1: no topology is running.
 """
@@ -31,8 +33,6 @@ def run(words: list[str]) -> int:
         except Failure as failure:
             failures += [f"{topology.name}: {finding}" for finding in failure.findings]
     if arguments.json:
-        import msgspec
-
         say(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
     elif shown:
         say("\n\n".join(map(_text, shown)))
@@ -65,10 +65,7 @@ def _describe(topology: Running) -> dict[str, Any]:
                 "pid": process.pid,
                 "uptime": round(process.uptime, 3),
                 "restarts": process.restarts,
-                "queues": [
-                    {"name": q.name, "depth": q.depth, "limit": q.limit, "dropped": q.dropped}
-                    for q in queues
-                ],
+                "queues": [msgspec.structs.asdict(queue) for queue in queues],
                 "log": process.log,
                 "detail": process.detail,
             }
@@ -92,7 +89,7 @@ def _text(topology: dict[str, Any]) -> str:
             str(actor["pid"] or "-"),
             duration(actor["uptime"]),
             str(actor["restarts"]),
-            str(sum(queue["depth"] for queue in actor["queues"])),
+            str(sum(queue["depth"] for queue in actor["queues"] if not queue["in_bytes"])),
             str(sum(queue["dropped"] for queue in actor["queues"])),
         )
         for actor in topology["actors"]

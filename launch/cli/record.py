@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.cli.console import OK, USAGE, Failure, Parser, say, table
+from launch.cli.console import OK, USAGE, Failure, Parser, say, table, wrap
 from launch.cli.target import add_name, choose
 from launch.recording import MB, journal_directory, recording_of
 from schemas.journal import AskRecording, Recording, StartRecording, StopRecording
@@ -102,12 +102,22 @@ def _directory(run_dir: RunDir, given: str | None) -> Path:
 
 def _text(said: dict[str, Recording | str]) -> str:
     rows = [_row(actor, one) for actor, one in said.items()]
-    return table(("ACTOR", "RECORDS", "COUNT", "DROPPED", "WRITTEN", "LIMIT", "WHERE"), rows)
+    header = ("ACTOR", "RECORDS", "COUNT", "DROPPED", "WRITTEN", "LIMIT")
+    lines = [table(header, rows, right=range(2, len(header)))]
+    places: dict[Path, list[str]] = {}
+    for actor, one in said.items():
+        if isinstance(one, str) or one.problem:
+            lines.append(f"{actor}: {one if isinstance(one, str) else one.problem}")
+        elif one.directory:
+            places.setdefault(Path(one.directory).parent, []).append(actor)
+    for place, actors in places.items():
+        lines += [wrap(f"in {place}" + (f": {', '.join(actors)}" if len(places) > 1 else ""), 0)]
+    return "\n".join(lines)
 
 
 def _row(actor: str, said: Recording | str) -> tuple[str, ...]:
     if isinstance(said, str):
-        return actor, "?", "", "", "", "", said
+        return actor, "?", "", "", "", ""
     what = "everything" if not said.flight else "flight"
     if said.text:
         what += ", text"
@@ -118,7 +128,6 @@ def _row(actor: str, said: Recording | str) -> tuple[str, ...]:
         str(said.dropped),
         _size(said.bytes),
         _size(said.limit),
-        said.problem or said.directory,
     )
 
 

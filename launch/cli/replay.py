@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 
 from bus.journal.format import JournalError
-from bus.journal.lives import Life, find
+from bus.journal.lives import Life
 from bus.journal.replay import Difference, Played, play, state_before
-from launch.cli.console import FAILED, OK, USAGE, Failure, Parser, complain, say, table
+from bus.wording import is_numeral
+from launch.cli.console import FAILED, OK, USAGE, Failure, Parser, say, table
+from launch.cli.recorded import recorded_lives
 from launch.cli.traffic import replay_traffic
 from launch.cores import codec_of
 from launch.traffic.pace import Pace
@@ -76,9 +78,7 @@ def _send(arguments: argparse.Namespace) -> int:
 
 
 def _play(arguments: argparse.Namespace) -> int:
-    lives, errors = _lives(arguments.journal, arguments.actor)
-    for error in errors:
-        complain(f"callboard: passed over: {error}")
+    lives = recorded_lives(arguments.journal, arguments.actor, with_core=True)
     rows: list[tuple[str, ...]] = []
     worst = OK
     for life in lives:
@@ -104,33 +104,16 @@ def _play(arguments: argparse.Namespace) -> int:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    value = float(text) if is_numeral(text) else 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: write a number above 0")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: write a whole number above 0")
-    return value
-
-
-def _lives(path: Path, actor: str | None) -> tuple[list[Life], list[JournalError]]:
-    """Those with a core, of that actor or kind. Raises `Failure`."""
-    try:
-        lives, errors = find(path)
-    except JournalError as error:
-        raise Failure(str(error)) from None
-    with_core = [life for life in lives if any(header.core for _, header in life.segments)]
-    if actor is None:
-        return with_core, errors
-    found = [life for life in with_core if actor in (life.actor, life.actor.partition("/")[0])]
-    if not found:
-        there = ", ".join(sorted({life.actor for life in with_core})) or "none"
-        raise Failure(f"no core of {actor!r} was recorded here; there are: {there}")
-    return found, errors
+    return int(text)
 
 
 class _Progress:

@@ -61,7 +61,7 @@ def _counts(words: list[str]) -> dict[str, int]:
         kind, _, table = what.partition("/")
         if kind not in KINDS or (table and kind != "engine") or not number.isdecimal():
             kinds = ", ".join(KINDS)
-            text = f"{word!r}: write KIND=N, with a KIND of {kinds}, or engine/TABLE=N"
+            text = f"{word!r}: write KIND=N ({kinds}) or engine/TABLE=N, with a whole number N"
             raise Failure(text, code=USAGE)
         counts[what] = int(number)
     return counts

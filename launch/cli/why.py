@@ -16,7 +16,8 @@ DEVICE, HOST, DISK and EXTERNAL count leading blocks of the prompt that a rank
 holds there. PREFILL tokens wait to be computed on it, DECODE blocks are in use,
 REQUESTS are there already. The lowest COST wins (=>), unless a draw decided.
 
-Routers keep their last 10,000 decisions.
+Routers keep their last 10,000 decisions. A request of a model with one rank is
+no decision: there is nothing to choose, and no router is asked.
 
 Exit code 1: no router knows the request.
 """
@@ -72,7 +73,9 @@ def _unknown(request: str, last: list[Message]) -> str:
     decisions.sort(key=lambda decision: decision.ago)
     ids = list(dict.fromkeys(d.request_id.rsplit(".", 3)[0] for d in decisions))[:LISTED]
     text = f"no router remembers a request {request!r}"
-    return f"{text}; the last were {', '.join(ids)}" if ids else text
+    if ids:
+        return f"{text}; the last were {', '.join(ids)}"
+    return f"{text}, nor any other: none is asked where a model has one rank to choose from"
 
 
 def _plain(decision: Decision) -> dict[str, object]:

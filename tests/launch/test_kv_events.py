@@ -207,6 +207,8 @@ def test_there_is_room_for_500_ranks() -> None:
     assert findings(engine(500)) == []
     (finding,) = findings(engine(501))
     assert finding.startswith("engine/500: data-parallel rank 500 has no port: a node has room for")
+    (finding,) = findings(engine(503))
+    assert "rank 500 has no port, nor 2 more engines have one: a node has room for 500" in finding
 
 
 def test_no_port_is_given_twice() -> None:

@@ -128,7 +128,7 @@ def test_the_readable_form_is_one_plain_line_without_a_terminal(capsys) -> None:
     assert "\x1b" not in line
     assert (
         line.split("Z ", 1)[1]
-        == "warning router/0    slow incarnation=7 seconds=3 who='two words'\n"
+        == "warning router/0      slow incarnation=7 seconds=3 who='two words'\n"
     )
 
 

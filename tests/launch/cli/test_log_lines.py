@@ -43,7 +43,7 @@ def test_rendering_keeps_what_is_there_and_drops_nothing_values(tmp_path) -> Non
         line(1, "ready", level="info", actor="x", detail=None, n=3) + "raw\n"
     )
     first, second = map(renderer(colours=False), LogReader(tmp_path, []).read())
-    assert first == "2026-01-01T00:00:01Z info    x           ready n=3"
+    assert first == "2026-01-01T00:00:01Z info    x             ready n=3"
     assert second == "2026-01-01T00:00:01Z x  raw"
 
 
