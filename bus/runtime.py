@@ -213,7 +213,7 @@ class Runtime:
             hook(*args)
         except Exception:  # one failing message must not end the actor
             self.count("hook_failed")
-            self.log.exception("hook failed", hook=hook.__name__)
+            self.log.exception("hook failed", hook=getattr(hook, "__name__", repr(hook)))
             return False
         return True
 
@@ -223,7 +223,7 @@ class Runtime:
             return hook()
         except Exception:  # as in guard
             self.count("hook_failed")
-            self.log.exception("hook failed", hook=hook.__name__)
+            self.log.exception("hook failed", hook=getattr(hook, "__name__", repr(hook)))
             return otherwise
 
     def recorded(

@@ -8,6 +8,9 @@ from bus.journal.recorder import Recorder
 from bus.sequences import Sent
 from schemas.message import Message, tag_of
 
+UNWRITABLE = (OverflowError, TypeError, UnicodeEncodeError, RecursionError)
+"""What msgspec raises for integers beyond 64 bits, unknown types, lone surrogates, deep nesting."""
+
 
 class Wire:
     def __init__(self, identity: Identity, recorder: Recorder | None = None) -> None:
@@ -29,7 +32,8 @@ class Wire:
     ) -> list[Frame]:
         """The frames to send. `key` is whose sequence it counts in: actor, identity or topic.
 
-        Raises `FrameError` (`too_large`) for what every recipient would refuse.
+        Raises `FrameError` for what every recipient would refuse (`too_large`), and for values that
+        MessagePack does not have (`bad_body`): then nothing was counted.
         """
         header = Header(
             VERSION,
@@ -43,7 +47,12 @@ class Wire:
             None if timeout is None else int(timeout * 1000),
             trace,
         )
-        frames = encode(header, message, topic)
+        try:
+            frames = encode(header, message, topic)
+        except UNWRITABLE as error:
+            self.sent.undo(key)
+            text = f"{header.tag} cannot be written as MessagePack: {error}"
+            raise FrameError("bad_body", text, header) from None
         if len(frames[2]) > MAX_BODY or len(frames[1]) > MAX_HEADER:
             self.sent.undo(key)
             text = f"{header.tag} has {len(frames[1])} bytes of header and {len(frames[2])} of body"

@@ -13,6 +13,8 @@ MAX_NAME = 256
 """Characters of a session or engine."""
 LONGEST = 86_400.0
 """Seconds of the longest `x-request-timeout`."""
+BITS_64 = 2**63
+"""As in bodies: what is larger cannot travel to routers and engines."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -72,10 +74,14 @@ def _number(given: dict[bytes, bytes], name: bytes) -> int | None:
     if value is None:
         return None
     try:
-        return int(value)
+        number = int(value)
     except ValueError:
         text = value.decode("latin-1")[:40]
         raise invalid(name.decode(), f"{name.decode()}: {text!r} is no whole number.") from None
+    if not -BITS_64 <= number < BITS_64:
+        text = value.decode("latin-1")[:40]
+        raise invalid(name.decode(), f"{name.decode()}: {text} does not fit in 64 bits.")
+    return number
 
 
 def _name(given: dict[bytes, bytes], name: bytes) -> str | None:

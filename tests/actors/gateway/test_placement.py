@@ -261,6 +261,7 @@ def test_an_engine_and_rank_can_be_pinned():
             "x-callboard-engine: 'engine/7' does not serve 'm'; choose from engine/0, engine/1",
         ),
         ({"x-callboard-rank": "x"}, "x-callboard-rank: 'x' is no whole number."),
+        ({"x-vllm-priority": str(2**63)}, f"x-vllm-priority: {2**63} does not fit in 64 bits."),
         (
             {"x-callboard-rank": "1", "x-data-parallel-rank": "0"},
             "x-callboard-rank is 1 and x-data-parallel-rank 0: send one of them.",
