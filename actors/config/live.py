@@ -22,27 +22,31 @@ from schemas.refusal import Code, Refusal
 class Place(msgspec.Struct, frozen=True):
     """Where a section's keys stand: in the document, and in the options of which actors.
 
-    `option` takes the key, or its name in `names`; a `kind` of "" is everybody, and then no actor's
-    options keep it.
+    An option is named as the key, or as `names` says, which has all keys unless it is empty. A
+    `kind` of "" is everybody, and then no actor's options keep it.
     """
 
     kind: str
     document: tuple[str, ...]
-    option: str = "{}"
     names: dict[str, str] = {}
 
     def option_of(self, key: str) -> str:
-        return self.option.format(self.names.get(key, key))
+        return self.names.get(key, key)
 
 
 PLACES = {
     "router": Place("router", ("router", "settings")),
     "health": Place("monitor", ("health",)),
     "gateway": Place("gateway", ("gateway",)),
-    "disaggregation": Place("gateway", ("disaggregation",), names={"fallback": "prefill_fallback"}),
-    "log": Place("", ("log",), "log_{}"),
+    "disaggregation": Place(
+        "gateway",
+        ("disaggregation",),
+        names={"local_prefill_tokens": "local_prefill_tokens", "fallback": "prefill_fallback"},
+    ),
+    "log": Place("", ("log",), names={"level": "log_level"}),
 }
 """By the first part of a path. The actors themselves know which of their options can change."""
+STARTS = ("engine", "name", "drain_timeout", "kv_events", "kv_store", "supervision", "record")
 NOT_LIVE = "can change only with a start: change the topology and restart it"
 
 
@@ -208,7 +212,7 @@ class LiveCore:
         elif event.code is not None:
             self.state.pending = None
             code: Code = "invalid" if event.code in ("invalid", "unknown_tag") else "not_ready"
-            return _refuse(pending.ask, code, event.text)
+            return _refuse(pending.ask, code, _by_paths(event.text, pending.changes))
         else:
             pending.wanted[event.actor] = event.options
         if pending.waits:
@@ -282,12 +286,29 @@ def _place(path: str) -> tuple[Place, str] | str:
     place = PLACES.get(section)
     if place is None:
         near = get_close_matches(section, PLACES, n=1)
-        hint = f"; did you mean {near[0]}.{key}?" if near else f": of {', '.join(PLACES)} some can"
-        known = section in ("engine", "name", "kv_events", "supervision")
-        return f"{path} {NOT_LIVE}" if known else f"{path} is no setting{hint}"
+        can = f"what can change begins with {', '.join(f'{name}.' for name in PLACES)}"
+        hint = f"did you mean {near[0]}.{key}?" if near else can
+        return f"{path} {NOT_LIVE}" if section in STARTS else f"{path} is no setting: {hint}"
     if not key:
         return f"{path}: name a key of it, such as {section}.KEY=VALUE"
+    if place.names and key not in place.names:
+        can = ", ".join(f"{section}.{name}" for name in place.names)
+        return f"{path} cannot change while it runs: {can} can"
+    for other, theirs in PLACES.items():
+        for name, option in theirs.names.items():
+            if theirs is not place and (theirs.kind, option) == (place.kind, place.option_of(key)):
+                return f"{path} is no setting: did you mean {other}.{name}?"
     return place, key
+
+
+def _by_paths(text: str, paths: Iterable[str]) -> str:
+    """What an actor says of an option that has another name than its key, said of the path."""
+    for path in paths:
+        found = _place(path)
+        option = "" if isinstance(found, str) else found[0].names.get(found[1])
+        if option and text.startswith(f"{option} "):
+            return path + text.removeprefix(option)
+    return text
 
 
 def _is_of(actor: str, kind: str) -> bool:

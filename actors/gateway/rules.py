@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -54,6 +54,8 @@ def changed(live: Live, changes: Mapping[str, Setting]) -> Live:
         return msgspec.convert({**msgspec.structs.asdict(live), **new}, Live, strict=False)
     except msgspec.ValidationError as error:
         name, rule = wrong(error)
+        if name == "prefill_fallback":
+            rule = f"choose one of {', '.join(get_args(Fallback))}"
         raise ValueError(f"{name} is {changes[name]!r}: {rule}") from None
 
 

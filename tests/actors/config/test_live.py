@@ -140,6 +140,13 @@ def test_one_that_says_no_stops_all(code: Code, expected: Code):
     assert (live.state.version, live.state.pending) == (1, None)
 
 
+def test_a_no_is_said_of_the_path_that_was_given():
+    live = core()
+    live.handle(asked(disaggregation__fallback="never"))
+    said = refusal(live.handle(Judged("gateway/0", 2, {}, "invalid", "prefill_fallback is …")))
+    assert said.message == "disaggregation.fallback is …"
+
+
 def test_who_ends_meanwhile_has_no_say():
     live = core()
     live.handle(asked(router__temperature=1))
@@ -162,8 +169,12 @@ def test_nobody_is_left_to_judge_it():
     [
         ("engine.model", "can change only with a start"),
         ("kv_events.port", "can change only with a start"),
-        ("ruoter.policy", "is no setting; did you mean router.policy?"),
-        ("nothing", "is no setting: of router, health"),
+        ("ruoter.policy", "is no setting: did you mean router.policy?"),
+        ("nothing", "is no setting: what can change begins with router., health."),
+        ("log.format", "cannot change while it runs: log.level can"),
+        ("disaggregation.port", "disaggregation.local_prefill_tokens, disaggregation.fallback can"),
+        ("gateway.prefill_fallback", "is no setting: did you mean disaggregation.fallback?"),
+        ("gateway.local_prefill_tokens", "did you mean disaggregation.local_prefill_tokens?"),
         ("router", "name a key of it, such as router.KEY=VALUE"),
     ],
 )

@@ -186,7 +186,10 @@ def test_level_of_logs(address: str) -> None:
         (["gateway.port=9"], "port can only be set when a gateway starts"),
         (["health.limits.stopped=0"], "health.limits.stopped is '0': write a number above 0"),
         (["health.port=9"], "health.port can only be set when the monitor starts"),
-        (["disaggregation.fallback=never"], "prefill_fallback is 'never'"),
+        (
+            ["disaggregation.fallback=never"],
+            "disaggregation.fallback is 'never': choose one of local, any, refuse",
+        ),
         (["log.level=loud"], "debug, info, warning, error"),
         (["kv_events.port=9"], "can change only with a start"),
         (["gatway.max_inflight=9"], "did you mean"),
