@@ -150,41 +150,48 @@ class Streams:
         self._check_room(len(orders))
         keys = [next(self._keys) for _ in orders]
         now = self._rt.clock.now()
-        for key, order in zip(keys, orders, strict=True):
-            generate = order.generate
-            self._running[key] = Running(
-                generate,
-                order.sink,
-                order.trace,
-                tell=order.placed,
-                since=now,
-                ahead=self._unbegun,
-                until=order.until,
-            )
-            self._unbegun += 1
-            if order.until is not None:
-                late = self._rt.clock.call_later(order.until - now, partial(self._late, key))
-                self._running[key].late = late
-            self.handle(
-                Submit(
-                    key,
-                    # A client may send one x-request-id twice, and to several gateways.
-                    f"{order.known_as}.{self._rt.identity.actor}.{key}",
-                    generate.model,
-                    order.prompt_tokens,
-                    order.max_tokens,
-                    generate.rank,
-                    order.engine,
-                    order.blocks,
-                    order.block_size,
-                    generate.priority,
-                    order.session,
-                    generate.text is None,
-                    content_of(generate) if self._core.state.suspects.any else "",
-                    generate.sampling.prompt_logprobs is None,
-                )
-            )
+        try:
+            for key, order in zip(keys, orders, strict=True):
+                self._submit(key, order, now)
+        except Exception:  # whatever it was: nobody would ever withdraw those that run already
+            self.cancel(keys)
+            raise
         return keys
+
+    def _submit(self, key: int, order: Order, now: float) -> None:
+        generate = order.generate
+        self._running[key] = Running(
+            generate,
+            order.sink,
+            order.trace,
+            tell=order.placed,
+            since=now,
+            ahead=self._unbegun,
+            until=order.until,
+        )
+        self._unbegun += 1
+        if order.until is not None:
+            late = self._rt.clock.call_later(order.until - now, partial(self._late, key))
+            self._running[key].late = late
+        self.handle(
+            Submit(
+                key,
+                # A client may send one x-request-id twice, and to several gateways.
+                f"{order.known_as}.{self._rt.identity.actor}.{key}",
+                generate.model,
+                order.prompt_tokens,
+                order.max_tokens,
+                generate.rank,
+                order.engine,
+                order.blocks,
+                order.block_size,
+                generate.priority,
+                order.session,
+                generate.text is None,
+                content_of(generate) if self._core.state.suspects.any else "",
+                generate.sampling.prompt_logprobs is None,
+            )
+        )
 
     def block_size(self, model: str) -> int:
         return self._core.block_size(model)

@@ -50,6 +50,28 @@ def request_bytes(path="/v1/chat/completions", **fields):
     ).encode() + raw
 
 
+def test_a_choice_that_cannot_be_asked_for_leaves_no_other_behind(monkeypatch):
+    """None that would count against `max_inflight`, and keep the gateway from draining."""
+
+    async def go():
+        async with World(forever) as world:
+            ask, asked = world.bus.stream, []
+
+            def once(*arguments, **named):
+                asked.append(arguments)
+                if len(asked) == 2:
+                    raise ValueError("on purpose")
+                return ask(*arguments, **named)
+
+            monkeypatch.setattr(world.bus, "stream", once)
+            response = await world.chat(n=2)
+            assert response.status_code == 500
+            assert len(world.actor.streams) == world.actor.pending() == 0
+            assert not world.actor.core.state.choices
+
+    run(go())
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("script", [forever, silent])
 def test_a_client_that_leaves_stops_all_its_choices(script, stream):
