@@ -25,6 +25,8 @@ LEASE = 9
 SERVED = "LMCacheMPConnector"
 """The connector of engines that share LMCache's server."""
 KVBM_MODULE = "kvbm.vllm_integration.connector"
+_PD_KEEPERS = ("DynamoConnector", "LMCacheConnectorV1")
+"""What PdConnector (kvbm 1.6) takes beside NIXL, of what we make."""
 
 _KV_ROLES: dict[Role, str] = {"prefill": "kv_producer", "decode": "kv_consumer"}
 _ROLES: dict[str, Role] = {kv_role: role for role, kv_role in _KV_ROLES.items()}
@@ -150,13 +152,19 @@ def _nixl(kv_role: str, machine: Machine) -> dict[str, Any]:
 
 
 def _several(parts: list[dict[str, Any]], kv_role: str, machine: Machine) -> dict[str, Any]:
-    """In their order: blocks are loaded from the first that has them, and saved to all."""
+    """In their order: blocks are loaded from the first that has them, and saved to all.
+
+    kvbm's own PdConnector takes just two, what keeps blocks and NIXL; vLLM's takes all.
+    """
     config: dict[str, Any] = {
         "kv_connector": "MultiConnector",
         "kv_role": kv_role,
         "kv_load_failure_policy": "fail",
         "kv_connector_extra_config": {"connectors": parts},
     }
-    if "kvbm" in machine.packages:
+    names = [part["kv_connector"] for part in parts]
+    if "kvbm" in machine.packages and names in (
+        [keeper, "NixlConnector"] for keeper in _PD_KEEPERS
+    ):
         config |= {"kv_connector": "PdConnector", "kv_connector_module_path": KVBM_MODULE}
     return config

@@ -82,6 +82,18 @@ def mapped(names: list[str], machine: Machine, **more: Any) -> dict[str, Any] | 
             ),
             id="1.10-5 with kvbm",
         ),
+        pytest.param(
+            ["nixl", "lmcache"],
+            DYNAMO,
+            several("MultiConnector", NIXL, V1),
+            id="1.10-5 PdConnector takes NIXL as the second only",
+        ),
+        pytest.param(
+            ["kvbm", "lmcache", "nixl"],
+            DYNAMO,
+            several("MultiConnector", KVBM, V1, NIXL),
+            id="1.10-5 PdConnector takes two only",
+        ),
     ],
 )
 def test_mapping(names: list[str], machine: Machine, config: dict[str, Any] | None) -> None:
