@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 
-from bus.wording import is_numeral, numeral, wrong
+from bus.wording import in_words, is_numeral, numeral, wrong
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,3 +58,17 @@ def test_what_is_no_number_stays(text: str) -> None:
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
 def test_numbers_stay_what_they_are(number: float) -> None:
     assert type(number)(numeral(str(number))) == number
+
+
+@pytest.mark.parametrize(
+    ("said", "rule"),
+    [
+        ("Expected `float | null`, got `str`", "write a number, or none"),
+        ("Expected `str | array | null`, got `int`", "write text or a list"),
+        ("Expected `str` of length >= 1", "write text with a length of at least 1"),
+        ("Object missing required field `messages`", "object missing required field `messages`"),
+        ("Expected `null`, got `int`", "write null"),
+    ],
+)
+def test_what_msgspec_says_of_a_body(said: str, rule: str) -> None:
+    assert in_words(said) == rule

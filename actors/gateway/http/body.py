@@ -11,6 +11,7 @@ import msgspec
 
 from actors.gateway.http.asgi import Receive, Scope
 from actors.gateway.http.errors import ApiError
+from bus.wording import in_words
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ def decode(decoder: Callable[[bytes], T], body: bytes) -> T:
         found = _PATH.search(text)
         if found is None or not found[1]:
             raise ApiError(400, f"The request has the wrong form: {text}.") from None
-        message = f"{found[1]}: {text[: found.start()]}."
+        message = f"{found[1]}: {in_words(text[: found.start()])}."
         raise ApiError(400, message, param=found[1].split("[")[0]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, f"The body is no valid JSON: {error}.") from None
