@@ -41,6 +41,7 @@ CACHE = 30_000
 GOAL = 100_000
 UNDER_WAY = 200_000
 """Events that are under way at once, at most 256 batches."""
+NOBLOCK = int(zmq.NOBLOCK)
 NOTE = f"""\
 The best of {{rounds}} rounds: others on the machine only ever take time away. \
 Batches as a busy vLLM makes them: half of the events store one block of {BLOCK_SIZE} tokens (ids \
@@ -112,7 +113,7 @@ def _feed(ports: Sequence[int], size: int, seconds: float, actor: psutil.Process
     stored = counted = 0
     while came < len(batches) or told < len(batches):
         while sent < len(batches) and sent - min(came, told) < most:
-            pub.send_multipart((b"", (sequence + sent).to_bytes(8, "big"), batches[sent]))
+            _send(pub, sequence + sent, batches[sent])
             sent += 1
         if min(came, told) >= warm and not start:
             start, cpu = time.perf_counter(), _cpu(actor)
@@ -141,7 +142,7 @@ def _join(pub: zmq.Socket[bytes], sub: zmq.Socket[bytes], door: zmq.Socket[bytes
     clear = msgspec.msgpack.encode(EventBatch(0.0, [AllBlocksCleared()], 0))
     heard = [False, False]
     while not all(heard):
-        pub.send_multipart((b"", sequence.to_bytes(8, "big"), clear))
+        _send(pub, sequence, clear)
         sequence += 1
         heard[0] |= bool(sub.poll(20))
         heard[1] |= bool(door.poll(20))
@@ -151,16 +152,26 @@ def _join(pub: zmq.Socket[bytes], sub: zmq.Socket[bytes], door: zmq.Socket[bytes
     return sequence
 
 
+def _send(pub: zmq.Socket[bytes], sequence: int, payload: bytes) -> None:
+    """As `send_multipart`, in a quarter of its time: the bench shares the cores with the actor."""
+    pub.send(b"", zmq.SNDMORE)
+    pub.send(sequence.to_bytes(8, "big"), zmq.SNDMORE)
+    pub.send(payload)
+
+
 def _take(sub: zmq.Socket[bytes]) -> int:
     """How many batches there are now; waits a moment if there are none."""
     count = 0
     if not sub.poll(1):
         return 0
+    receive = sub.recv
     while True:
         try:
-            sub.recv_multipart(zmq.NOBLOCK)
+            receive(NOBLOCK)
         except zmq.Again:
             return count
+        receive()
+        receive()
         count += 1
 
 

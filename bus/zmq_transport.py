@@ -48,6 +48,8 @@ class _Socket:
         self.socket.linger = 0
         self.socket.sndhwm = self.socket.rcvhwm = HIGH_WATER
         self.socket.maxmsgsize = MAX_ATTACHMENT
+        # What pyzmq has around this, for groups and routing ids, costs as much again.
+        self._send: Callable[..., object] = super(zmq.Socket, self.socket).send
         self._loop = loop
         self._on_frames = on_frames
         self._on_writable = on_writable
@@ -62,7 +64,7 @@ class _Socket:
         self._again()
 
     def send(self, frames: Sequence[Frame]) -> Sent:
-        send = self.socket.send
+        send = self._send
         try:
             # Only the first frame can be refused: ZMQ takes a message whole or not at all.
             for frame in frames[:-1]:

@@ -12,6 +12,7 @@ enum { READ, FOREIGN, NO_MEMORY };
 #define NO_GROUP UINT64_MAX
 #define MAX_GROUP INT32_MAX
 #define OTHER_GROUPS 16 /* that make no prefix */
+#define MAX_PAYLOAD (16 << 20) /* as in wire.py */
 #define KEPT (1u << 20) /* hashes, or tokens, of a batch */
 
 typedef struct {

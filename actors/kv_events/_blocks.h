@@ -24,8 +24,10 @@ typedef struct {
 
 typedef struct {
     uint64_t name;
-    uint32_t stored;
+    uint32_t state; /* VOID: it has changed again since */
 } Change;
+
+enum { REMOVED, STORED, VOID };
 
 /* A further copy came, or went while others remain. */
 typedef struct {

@@ -4,14 +4,14 @@
 
 #define CHUNK 32 /* blocks that are fetched together: they are far apart in memory */
 
-static void change(Table *table, Name *name, uint32_t stored)
+/* Of a name that has changed before only this one counts. */
+static void change(Table *table, Name *name, uint32_t state)
 {
-    if (name->change == 0 || name->change > table->changed
-        || table->changes[name->change - 1].name != name->name) {
-        table->changes[table->changed].name = name->name;
-        name->change = (uint32_t)++table->changed;
-    }
-    table->changes[name->change - 1].stored = stored;
+    if (name->change && name->change <= table->changed
+        && table->changes[name->change - 1].name == name->name)
+        table->changes[name->change - 1].state = VOID;
+    table->changes[table->changed] = (Change){name->name, state};
+    name->change = (uint32_t)++table->changed;
 }
 
 /* `cell`: where it belongs. */
@@ -32,7 +32,7 @@ static void add_block(Table *table, size_t cell, Block made, const uint8_t *toke
         table->named++;
     }
     if (name->blocks++ == 0)
-        change(table, name, 1);
+        change(table, name, STORED);
 }
 
 static void drop_block(Table *table, size_t cell)
@@ -40,7 +40,7 @@ static void drop_block(Table *table, size_t cell)
     Block *block = block_in(table, table->cells[cell]);
     Name *name = name_of(table, block->name);
     if (--name->blocks == 0)
-        change(table, name, 0);
+        change(table, name, REMOVED);
     erase_cell(table, cell);
     Py_CLEAR(block->beside);
     block->copies = 0;

@@ -10,13 +10,13 @@
 
 /* ---- what has changed ----------------------------------------------------------------------- */
 
-/* Packed names that were stored, or removed. */
-static PyObject *changed_names(const Table *table, uint32_t stored, size_t count)
+/* Packed names that are in this state now. */
+static PyObject *changed_names(const Table *table, uint32_t state, size_t count)
 {
     PyObject *packed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(8 * count));
     char *at = packed ? PyBytes_AsString(packed) : NULL;
     for (size_t i = 0; count && at && i < table->changed; i++)
-        if (table->changes[i].stored == stored) {
+        if (table->changes[i].state == state) {
             memcpy(at, &table->changes[i].name, 8);
             at += 8;
         }
@@ -26,17 +26,17 @@ static PyObject *changed_names(const Table *table, uint32_t stored, size_t count
 /* (removed, stored, further, given, passed): all since the last outcome. */
 static PyObject *outcome(Table *table)
 {
-    size_t count = 0, passed = table->passed;
-    for (size_t i = 0; i < table->changed; i++)
-        if (table->changes[i].stored)
-            count++;
-        else {
+    size_t counts[] = {0, 0, 0}, passed = table->passed;
+    for (size_t i = 0; i < table->changed; i++) {
+        counts[table->changes[i].state]++;
+        if (table->changes[i].state == REMOVED) {
             Name *name = name_of(table, table->changes[i].name);
             if (in_use(name))
                 erase_name(table, name);
         }
-    PyObject *removed = changed_names(table, 0, table->changed - count);
-    PyObject *stored = changed_names(table, 1, count);
+    }
+    PyObject *removed = changed_names(table, REMOVED, counts[REMOVED]);
+    PyObject *stored = changed_names(table, STORED, counts[STORED]);
     PyObject *further = PyBytes_FromStringAndSize(
         (const char *)table->further, (Py_ssize_t)(table->furthers * sizeof *table->further));
     PyObject *given = PyBytes_FromStringAndSize(
@@ -92,31 +92,56 @@ static uint32_t take_in(Table *table)
     return (uint32_t)batch->count;
 }
 
-/* apply(payload): (events, of these taken in, outcome); None, and nothing has changed, if it is
-   FOREIGN. */
-static PyObject *apply(PyObject *self, PyObject *payload)
+/* Anything but READ, and nothing has changed. `done`: how many of its events were taken in. */
+static int take_batch(Table *table, const char *data, Py_ssize_t bytes, uint32_t *done)
 {
-    Table *table = (Table *)self;
-    Py_buffer buffer;
-    if (PyObject_GetBuffer(payload, &buffer, PyBUF_SIMPLE) < 0)
-        return NULL;
     Batch *batch = &table->batch;
     Shelf shelf = table->shelf;
     size_t size = table->size;
-    Reader reader = {buffer.buf, (const uint8_t *)buffer.buf + buffer.len};
-    int read = read_batch(&reader, batch, &shelf, &size);
-    PyBuffer_Release(&buffer);
-    if (read == FOREIGN)
-        Py_RETURN_NONE;
-    if (read == NO_MEMORY)
-        return PyErr_NoMemory();
+    Reader reader = {(const uint8_t *)data, (const uint8_t *)data + bytes};
+    int read = bytes > MAX_PAYLOAD ? FOREIGN : read_batch(&reader, batch, &shelf, &size);
+    if (read != READ)
+        return read;
+    if (batch->count == 0)
+        return FOREIGN;
     table->size = size;
     if (reserve(table, batch->stored, batch->stored + batch->removed) < 0)
-        return PyErr_NoMemory();
+        return NO_MEMORY;
     table->shelf = shelf;
-    uint32_t done = take_in(table);
+    *done = take_in(table);
     trim(batch);
-    return Py_BuildValue("(nIN)", (Py_ssize_t)batch->count, done, outcome(table));
+    return READ;
+}
+
+/* apply(payloads): (batches taken, events in them, those of the last one that were left, outcome).
+   It ends with the first batch of which not all goes on as it came, or before one that is FOREIGN;
+   None, and nothing has changed, if that is the very first. */
+static PyObject *apply(PyObject *self, PyObject *payloads)
+{
+    Table *table = (Table *)self;
+    Py_ssize_t taken = 0, events = 0, left = 0;
+    if (!PyList_Check(payloads))
+        return PyErr_Format(PyExc_TypeError, "%S is no list", payloads);
+    while (taken < PyList_Size(payloads) && left == 0 && table->furthers == 0) {
+        char *data;
+        Py_ssize_t bytes;
+        uint32_t done;
+        int read = NO_MEMORY;
+        if (PyBytes_AsStringAndSize(PyList_GetItem(payloads, taken), &data, &bytes) == 0)
+            read = take_batch(table, data, bytes, &done);
+        if (read != READ && taken == 0)
+            return read == FOREIGN   ? Py_NewRef(Py_None)
+                   : PyErr_Occurred() ? NULL
+                                      : PyErr_NoMemory();
+        if (read != READ) {
+            PyErr_Clear(); /* of the next call */
+            break;
+        }
+        taken++;
+        events += done;
+        left = (Py_ssize_t)(table->batch.count - done);
+    }
+    return Py_BuildValue("(nnnN)", taken, events, left, outcome(table));
 }
 
 /* ---- events that Python has read ------------------------------------------------------------ */

@@ -101,7 +101,7 @@ class KvEventActor(Actor):
             "control": control,
             "ask": ask,
         }
-        common = (rt.transport, rt.clock, time.time, self._inbox.put)
+        common = (rt.transport, rt.clock, time.time, self._inbox)
         self._sources = {
             s.name: Source(s.name, s.endpoint, s.replay_endpoint, *common, bound=False)
             for s in options.sources
@@ -213,9 +213,9 @@ class KvEventActor(Actor):
     def _run(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Publish):
-                sequence = effect.message.sequence
-                self._public.send([self._topic, sequence.to_bytes(8, "big"), effect.payload])
-                self._window.add(sequence, effect.payload)
+                for sequence, payload in effect.numbered():
+                    self._public.send([self._topic, sequence.to_bytes(8, "big"), payload])
+                    self._window.add(sequence, payload)
                 self._telling.changed(effect.message)
             elif isinstance(effect, Say):
                 self._telling.say(effect.message)

@@ -28,6 +28,7 @@ from actors.kv_events.effects import (
 from actors.kv_events.feed import FAR, LIFE_BITS, Feed, Verdict
 from actors.kv_events.matching import match
 from actors.kv_events.quick import QuickTable
+from actors.kv_events.run import MOST, Run
 from actors.kv_events.shelves import (
     cleared_batch,
     name_parts,
@@ -64,11 +65,16 @@ class KvEventCore:
         self.table = QuickTable()
         self.feeds = {name: Feed(name, replayable=can) for name, can in replayable.items()}
         self._unsaid = 0  # batches of sources that went into no public one yet
+        self._run: Run | None = None  # what is to be the next effect
+        self._joins = False  # batches of this event go out in one
         self._effects: list[Effect] = []
 
     def handle(self, event: CoreEvent) -> list[Effect]:
         if isinstance(event, BatchCame):
-            self._batch(event)
+            if event.more:
+                self._batches(event)
+            else:
+                self._batch(event)
         elif isinstance(event, Tick):
             self._tick()
         elif isinstance(event, ReplayEnded):
@@ -77,7 +83,7 @@ class KvEventCore:
             self._census(event)
         elif isinstance(event, Malformed):
             self.feeds[event.source].state.refused += 1
-            self._effects.append(Notice("batch_refused", f"{event.source}: {event.text}"))
+            self._want(Notice("batch_refused", f"{event.source}: {event.text}"))
         elif isinstance(event, EngineSeen):
             self._engine_seen(event)
         elif isinstance(event, EngineGone):
@@ -85,7 +91,7 @@ class KvEventCore:
         elif isinstance(event, Naming):
             self.table.naming = event.on
         else:
-            self._publish(cleared_batch(event.now, self.rank), [], cleared=True)
+            self._publish([cleared_batch(event.now, self.rank)], [], cleared=True)
             self._ask_sources()
         effects, self._effects = self._effects, []
         if given := self.table.take_given():
@@ -189,7 +195,7 @@ class KvEventCore:
             table.block_size = event.block_size or table.block_size
         elif event.block_size not in (0, table.block_size):
             text = f"its card says {event.block_size} tokens, its events {table.block_size}"
-            self._effects.append(Notice("block_size_differs", text))
+            self._want(Notice("block_size_differs", text))
         feed = self.feeds[ENGINE]
         if event.ready and not feed.state.joined:
             self._ask(feed)
@@ -252,11 +258,50 @@ class KvEventCore:
 
     # --- batches ---
 
+    def _batches(self, event: BatchCame) -> None:
+        self._joins = True
+        payloads = [event.payload, *event.more]
+        while payloads:
+            sequence = event.sequence + 1 + len(event.more) - len(payloads)
+            taken = self._take_plain(event.source, sequence, payloads)
+            if not taken:
+                taken = 1
+                one = BatchCame(event.now, event.source, sequence, payloads[0], event.replayed)
+                self._batch(one)
+            payloads = payloads[taken:]
+        self._joins = False
+        self._end_run()
+
+    def _take_plain(self, source: str, first: int, payloads: list[bytes]) -> int:
+        """Returns how many of them are as they mostly are, and taken in: the next, all known."""
+        feed = self.feeds[source]
+        last = first + len(payloads) - 1
+        if not feed.is_next(first) or (
+            source == ENGINE and not (self._goes_on(first) and self._goes_on(last))
+        ):
+            return 0
+        room = MOST if self._run is None else MOST - len(self._run.payloads)
+        found = self.table.take_all(source, payloads[: room or MOST])
+        if found is None:
+            return 0
+        taken, applied = found
+        public = payloads[:taken]
+        feed.took(first, public)
+        if applied.keeps:
+            last_one = filtered(public.pop(), applied.keeps)
+            public += [] if last_one is None else [last_one]
+        self._unsaid += len(public)
+        if public:
+            self._publish(public, applied.changes)
+        self._unsaid += taken - len(public)
+        return taken
+
     def _batch(self, event: BatchCame) -> None:
         feed = self.feeds[event.source]
         # What is next in a life that is known needs no closer look, and mostly it is that.
         known = event.source != ENGINE or self._goes_on(event.sequence)
-        if known and not event.replayed and feed.follows(event.sequence, event.payload):
+        if known and not event.replayed and feed.is_next(event.sequence):
+            feed.took(event.sequence, [event.payload])
             if not self._take_popped(feed, event.sequence, event.payload, event.now):
                 self._mend(feed, event.now)
             return
@@ -278,7 +323,7 @@ class KvEventCore:
     def _restarted(self, feed: Feed, event: BatchCame, *, ours: bool) -> None:
         """A publisher that numbers from 0 went back: all that it had said is void."""
         text = f"{feed.name} went back to batch {event.sequence}: it began anew"
-        self._effects.append(Notice("source_restarted", text))
+        self._want(Notice("source_restarted", text))
         self._clear(feed.name, event.now)
         feed.reset()
         feed.offer(event.sequence, event.payload, ours=ours)
@@ -301,7 +346,7 @@ class KvEventCore:
         except UnreadableError as error:
             feed.refuse(sequence)
             text = f"batch {sequence} of {feed.name}: {error}"
-            self._effects.append(Notice("batch_refused", text))
+            self._want(Notice("batch_refused", text))
             return False
         return True
 
@@ -319,7 +364,7 @@ class KvEventCore:
         self._unsaid += 1
         public = filtered(payload, applied.keeps) if applied.keeps else payload
         if public is not None and applied.count:
-            self._publish(public, applied.changes)
+            self._publish([public], applied.changes)
 
     def _take_cleared(
         self, feed: Feed, payload: bytes, events: Sequence[Event], now: float
@@ -341,12 +386,12 @@ class KvEventCore:
                 payload, _ = cut(payload, after, len(events))
                 public = filtered(payload, keeps) if keeps else payload
                 if public is not None:
-                    self._publish(public, applied.changes)
+                    self._publish([public], applied.changes)
             return
         if keeps:
             shifted = [Keep(keep.event + after, keep.ranges) for keep in keeps]
             payload = filtered(payload, shifted) or payload
-        self._publish(payload, applied.changes, cleared=True)
+        self._publish([payload], applied.changes, cleared=True)
 
     def _clear(self, source: str, now: float) -> None:
         """All that this source holds is gone, and readers learn it.
@@ -360,29 +405,51 @@ class KvEventCore:
         if source != ENGINE:
             self._publish_removed(now, gone, changes)
             return
-        self._publish(cleared_batch(now, self.rank), [], cleared=True)
+        self._publish([cleared_batch(now, self.rank)], [], cleared=True)
         held, blocks = self.table.everything()
         size = self.table.state.block_size
         for payload, stored in stored_batches(now, self.rank, size, blocks, held):
-            self._publish(payload, stored)
+            self._publish([payload], stored)
 
     def _publish_removed(self, now: float, gone: list[Gone], changes: list[KvChange]) -> None:
         if gone:
-            self._publish(removed_batch(now, self.rank, gone), changes)
+            self._publish([removed_batch(now, self.rank, gone)], changes)
 
-    def _publish(self, payload: bytes, changes: list[KvChange], *, cleared: bool = False) -> None:
-        self.sequence += 1
+    def _publish(
+        self, payloads: list[bytes], changes: list[KvChange], *, cleared: bool = False
+    ) -> None:
+        run, life = self._run, self.life.incarnation
+        if run and (cleared or run.life != life or len(run.payloads) + len(payloads) > MOST):
+            self._end_run()
+        if self._run is None:
+            self._run = Run(self.sequence + 1, life, cleared=cleared)
+        self._run.add(payloads, changes, self._unsaid)
+        self._unsaid = 0
+        self.sequence += len(payloads)
+        if not self._joins:
+            self._end_run()
+
+    def _end_run(self) -> None:
+        run, self._run = self._run, None
+        if run is None:
+            return
+        payload, *more = run.payloads
         message = KvChanged(
             self.engine,
-            self.life.incarnation,
+            run.life,
             self.rank,
             self.sequence,
-            cleared,
-            changes,
-            self._unsaid,
+            run.cleared,
+            run.changes,
+            run.batches,
+            run.first if more else 0,
         )
-        self._unsaid = 0
-        self._effects.append(Publish(payload, message))
+        self._effects.append(Publish(payload, message, more))
+
+    def _want(self, effect: Effect) -> None:
+        """After what is published already."""
+        self._end_run()
+        self._effects.append(effect)
 
     # --- losses ---
 
@@ -393,7 +460,7 @@ class KvEventCore:
 
     def _ask(self, feed: Feed) -> None:
         if feed.replayable and not feed.state.asking:
-            self._effects.append(AskReplay(feed.name, feed.ask()))
+            self._want(AskReplay(feed.name, feed.ask()))
 
     def _mend(self, feed: Feed, now: float) -> None:
         """Something is missing."""
@@ -421,7 +488,7 @@ class KvEventCore:
             self._ask(feed)  # it helped, or was asked before we knew of this loss
         elif feed.name == ENGINE and state.base and event.answered:
             state.counting = True
-            self._effects.append(AskCensus(feed.name))
+            self._want(AskCensus(feed.name))
         else:
             self._give_up(feed, event.now)
 
@@ -473,12 +540,12 @@ class KvEventCore:
     def _lost(self, feed: Feed, first: int, last: int, *, reconciled: bool) -> None:
         if feed.state.expected is None:
             text = f"{feed.name}: its replay begins after batch {last}, not with batch {first}"
-            self._effects.append(Notice("begun_late", text))
+            self._want(Notice("begun_late", text))
             return
         count = last - first + 1
         feed.state.lost += count
         text = f"batches {first} to {last} of {feed.name}"
-        self._effects.append(Notice("batches_lost", text, count))
+        self._want(Notice("batches_lost", text, count))
         message = KvLost(
             self.engine,
             self.life.incarnation,
@@ -489,10 +556,10 @@ class KvEventCore:
             last,
             reconciled,
         )
-        self._effects.append(Say(message))
+        self._want(Say(message))
 
     def _tick(self) -> None:
         for feed in self.feeds.values():
             if feed.tick() and (feed.name != ENGINE or self.life.ready):
                 self._ask(feed)
-        self._effects.append(Say(self.beat()))
+        self._want(Say(self.beat()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bus.core import CoreRecord
 from schemas.kv import KvBeat, KvChanged, KvLost
 from schemas.kv_events import BlockHash
@@ -28,11 +30,14 @@ class EngineGone(CoreRecord, frozen=True):
 
 
 class BatchCame(CoreRecord, frozen=True):
+    """`more`: those right after it, that came with it."""
+
     now: float
     source: str
     sequence: int
     payload: bytes
     replayed: bool = False
+    more: list[bytes] = []
 
 
 class ReplayEnded(CoreRecord, frozen=True):
@@ -76,10 +81,15 @@ class Naming(CoreRecord, frozen=True):
 
 
 class Publish(CoreRecord, frozen=True):
-    """One public batch, and what it means on the bus."""
+    """A public batch, or several with `more`, and what they mean on the bus together."""
 
     payload: bytes
     message: KvChanged
+    more: list[bytes] = []
+
+    def numbered(self) -> Iterator[tuple[int, bytes]]:
+        """Sequence and payload of each."""
+        return enumerate((self.payload, *self.more), self.message.first or self.message.sequence)
 
 
 class Say(CoreRecord, frozen=True):

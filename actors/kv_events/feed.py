@@ -6,6 +6,7 @@ came after it waits meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 import msgspec
@@ -86,21 +87,23 @@ class Feed:
             refused=old.refused,
         )
 
-    def follows(self, sequence: int, payload: bytes) -> bool:
-        """Takes in a batch as `offer` and `pop` would, if it is the next and nothing is missing."""
+    def is_next(self, sequence: int) -> bool:
+        """It is the next batch, and nothing is missing."""
         state = self.state
-        if (
+        return not (
             sequence != state.expected
             or sequence <= state.newest
             or state.held
             or state.counting
             or state.suspect
-        ):
-            return False
+        )
+
+    def took(self, first: int, payloads: Sequence[bytes]) -> None:
+        """The next batches were taken in, as `offer` and `pop` would."""
+        state = self.state
         state.quiet = 0
-        state.newest = sequence
-        self._taken(sequence, payload)
-        return True
+        state.newest = first + len(payloads) - 1
+        self._taken(first, payloads)
 
     def offer(
         self, sequence: int, payload: bytes, *, ours: bool, replayed: bool = False
@@ -158,19 +161,20 @@ class Feed:
         ):
             return None
         state.held_bytes -= size_of(payload)
-        self._taken(sequence, payload)
+        self._taken(sequence, [payload])
         return sequence, payload
 
-    def _taken(self, sequence: int, payload: bytes) -> None:
+    def _taken(self, first: int, payloads: Sequence[bytes]) -> None:
         state = self.state
-        state.expected = sequence + 1
-        state.batches += 1
+        state.expected = after = first + len(payloads)
+        state.batches += len(payloads)
         if state.base == 0:
-            state.recent[sequence] = digest_of(payload)
-            state.recent.pop(sequence - RECENT, None)
-            if len(state.recent) > RECENT:  # some numbers were left out
-                kept = {n: h for n, h in state.recent.items() if n > sequence - RECENT}
-                state.recent = kept
+            recent = state.recent
+            for sequence, payload in enumerate(payloads, first):
+                recent[sequence] = digest_of(payload)
+                recent.pop(sequence - RECENT, None)
+            if len(recent) > RECENT:  # some numbers were left out
+                state.recent = {n: h for n, h in recent.items() if n >= after - RECENT}
 
     def refuse(self, sequence: int) -> None:
         """The batch that `pop` gave cannot be read: it is missing, as if it had not come."""

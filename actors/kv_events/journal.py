@@ -40,13 +40,13 @@ def _make(settings: Settings) -> KvEventCore:
 
 def _event(event: CoreEvent) -> CoreEvent:
     if isinstance(event, BatchCame) and event.payload:
-        return replace(event, payload=stripped(event.payload))
+        return replace(event, payload=stripped(event.payload), more=[*map(stripped, event.more)])
     return event
 
 
 def _effect(effect: Effect) -> Effect:
     if isinstance(effect, Publish) and effect.payload:
-        return Publish(bare(effect.payload), effect.message)
+        return Publish(bare(effect.payload), effect.message, [*map(bare, effect.more)])
     return effect
 
 
@@ -61,13 +61,17 @@ def _state(data: bytes) -> bytes:
 
 
 def _brief_event(event: CoreEvent) -> CoreEvent:
-    return replace(event, payload=b"") if isinstance(event, BatchCame) else event
+    if isinstance(event, BatchCame):
+        return replace(event, payload=b"", more=[b""] * len(event.more))
+    return event
 
 
 def _brief_effect(effect: Effect) -> Effect | None:
     if isinstance(effect, Named):
         return None
-    return Publish(b"", effect.message) if isinstance(effect, Publish) else effect
+    if isinstance(effect, Publish):
+        return Publish(b"", effect.message, [b""] * len(effect.more))
+    return effect
 
 
 def in_step(

@@ -15,8 +15,9 @@ from itertools import groupby
 from operator import itemgetter
 
 from actors.kv_events.known import Beside, prepare, put
+from actors.kv_events.run import note
 from actors.kv_events.table import Applied, Block, Gone, Key, Shelf, State, Table
-from actors.kv_events.wire import MAX_PAYLOAD, Event, Keep, decode, others
+from actors.kv_events.wire import Event, Keep, decode, others
 from schemas.block_hash import pack, unpack
 from schemas.kv import TIERS, KvChange, Tier
 from schemas.kv_events import BlockHash
@@ -75,17 +76,27 @@ class QuickTable(Table):
 
     def take(self, source: str, payload: bytes) -> Applied | None:
         """A whole batch; None, with nothing changed, if its events are for `apply`."""
+        taken = self.take_all(source, [payload])
+        return None if taken is None else taken[1]
+
+    def take_all(self, source: str, payloads: list[bytes]) -> tuple[int, Applied] | None:
+        """The first batches of these: how many, and what they did together.
+
+        Only of the last one some may be kept back. None, with nothing changed, if the events of the
+        very first are for `apply`.
+        """
         quick = self._quick
-        if quick is None or self._owner not in ("", source) or len(payload) > MAX_PAYLOAD:
+        if quick is None or self._owner not in ("", source):
             return None
-        taken = quick.apply(payload)
+        taken = quick.apply(payloads)
         if taken is None:
             return None
-        count, done, outcome = taken
-        applied = self._applied(source, quick, outcome, done)
-        if done < count:
-            return self._hand_over(source, decode(payload)[done:], applied)
-        return applied
+        batches, events, left, outcome = taken
+        applied = self._applied(source, quick, outcome, events)
+        if left:
+            last = decode(payloads[batches - 1])
+            applied = self._hand_over(source, last[-left:], applied, len(last) - left)
+        return batches, applied
 
     def apply(self, source: str, events: Sequence[Event]) -> Applied:
         quick = self._quick
@@ -99,7 +110,9 @@ class QuickTable(Table):
         while done < len(events) and put(quick, done, events[done], made[done]):
             done += 1
         applied = self._applied(source, quick, quick.take_changes(), done)
-        return applied if done == len(events) else self._hand_over(source, events[done:], applied)
+        if done < len(events):
+            return self._hand_over(source, events[done:], applied, done)
+        return applied
 
     def clear(self, source: str) -> list[Gone]:
         gone = []
@@ -224,15 +237,14 @@ class QuickTable(Table):
             for (number, blocks), group in groupby(rows, itemgetter(0, 1))
         ]
 
-    def _hand_over(self, source: str, events: Sequence[Event], before: Applied) -> Applied:
-        """These, the last of a batch, are not for the extension: a parent is not known."""
+    def _hand_over(
+        self, source: str, events: Sequence[Event], before: Applied, done: int
+    ) -> Applied:
+        """These, of a batch all after `done`, are not for the extension: a parent is not known."""
         self.settle()
-        delta: dict[int, bool] = {}
-        for change in before.changes:
-            delta |= dict.fromkeys(unpack(change.blocks), change.kind == "stored")
-        self._delta = {"device": delta}
+        note(self._delta, before.changes)
         rest = super().apply(source, events)
-        keeps = [Keep(keep.event + before.count, keep.ranges) for keep in rest.keeps]
+        keeps = [Keep(keep.event + done, keep.ranges) for keep in rest.keeps]
         return Applied(before.keeps + keeps, rest.changes, before.count + rest.count)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from actors.kv_events.asker import Asker
-from actors.kv_events.effects import BatchCame, CoreEvent, Malformed
+from actors.kv_events.effects import BatchCame, Malformed
+from actors.kv_events.inbox import Inbox
 from actors.kv_events.wire import MAX_PAYLOAD
 from bus.clock import Clock
 from bus.envelope import Frame
@@ -23,17 +24,17 @@ class Source:
         transport: Transport,
         clock: Clock,
         wall: Callable[[], float],
-        tell: Callable[[CoreEvent], None],
+        inbox: Inbox,
         *,
         bound: bool,
     ) -> None:
         """Raises `OSError` where an endpoint to bind is taken."""
         self._name = name
         self._wall = wall
-        self._tell = tell
+        self._inbox = inbox
         open_socket = transport.bind_subscriber if bound else transport.connect_subscriber
         open_socket(endpoint, [""], self._on_frames)
-        self._asker = Asker(name, replay_endpoint, transport, clock, wall, tell)
+        self._asker = Asker(name, replay_endpoint, transport, clock, wall, inbox.put)
 
     def replay(self, start: int) -> None:
         self._asker.replay(start)
@@ -47,13 +48,16 @@ class Source:
     def _on_frames(self, frames: Sequence[Frame]) -> None:
         if len(frames) != 3:
             self._refuse(f"{len(frames)} frames; a batch has 3: topic, sequence, payload")
-        elif len(frames[1]) != 8:
-            self._refuse(f"a sequence of {len(frames[1])} bytes; it has 8")
-        elif len(frames[2]) > MAX_PAYLOAD:
-            self._refuse(f"a payload of {len(frames[2])} bytes; at most {MAX_PAYLOAD}")
+            return
+        _, number, payload = frames
+        if len(number) != 8:
+            self._refuse(f"a sequence of {len(number)} bytes; it has 8")
+        elif len(payload) > MAX_PAYLOAD:
+            self._refuse(f"a payload of {len(payload)} bytes; at most {MAX_PAYLOAD}")
         else:
-            sequence = int.from_bytes(frames[1], "big")
-            self._tell(BatchCame(self._wall(), self._name, sequence, bytes(frames[2])))
+            sequence = int.from_bytes(number, "big")
+            if not self._inbox.joins(self._name, sequence, payload):
+                self._inbox.put(BatchCame(self._wall(), self._name, sequence, bytes(payload)))
 
     def _refuse(self, text: str) -> None:
-        self._tell(Malformed(self._name, text))
+        self._inbox.put(Malformed(self._name, text))

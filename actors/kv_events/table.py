@@ -15,6 +15,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest as xxh3
 
 from actors.kv_events.keys import images_of, salt_of
+from actors.kv_events.run import Delta, changes_of
 from actors.kv_events.wire import Event, Keep, Removed, Stored, others
 from schemas.block_hash import SEED, seed_of, sequence_hash, token_hash
 from schemas.kv import TIERS, KvChange, Tier
@@ -127,7 +128,7 @@ class Table:
         self.state = state
         self.blocks = state.blocks
         self._shelves = {shelf.key: shelf for shelf in state.shelves}
-        self._delta: dict[Tier, dict[int, bool]] = {}
+        self._delta: Delta = {}
         self.given = array("Q")
         self.told: Iterator[int] | None = None  # names, where tokens are not there
 
@@ -155,14 +156,8 @@ class Table:
 
     def take_changes(self) -> list[KvChange]:
         """What has changed outside since the last call."""
-        changes = []
-        for tier, delta in self._delta.items():
-            for kind, flag in (("removed", False), ("stored", True)):
-                if blocks := [name for name, stored in delta.items() if stored is flag]:
-                    packed = array("Q", blocks).tobytes()
-                    changes.append(KvChange(kind, tier, packed))  # type: ignore[arg-type]
-        self._delta = {}
-        return changes
+        delta, self._delta = self._delta, {}
+        return changes_of(delta)
 
     def _stored(self, source: str, event: Stored) -> list[int] | None:
         """Numbers of blocks that were there already."""
@@ -476,6 +471,7 @@ class Table:
         delta = self._delta.get(tier)
         if delta is None:
             delta = self._delta[tier] = {}
+        delta.pop(name, None)  # they are in the order of their last change
         delta[name] = stored
 
     def _shelf(self, key: Key, event: Stored) -> Shelf:

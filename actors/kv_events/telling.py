@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from actors.kv_events.run import MOST
 from schemas.kv import KvBeat, KvChange, KvChanged, KvLost
-
-MOST = 64
-"""Public batches in one message."""
 
 
 class Telling:
@@ -16,13 +14,20 @@ class Telling:
     def __init__(self, publish: Callable[[KvChanged | KvLost | KvBeat], None]) -> None:
         self._publish = publish
         self._waiting: list[KvChanged] = []
+        self._last = 0  # the last sequence that fits into one message with these
 
     def changed(self, message: KvChanged) -> None:
         waiting = self._waiting
-        if waiting and (message.cleared or message.incarnation != waiting[0].incarnation):
+        if waiting and (
+            message.cleared
+            or message.incarnation != waiting[0].incarnation
+            or message.sequence > self._last
+        ):
             self.flush()
+        if not waiting:
+            self._last = (message.first or message.sequence) + MOST - 1
         waiting.append(message)
-        if len(waiting) >= MOST:
+        if message.sequence >= self._last:
             self.flush()
 
     def say(self, message: KvLost | KvBeat) -> None:
@@ -53,5 +58,5 @@ def _joined(messages: list[KvChanged]) -> KvChanged:
         first.cleared,
         [KvChange(change.kind, change.tier, b"".join(blocks)) for change, blocks in runs],
         sum(message.batches for message in messages),
-        first.sequence,
+        first.first or first.sequence,
     )

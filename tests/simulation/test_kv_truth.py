@@ -183,7 +183,8 @@ class Way:
     def tell(self, told: CoreEvent) -> None:
         for effect in self.core.handle(told):
             if isinstance(effect, Publish):
-                self.outside.read(effect.message.sequence, effect.payload)
+                for sequence, payload in effect.numbered():
+                    self.outside.read(sequence, payload)
                 self.bus.append(events.KvSeen(SOURCE, effect.message, self.now, 0))
             elif isinstance(effect, Say):
                 self.done["gone for good"] += isinstance(effect.message, KvLost)

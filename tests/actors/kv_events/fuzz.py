@@ -35,7 +35,7 @@ def main() -> None:
         for _ in range(draw.randrange(STEPS)):
             were_native += pair.take(maker.payload()) == "native"
         for _ in range(20):
-            native(0).apply(maker.spoilt(maker.payload()))
+            native(0).apply([maker.spoilt(maker.payload())])
         pair.settle()
     assert were_native > LIVES
     block_hash.prefix_hashes = None  # what it is compared with

@@ -57,8 +57,9 @@ class Link:
     def tell(self, told: CoreEvent) -> None:
         for effect in self.core.handle(told):
             if isinstance(effect, Publish):
-                self.published.append((effect.message.sequence, effect.payload))
-                self.vllm.read(effect.message.sequence, effect.payload)
+                for sequence, payload in effect.numbered():
+                    self.published.append((sequence, payload))
+                    self.vllm.read(sequence, payload)
                 self.bus.read(effect.message)
             elif isinstance(effect, AskReplay):
                 self.asked.extend(self.replay(effect.start))
@@ -83,6 +84,15 @@ class Link:
         if self.wire:
             sequence, payload = self.wire.popleft()
             self.tell(BatchCame(1.0, ENGINE, sequence, payload))
+
+    def burst(self) -> None:
+        """All that comes now and follows each other, at once."""
+        if self.wire:
+            first, payload = self.wire.popleft()
+            more = list[bytes]()
+            while self.wire and self.wire[0][0] == first + 1 + len(more):
+                more.append(self.wire.popleft()[1])
+            self.tell(BatchCame(1.0, ENGINE, first, payload, more=more))
 
     def answer(self) -> None:
         if self.asked:
@@ -137,6 +147,8 @@ def do(link: Link, step: tuple[str, int, int]) -> None:
         link.answer()
     elif kind == "copy":
         link.copy()
+    elif kind == "burst":
+        link.burst()
     else:
         for _ in range(1 + a % 3):
             link.deliver()
@@ -155,7 +167,9 @@ def work(engine: Cache, step: tuple[str, int, int]) -> list[object]:
 
 
 WORK = ["store"] * 5 + ["evict"] * 4 + ["remove", "remove", "clear"]
-FAULTS = ["deliver"] * 8 + ["answer", "answer", "lose", "lose", "double", "swap", "copy"]
+FAULTS = (
+    ["deliver"] * 6 + ["burst"] * 3 + ["answer", "answer", "lose", "lose", "double", "swap", "copy"]
+)
 LIVES = ["engine", "actor"]
 NUMBER = st.integers(0, 50)
 

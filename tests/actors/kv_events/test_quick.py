@@ -150,8 +150,8 @@ def test_another_source_moves_all_to_python():
 def test_a_payload_cut_anywhere_is_left_alone():
     whole = batch(stored([1, 2**40, 3], session_id="a"), removed([1]))
     for end in range(len(whole)):
-        assert NATIVE(0).apply(whole[:end]) is None
-    assert NATIVE(0).apply(whole) is not None
+        assert NATIVE(0).apply([whole[:end]]) is None
+    assert NATIVE(0).apply([whole]) is not None
 
 
 def test_without_the_extension_all_is_in_python():

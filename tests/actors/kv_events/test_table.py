@@ -146,7 +146,8 @@ def test_a_reader_holds_what_any_source_holds(steps):
     def tell(event: Any) -> None:
         for effect in core.handle(event):
             if isinstance(effect, Publish):
-                vllm.read(effect.message.sequence, effect.payload)
+                for sequence, payload in effect.numbered():
+                    vllm.read(sequence, payload)
                 bus.read(effect.message)
 
     tell(Started(1.0))

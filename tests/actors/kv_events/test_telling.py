@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.kv_events.telling import MOST, Telling
+from actors.kv_events.run import MOST
+from actors.kv_events.telling import Telling
 from schemas.block_hash import pack
 from schemas.kv import KvBeat, KvChange, KvChanged
 from tests.actors.kv_events.model import BusReader
