@@ -100,10 +100,11 @@ async def asked(
 ) -> tuple[list[Answer], str]:
     """All answers at once. When it is time, that one of `engines` is killed that has most."""
     answers, victim = [Answer() for _ in range(STREAMS)], ""
+    rows = actors()  # before anything is asked: a command takes as long as a prefill
+    pids = {engine: rows[f"engine/{engine}"]["pid"] for engine in engines}
     async with httpx.AsyncClient(base_url=url, timeout=GUARD) as client:
         reading = [asyncio.create_task(a.read(client, i)) for i, a in enumerate(answers)]
         if engines:
-            pids = {engine: actors()[f"engine/{engine}"]["pid"] for engine in engines}
             with Look() as look:
                 async with asyncio.timeout(GUARD):
                     while not when(look, answers):

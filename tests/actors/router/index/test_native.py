@@ -102,6 +102,7 @@ def sanitizer() -> str | None:
     return path if Path(path).is_absolute() else None
 
 
+@pytest.mark.timeout(600)  # a quarter of a minute, where nothing runs beside it
 def test_random_operations_under_the_sanitizers(tmp_path):
     library = sanitizer()
     if library is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
@@ -124,7 +125,7 @@ def test_random_operations_under_the_sanitizers(tmp_path):
         },
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr
