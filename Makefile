@@ -45,8 +45,8 @@ serve: $(VLLM) $(if $(filter $(SMALL),$(MODEL)),$(SMALL)) ## serve a model; MODE
 
 test: $(DEV) $(VLLM) $(SMALL) ## run the tests; ARGS="…" for pytest
 	@export CALLBOARD_TEST_MODEL=$(SMALL); failed=0; \
-	$(BIN)/python -m pytest $(BESIDE) -m 'not (slow or real or alone)' $(ARGS) || [ $$? = 5 ] || failed=1; \
-	$(BIN)/python -m pytest -m '(real or alone) and not slow' $(ARGS) || [ $$? = 5 ] || failed=1; \
+	$(BIN)/python -m pytest $(BESIDE) -m 'not (slow or alone)' $(ARGS) || [ $$? = 5 ] || failed=1; \
+	$(BIN)/python -m pytest -m 'alone and not slow' $(ARGS) || [ $$? = 5 ] || failed=1; \
 	exit $$failed
 
 slow: $(DEV) $(VLLM) $(SMALL) ## the tests that need a quiet machine: resumption on real vLLM

@@ -28,7 +28,7 @@ from tests.real.pair import (
     tokens_of,
 )
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(600)]
 
 log = logging.getLogger(__name__)
 LEASE = 9.0

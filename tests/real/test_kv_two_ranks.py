@@ -33,7 +33,7 @@ from tests.bus.parties import Stranger
 from tests.launch.cli.running import callboard, free_port, kv_event_port, serving
 from tests.real.test_kv_plugin import visible
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(600)]
 
 OPERATIONS = 300
 BLOCK = 32

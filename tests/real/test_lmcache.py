@@ -34,6 +34,7 @@ from tests.real.pair import QUIET
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.alone,
     pytest.mark.timeout(600),
     pytest.mark.skipif(importlib.util.find_spec("lmcache") is None, reason="needs LMCache"),
 ]

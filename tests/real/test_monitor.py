@@ -16,7 +16,7 @@ import pytest
 from tests.launch.cli.running import callboard, free_port, serving
 from tests.launch.cli.test_kills import actors, shared
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(600)]
 
 FLAGS = ("--dtype", "float32", "--enforce-eager", "--max-model-len", "8192")
 ONE_STEP = ("--max-num-batched-tokens", "8192", "--max-num-seqs", "8")

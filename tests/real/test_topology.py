@@ -19,7 +19,7 @@ import pytest
 
 from tests.launch.cli.running import ROOT, Served, callboard, environment, free_port, serving
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(600)]
 
 NAME = "small"
 FLAGS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--max-num-seqs", "16")

@@ -21,6 +21,7 @@ from tests.real.vllm_bench import Bench, Recorder, tokens_of
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.alone,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("default"),  # what torch and vLLM warn of is not ours
 ]
