@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ from actors.kv_events.wire import Event, Stored, UnreadableError, read_batch
 MARK = 0xC1
 """No msgpack begins with it."""
 _HEAD = struct.Struct("<BIQB")  # mark, size, digest, whether a batch follows or a reason
+REMEMBERED = 16
+"""Batches: what an event brings mostly goes out again as it is, in one of its effects."""
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -32,13 +35,17 @@ def stripped(payload: bytes) -> bytes:
         return _HEAD.pack(*head, 0) + str(error).encode()
 
 
+@lru_cache(maxsize=REMEMBERED)
 def bare(payload: bytes) -> bytes:
     """A batch without tokens, with what we know of it; of what it returns it makes the same.
 
     Raises `UnreadableError`.
     """
     batch = read_batch(payload)
-    return _encode([batch.ts, [_plain(event) for event in batch.events]])
+    for event in batch.events:
+        if isinstance(event, Stored):
+            _blank(event)
+    return _encode([batch.ts, [_map_of(event) for event in batch.events]])
 
 
 def content_of(payload: bytes) -> bytes:
@@ -78,13 +85,19 @@ def _is_stripped(payload: bytes) -> bool:
     return payload[:1] == b"\xc1" and len(payload) >= _HEAD.size
 
 
-def _plain(event: Event) -> dict[str, Any]:
-    data = {"type": event.__struct_config__.tag, **msgspec.structs.asdict(event)}
-    if isinstance(event, Stored):
-        data["token_ids"] = _zeros(event.token_ids)
-        if event.extra_keys is not None:
-            data["extra_keys"] = [hidden(keys, event.lora_name) for keys in event.extra_keys]
-    return data
+def _blank(event: Stored) -> None:
+    event.token_ids = _zeros(event.token_ids)
+    if event.extra_keys is not None:
+        lora = event.lora_name
+        event.extra_keys = [keys and hidden(keys, lora) for keys in event.extra_keys]
+
+
+def _map_of(event: Event) -> Event | dict[str, Any]:
+    """What msgspec encodes as a map, as the wire has it today."""
+    config = event.__struct_config__
+    if not config.array_like:
+        return event
+    return {"type": config.tag, **msgspec.structs.asdict(event)}
 
 
 def _zeros(tokens: list[int]) -> list[int]:

@@ -69,7 +69,8 @@ def sampling(given: Sampling) -> Sampling:
 
 @_once
 def generate(given: Generate) -> Any:
-    return replace(
+    """A `Generate`, encoded: it stands in a message, an event and an effect."""
+    shown = replace(
         given,
         sampling=sampling(given.sampling),
         token_ids=tokens(given.token_ids),
@@ -77,6 +78,7 @@ def generate(given: Generate) -> Any:
         salt=text(given.salt),
         resumed=tokens(given.resumed),
     )
+    return msgspec.Raw(_encode(shown))
 
 
 def deltas(given: Iterable[Delta]) -> list[Any]:
