@@ -20,8 +20,17 @@ MODEL = "CALLBOARD_TEST_MODEL"
 """Environment variable: the directory of the small real model."""
 
 
-# How long an example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXPLORE = "CALLBOARD_EXPLORE"
+"""Environment variable: property tests draw other examples in each run."""
+
+# How long an example takes says how busy the machine is, not whether the code is right. The same
+# examples each time: what is red then is the change. Those that search set EXPLORE.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=EXPLORE not in os.environ,
+)
 settings.load_profile("patient")
 
 
