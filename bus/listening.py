@@ -54,7 +54,7 @@ class Listening:
             return
         # A new life of ConfigActor is heard before anybody can say that there is one.
         if publisher != CONFIG and self._directory.is_over(publisher, header.incarnation):
-            self._ledger.note("from_the_dead", f"{header.tag} of an earlier life of {publisher}")
+            self._ledger.count("from_the_dead")  # last words that came after the news of the end
             return
         topic = bytes(frames[0]).decode(errors="replace")
         life = (publisher, header.incarnation)

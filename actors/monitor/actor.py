@@ -32,6 +32,7 @@ from actors.monitor.events import (
 from actors.monitor.journal import CODEC, Settings
 from actors.monitor.options import Options, changed, read_options
 from actors.monitor.processes import Followed
+from actors.monitor.procfs import phrase
 from actors.monitor.server import Answer, bind, serve
 from actors.monitor.sight import MachineSight, MakeSight, Sight
 from bus.actor import Actor, Incoming
@@ -247,7 +248,9 @@ class MonitorActor(Actor):
     def _changed(self, effect: Changed) -> None:
         verdict = effect.verdict
         self.rt.publish("health", VerdictChanged(verdict, effect.was))
-        if verdict.condition in BAD and verdict.state != "stopped":
+        # One that ends in order may be seen to end before it is heard to.
+        in_order = verdict.state == "stopped" or verdict.reason.endswith(phrase(0))
+        if verdict.condition in BAD and not in_order:
             say = self.rt.log.warning
         elif effect.was in BAD:
             say = self.rt.log.info
