@@ -1,6 +1,7 @@
 """LMCache's server as an actor of the topology: where it listens, and who is told so. Pure.
 
-Engines that name a server of their own in their connector's configuration use that one.
+Engines that name a server of their own in their connector's configuration use that one, and wait
+for it as for ours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from launch.topology import Engine, Topology
 
 ACTOR = "kv-store/0"
 HOST, PORT = "lmcache.mp.host", "lmcache.mp.port"
+_NAMES = (HOST, PORT, "lmcache.mp.server_urls", "lmcache.mp.autostart")
+"""Keys of the connector that tell of another server; with the last it starts one itself."""
+POLICY = "recompute"
+"""The server only saves work: what it cannot give any more the engine computes itself."""
 WAITS = {"lmcache.mp.heartbeat_interval": 2.0, "lmcache.mp.mq_timeout": 120.0}
 """Seconds. LMCache's own would let a request wait 20 s for a server that has died, and an engine
 that starts 300 s for one that is not there."""
@@ -38,16 +43,19 @@ def users(topology: Topology, transfers: Mapping[int, Transfer]) -> list[tuple[s
 
 
 def completed(topology: Topology, transfers: Mapping[int, Transfer]) -> dict[int, Transfer]:
-    """`transfers`, and those that engines brought along, told where the server is."""
-    extra = {HOST: f"tcp://{LOOPBACK}", PORT: topology.kv_store.port, **WAITS}
+    """`transfers`, and those that engines brought along, told where the server is and how long
+    to wait for it.
+    """
+    ours = {HOST: f"tcp://{LOOPBACK}", PORT: topology.kv_store.port}
     found = dict(transfers)
     for place, engine in enumerate(topology.engines):
         config = _config(place, engine, transfers)
-        if engine.backend != "vllm" or not any(_open(config)):
+        if engine.backend != "vllm" or not any(_served(config)):
             continue
         given = transfers.get(place)
         whose = "kv_transfer_config" if given is None else given.reason
-        found[place] = Transfer(_filled(config, extra), f"{whose}; LMCache's server is {ACTOR}")
+        whichever = f"is {ACTOR}" if any(_open(config)) else "is one of your own"
+        found[place] = Transfer(_filled(config, ours), f"{whose}; LMCache's server {whichever}")
     return found
 
 
@@ -73,23 +81,30 @@ def _config(place: int, engine: Engine, transfers: Mapping[int, Transfer]) -> An
     return engine.args.get("kv_transfer_config") if made is None else made.config
 
 
+def _served(config: Any) -> Iterator[dict[str, Any]]:
+    """The connectors inside that want a server."""
+    return (part for part in parts_of(config) if part.get("kv_connector") == SERVED)
+
+
 def _open(config: Any) -> Iterator[dict[str, Any]]:
-    """The connectors inside that want a server and name none."""
-    for part in parts_of(config):
-        extra = part.get("kv_connector_extra_config")
-        named = isinstance(extra, dict) and (HOST in extra or PORT in extra)
-        if part.get("kv_connector") == SERVED and not named:
-            yield part
+    """Those of them that name none."""
+    return (part for part in _served(config) if not any(name in _extra(part) for name in _NAMES))
 
 
-def _filled(config: Any, extra: dict[str, Any]) -> dict[str, Any]:
-    """The same, with `extra` below what the open connectors say themselves."""
-    own = config.get("kv_connector_extra_config")
-    own = dict(own) if isinstance(own, dict) else {}
-    if any(part is config for part in _open(config)):
-        return {**config, "kv_connector_extra_config": {**extra, **own}}
-    inner = own.get("connectors")
+def _extra(part: dict[str, Any]) -> dict[str, Any]:
+    extra = part.get("kv_connector_extra_config")
+    return extra if isinstance(extra, dict) else {}
+
+
+def _filled(config: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """The same, with what we add below what its connectors of LMCache say themselves."""
+    extra = _extra(config)
+    if any(part is config for part in _served(config)):
+        told = {**(ours if any(_open(config)) else {}), **WAITS, **extra}
+        policy = {"kv_load_failure_policy": POLICY}
+        return {**policy, **config, "kv_connector_extra_config": told}
+    inner = extra.get("connectors")
     if not isinstance(inner, list):
         return dict(config)
-    own["connectors"] = [_filled(part, extra) if isinstance(part, dict) else part for part in inner]
-    return {**config, "kv_connector_extra_config": own}
+    parts = [_filled(part, ours) if isinstance(part, dict) else part for part in inner]
+    return {**config, "kv_connector_extra_config": {**extra, "connectors": parts}}

@@ -145,6 +145,9 @@ class EngineActor(Actor):
 
     # --- the backend's sink ---
 
+    def waits(self, what: str) -> None:
+        self.rt.set_state(self.rt.state, what)
+
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
         self._handle(Stepped(deltas))
 

@@ -22,6 +22,9 @@ class KvLost(Exception):
 class Sink(Protocol):
     """Where a backend reports. Every method is called on the event loop that ran `start`."""
 
+    def waits(self, what: str) -> None:
+        """What the start waits for, or that it goes on: a phrase for a person."""
+
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
         """One engine step's output: `(key, delta)` for each request that got something.
 

@@ -41,6 +41,9 @@ class Memory:
         self.deaths: list[str] = []
         self._changed = asyncio.Event()
 
+    def waits(self, what: str) -> None:
+        """Nothing is waited for here."""
+
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
         for key, delta in deltas:
             self.deltas.setdefault(key, []).append(delta)

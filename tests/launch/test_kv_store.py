@@ -44,6 +44,12 @@ def told(*engines: Engine, machine: Machine = CPU, **more: Any) -> list[Any]:
 
 
 ELSEWHERE = {**MP, "kv_connector_extra_config": {"lmcache.mp.host": "tcp://10.0.0.3"}}
+SEVERAL_ELSEWHERE = {
+    **MP,
+    "kv_connector_extra_config": {"lmcache.mp.server_urls": ["tcp://10.0.0.3:1", "tcp://b:2"]},
+}
+STARTS_ONE = {**MP, "kv_connector_extra_config": {"lmcache.mp.autostart": True}}
+RECOMPUTE = {"kv_load_failure_policy": "recompute"}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,8 @@ ELSEWHERE = {**MP, "kv_connector_extra_config": {"lmcache.mp.host": "tcp://10.0.
         pytest.param([engine("lmcache", backend="sim")], CPU, id="the simulator"),
         pytest.param([own(ELSEWHERE)], CPU, id="a server elsewhere"),
         pytest.param([own(several(ELSEWHERE))], CPU, id="a server elsewhere, inside another"),
+        pytest.param([own(SEVERAL_ELSEWHERE)], GPU, id="servers elsewhere"),
+        pytest.param([own(STARTS_ONE)], GPU, id="the connector starts one"),
     ],
 )
 def test_topologies_without_it(engines: list[Engine], machine: Machine) -> None:
@@ -118,16 +126,23 @@ def test_an_own_configuration_is_kept_and_completed() -> None:
     given = {**MP, "engine_id": "e", "kv_connector_extra_config": {"lmcache.mp.mq_timeout": 7.0}}
     [config] = told(own(given))
     extra = {**TOLD, "lmcache.mp.mq_timeout": 7.0}
-    assert config == {**given, "kv_connector_extra_config": extra}
+    assert config == {**given, **RECOMPUTE, "kv_connector_extra_config": extra}
+    fails = {**MP, "kv_load_failure_policy": "fail"}
+    assert told(own(fails))[0]["kv_load_failure_policy"] == "fail"
     assert given["kv_connector_extra_config"] == {"lmcache.mp.mq_timeout": 7.0}
 
 
-def test_a_server_elsewhere_is_left_as_it_is() -> None:
-    assert told(own(ELSEWHERE), engine("nixl"))[0] is None
+def test_a_server_elsewhere_stays_the_one_and_is_waited_for_as_ours() -> None:
+    waits = {
+        **ELSEWHERE,
+        **RECOMPUTE,
+        "kv_connector_extra_config": {"lmcache.mp.host": "tcp://10.0.0.3", **kv_store.WAITS},
+    }
+    assert told(own(ELSEWHERE), engine("nixl"))[0] == waits
     mixed = several(ELSEWHERE, MP)
     [config] = told(own(mixed))
     first, second = config["kv_connector_extra_config"]["connectors"]
-    assert first == ELSEWHERE
+    assert first == waits
     assert second["kv_connector_extra_config"] == TOLD
 
 

@@ -31,6 +31,9 @@ class Recorder:
         self.transfers: list[TransferState] = []
         self.changed = asyncio.Event()
 
+    def waits(self, what: str) -> None:
+        self.changed.set()
+
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
         self.steps.append(list(deltas))
         self.changed.set()

@@ -17,6 +17,7 @@ from actors.engine.vllm.environment import Environment
 from actors.engine.vllm.options import split_options
 from actors.engine.vllm.processes import children, end, end_tracker, family, kill
 from actors.engine.vllm.store_check import check_store
+from actors.engine.vllm.store_wait import servers, wait_for
 from schemas.directory import ModelCard
 from schemas.generate import Generate
 
@@ -56,7 +57,7 @@ class VllmBackend:
             lora=bool(self._arguments.get("enable_lora")), given=self._own.environment
         )
         self._before = children()
-        self._starting = asyncio.ensure_future(self._start_engine())
+        self._starting = asyncio.ensure_future(self._start_engine(sink))
         engine = await asyncio.shield(self._starting)
         from actors.engine.vllm.adapters import Adapters
         from actors.engine.vllm.card import make_card
@@ -90,11 +91,13 @@ class VllmBackend:
             self._stopping = asyncio.ensure_future(self._stop())
         await asyncio.shield(self._stopping)
 
-    async def _start_engine(self) -> Engine:
+    async def _start_engine(self, sink: Sink) -> Engine:
         loop = asyncio.get_running_loop()
         # On its own: some of vLLM's packages keep the frames that import them, and would keep
         # the engine that is made in the same call, with its sockets, after its end.
         await loop.run_in_executor(self._thread, _import_vllm)
+        wanted = servers(self._arguments.get("kv_transfer_config"))
+        await wait_for(wanted, sink.waits, self._given_up.is_set)
         from actors.engine.vllm.setup import start_engine
 
         return await loop.run_in_executor(
