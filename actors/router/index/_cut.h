@@ -1,7 +1,7 @@
 /* A *cut* is the table of one moment, told shard by shard while the table goes on changing: of a
    block that changes in a shard that has not been told yet, it is noted down what it was. These
-   notes are told last, the oldest at the very end. So whoever reads rows as "this block has these
-   places" has the moment of the cut when all are read. */
+   notes are told after the shard, the oldest at the very end. So whoever reads rows as "this block
+   has these places" has the moment of the cut when all are read. */
 
 #define LAST (1u << 31)   /* in a row: of the last place */
 #define ABSENT UINT32_MAX /* in a row, instead of places: there is no such block */
@@ -11,7 +11,7 @@ static int reserve(Buffer *buffer, size_t more)
 {
     if (buffer->size + more <= buffer->room)
         return 0;
-    size_t room = buffer->room ? 2 * buffer->room : 4096;
+    size_t room = buffer->room ? 2 * buffer->room : 256;
     while (room < buffer->size + more)
         room *= 2;
     char *data = PyMem_Realloc(buffer->data, room);
@@ -42,13 +42,14 @@ static void note(Table *table, uint64_t hash, const Cell *cell)
     uint32_t room[INLINE];
     const uint32_t *places;
     uint32_t count = places_of(cell->holders, room, &places);
-    if (reserve(&table->notes, count * sizeof *places + sizeof count + sizeof hash) < 0) {
+    Buffer *notes = &shard_of(table, hash)->notes;
+    if (reserve(notes, count * sizeof *places + sizeof count + sizeof hash) < 0) {
         table->cut_failed = 1;
         return;
     }
-    put(&table->notes, places, count * sizeof *places);
-    put(&table->notes, &count, sizeof count);
-    put(&table->notes, &hash, sizeof hash);
+    put(notes, places, count * sizeof *places);
+    put(notes, &count, sizeof count);
+    put(notes, &hash, sizeof hash);
 }
 
 /* A row: the hash, then its places but those that came to be after the cut: another row, told later,
@@ -71,18 +72,6 @@ static int tell(Buffer *rows, uint32_t places_at_cut, uint64_t hash, const uint3
     return 0;
 }
 
-static int tell_shard(Buffer *rows, uint32_t places_at_cut, const Shard *shard)
-{
-    for (size_t i = 0; shard->cells && i < (size_t)1 << shard->bits; i++) {
-        uint32_t room[INLINE];
-        const uint32_t *places;
-        uint32_t count = places_of(shard->cells[i].holders, room, &places);
-        if (count && tell(rows, places_at_cut, shard->cells[i].hash, places, count) < 0)
-            return -1;
-    }
-    return 0;
-}
-
 static int tell_notes(Buffer *rows, uint32_t places_at_cut, const Buffer *notes)
 {
     for (const char *at = notes->data + notes->size; at > notes->data;) {
@@ -95,4 +84,23 @@ static int tell_notes(Buffer *rows, uint32_t places_at_cut, const Buffer *notes)
             return -1;
     }
     return 0;
+}
+
+static int tell_shard(Buffer *rows, uint32_t places_at_cut, const Shard *shard)
+{
+    for (size_t i = 0; shard->cells && i < (size_t)1 << shard->bits; i++) {
+        uint32_t room[INLINE];
+        const uint32_t *places;
+        uint32_t count = places_of(shard->cells[i].holders, room, &places);
+        if (count && tell(rows, places_at_cut, shard->cells[i].hash, places, count) < 0)
+            return -1;
+    }
+    return tell_notes(rows, places_at_cut, &shard->notes);
+}
+
+/* No cut is under way any more. */
+static void end_cut(Table *table)
+{
+    for (; table->next_cut < SHARDS; table->next_cut++)
+        empty(&table->shards[table->next_cut].notes);
 }

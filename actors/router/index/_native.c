@@ -411,6 +411,7 @@ static void free_table(PyObject *self)
 {
     Table *table = (Table *)self;
     PyTypeObject *type = Py_TYPE(self);
+    end_cut(table);
     for (const Shard *shard = table->shards; shard < table->shards + SHARDS; shard++) {
         for (size_t i = 0; shard->cells && i < (size_t)1 << shard->bits; i++)
             free_list(table, shard->cells[i].holders);
@@ -418,7 +419,6 @@ static void free_table(PyObject *self)
     }
     PyMem_Free(table->holders);
     PyMem_Free(table->matched);
-    empty(&table->notes);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }

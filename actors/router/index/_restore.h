@@ -34,7 +34,7 @@ static PyObject *cut(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_XDECREF(retired);
     Py_XDECREF(sweeping);
     if (head) {
-        empty(&table->notes);
+        end_cut(table);
         table->next_cut = 0;
         table->places_at_cut = TIERS * table->holder_count;
         table->cut_failed = 0;
@@ -50,16 +50,14 @@ static PyObject *rows(PyObject *self, PyObject *given)
     int failed = table->cut_failed;
     if (shards == NONE)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "%S shards", given);
-    if (table->next_cut == SHARDS) {
-        failed = failed || tell_notes(&told, there, &table->notes) < 0;
-        empty(&table->notes);
-    }
     while (!failed && shards-- && table->next_cut < SHARDS) {
-        failed = tell_shard(&told, there, &table->shards[table->next_cut++]) < 0;
+        Shard *shard = &table->shards[table->next_cut++];
+        failed = tell_shard(&told, there, shard) < 0;
+        empty(&shard->notes);
     }
     PyObject *packed = NULL;
     if (failed) {
-        table->next_cut = SHARDS;
+        end_cut(table);
         PyErr_NoMemory();
     } else
         packed = PyBytes_FromStringAndSize(told.data, (Py_ssize_t)told.size);

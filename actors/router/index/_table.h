@@ -36,9 +36,17 @@ typedef struct {
 } Cell;
 
 typedef struct {
+    char *data;
+    size_t size, room;
+} Buffer;
+
+/* `notes`: what blocks were at the cut that is under way; each has its places, their number and its
+   hash, so they can be read backwards. */
+typedef struct {
     Cell *cells; /* NULL or 2**bits */
     uint32_t bits;
     size_t used;
+    Buffer notes;
 } Shard;
 
 typedef struct {
@@ -49,11 +57,6 @@ typedef struct {
     size_t total, found[TIERS];
     int tier;
 } Holder;
-
-typedef struct {
-    char *data;
-    size_t size, room;
-} Buffer;
 
 typedef struct {
     PyObject_HEAD
@@ -68,7 +71,6 @@ typedef struct {
     uint32_t next_cut; /* shards before it are told; SHARDS if no cut is under way */
     uint32_t places_at_cut;
     int cut_failed;    /* a note could not be taken, for want of memory */
-    Buffer notes;      /* each: places, their number, hash; so they can be read backwards */
 } Table;
 
 /* ---- the places of a block ------------------------------------------------------------------ */
@@ -221,7 +223,7 @@ static Cell *find(const Shard *shard, uint64_t hash)
 /* -1: no memory, and nothing has changed. */
 static int resize(Table *table, Shard *shard, uint32_t bits)
 {
-    Shard made = {PyMem_Calloc((size_t)1 << bits, sizeof(Cell)), bits, shard->used};
+    Shard made = {PyMem_Calloc((size_t)1 << bits, sizeof(Cell)), bits, shard->used, shard->notes};
     if (made.cells == NULL)
         return -1;
     if (shard->cells) {

@@ -85,8 +85,9 @@ class Telling:
             yield Guess(rank, pack(some), pack(stamps))
 
     def end(self) -> None:
-        """Unless a later cut took its place."""
-        if self.used.telling is self:
+        """Lets go what it noted: of all ranks at once that would take a while."""
+        self._blocks, self._before = None, {}
+        if self.used.telling is self:  # else a later cut took its place
             self.used.telling = None
 
     def _all(self) -> list[int]:

@@ -29,8 +29,8 @@ SHARE = 256
 """Blocks that are swept with each update while there is something to sweep."""
 
 
-PIECES = SHARDS + 1
-"""Of a snapshot: one for each shard, 2,000 of two million blocks, and what changed meanwhile."""
+PIECES = SHARDS
+"""Of a snapshot: one for each shard, 2,000 of two million blocks."""
 
 
 class Owner(msgspec.Struct, frozen=True):

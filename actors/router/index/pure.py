@@ -32,7 +32,8 @@ class PureTable:
         self._credit = 0  # blocks that may be swept; below 0 after a shard that had more
         self._next_cut = SHARDS  # shards before it are told; SHARDS if no cut is under way
         self._at_cut = 0  # the bits of all holders that were there
-        self._notes: list[tuple[int, int]] = []  # blocks that changed since, and their masks before
+        # Blocks of each shard that changed since, and their masks before.
+        self._notes: dict[int, list[tuple[int, int]]] = {}
 
     @property
     def unswept(self) -> int:
@@ -76,7 +77,7 @@ class PureTable:
                     continue
                 self.blocks += 1
             if block % SHARDS >= next_cut:
-                self._notes.append((block, mask))
+                self._note(block, mask)
             shard[block] = mask | bit
             added += 1
         self._held[holder][tier] += added
@@ -92,7 +93,7 @@ class PureTable:
             if not mask & bit:
                 continue
             if block % SHARDS >= next_cut:
-                self._notes.append((block, mask))
+                self._note(block, mask)
             if mask == bit:
                 del shard[block]
                 self.blocks -= 1
@@ -162,7 +163,7 @@ class PureTable:
         return swept
 
     def cut(self) -> Head:
-        self._next_cut, self._notes = 0, []
+        self._next_cut, self._notes = 0, {}
         self._at_cut = (1 << 4 * len(self._owners)) - 1
         return (
             list(self._owners),
@@ -175,13 +176,12 @@ class PureTable:
         )
 
     def rows(self, shards: int) -> bytes:
-        at, there = self._next_cut, self._at_cut
-        if at == SHARDS:
-            notes, self._notes = self._notes, []
-            return _rows(reversed(notes), there)
+        at, there, told = self._next_cut, self._at_cut, bytearray()
         self._next_cut = min(at + shards, SHARDS)
-        told = (shard.items() for shard in self._shards[at : self._next_cut])
-        return b"".join(_rows(blocks, there) for blocks in told)
+        for number in range(at, self._next_cut):
+            told += _rows(self._shards[number].items(), there)
+            told += _rows(reversed(self._notes.pop(number, [])), there)
+        return bytes(told)
 
     def restore(
         self,
@@ -217,12 +217,18 @@ class PureTable:
                 for bit in _bits(bits):
                     self._held[bit // 4][bit % 4] += change
 
+    def _note(self, block: int, mask: int) -> None:
+        """What it was before it changes, as it is not told yet."""
+        self._notes.setdefault(block % SHARDS, []).append((block, mask))
+
     def _sweep(self, number: int) -> None:
         shard, live = self._shards[number], self._live
         if not any(mask & ~live for mask in shard.values()):
             return
         if number >= self._next_cut:
-            self._notes += [(block, mask) for block, mask in shard.items() if mask & ~live]
+            for block, mask in shard.items():
+                if mask & ~live:
+                    self._note(block, mask)
         # Built anew, since a dict that loses entries keeps its memory.
         kept = {block: mask & live for block, mask in shard.items() if mask & live}
         self.blocks -= len(shard) - len(kept)

@@ -95,8 +95,7 @@ class Table(Protocol):
     def rows(self, shards: int, /) -> bytes:
         """The blocks of the next so many shards as they were at the cut, as `load` takes them.
 
-        After all `SHARDS` once more: what had changed before it was told. `MemoryError` if there
-        was no room to note that; the cut is over then.
+        `MemoryError` if there was no room to note what has changed since; the cut is over then.
         """
         ...
 
