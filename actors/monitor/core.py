@@ -174,8 +174,8 @@ class MonitorCore:
         if life.condition == "dead":
             return []
         own = event.pid == life.pid
-        if not own and life.state == "stopped":
-            return []  # it ends its engine in order
+        if not own and life.state in ("draining", "stopped"):
+            return []  # it ends its engine in order; of another end it says so itself
         life.part_died = not own
         text = f"{event.name} ({event.pid}) {event.cause or 'ended'}"
         if own and life.state == "stopped":

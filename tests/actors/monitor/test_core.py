@@ -317,6 +317,25 @@ def test_who_stops_in_order_is_dead_and_then_no_concern():
     assert [v.actor for v in scene.core.verdicts(scene.now)] == [ROUTER]
 
 
+def test_a_drained_engine_ends_its_core_as_it_likes():
+    scene = Scene()
+    scene.beat(ENGINE, "draining")
+    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    assert scene.condition() == "healthy"
+    scene.beat(ENGINE, "stopped")
+    exit_of(scene, ACTOR_PID, "exited with 0")
+    assert scene.changes[-1][1].verdict.reason == "stopped in order"
+
+
+def test_of_a_core_that_dies_while_it_drains_the_engine_speaks():
+    scene = Scene()
+    scene.beat(ENGINE, "draining")
+    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    scene.beat(ENGINE, "failed", "EngineCore was killed")
+    assert scene.verdict().condition == "dead"
+    assert scene.verdict().reason == "EngineCore was killed"
+
+
 def test_late_news_of_a_life_that_stopped_do_not_bring_it_back():
     scene = Scene()
     scene.beat(ENGINE, "stopped")
