@@ -63,10 +63,6 @@ class WaitingQueue(msgspec.Struct):
         heads = sorted(line[0] for line in self.lines.values())
         return [self.waiting[place.ask][1] for place in heads]
 
-    def head(self, line: Line) -> Asked | None:
-        places = self.lines.get(line)
-        return self.waiting[places[0].ask][1] if places else None
-
     def late(self, now: float) -> list[Asked]:
         """Those that can wait no longer."""
         return [

@@ -12,6 +12,7 @@ from launch.check import errors, machine_of, of_values
 from launch.cli.console import OK, USAGE, Failure, Parser, say
 from launch.cli.target import add_name, ask, choose
 from launch.kv_events import plan
+from launch.origins import Origin
 from launch.rules.case import Case
 from launch.scaling import CannotScale, scale
 from launch.topology import Topology
@@ -27,6 +28,7 @@ examples:
   callboard scale gateway=2 router=2 --name big
 """
 KINDS = ("engine", "gateway", "router")
+SCALED = Origin("live", "callboard scale")
 
 
 def run(words: list[str]) -> int:
@@ -71,6 +73,7 @@ def _scaled(topology: Topology, counts: dict[str, int], environ: dict[str, str])
     """Raises `Failure` where that cannot be."""
     if counts.get("gateway", 1) < 1:
         raise Failure("one gateway must stay: `callboard down` ends all", code=USAGE)
+    before = len(topology.engines)
     for what, count in counts.items():
         kind, _, table = what.partition("/")
         if kind == "router":
@@ -82,10 +85,20 @@ def _scaled(topology: Topology, counts: dict[str, int], environ: dict[str, str])
                 topology = scale(topology, table or None, count)
             except CannotScale as error:
                 raise Failure(str(error), code=USAGE) from None
+    topology = _with_origins(topology, counts, before)
     found = errors(of_values(Case(topology, environ, machine_of(topology))))
     if findings := [*plan(topology).findings, *map(str, found)]:
         raise Failure(*findings, code=USAGE)
     return topology
+
+
+def _with_origins(topology: Topology, counts: dict[str, int], engines: int) -> Topology:
+    """`engines` tables were there before."""
+    changed = [f"{kind}.count" for kind in counts if kind in ("gateway", "router")]
+    changed += [f"engine[{number}]" for number in range(engines, len(topology.engines))]
+    if topology.gone:
+        changed.append("gone")
+    return replace(topology, origins={**topology.origins, **dict.fromkeys(changed, SCALED)})
 
 
 def _check(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> None:

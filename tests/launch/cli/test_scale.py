@@ -101,6 +101,10 @@ def test_tables_are_scaled_by_their_names(run_directory, tmp_path) -> None:
         until(lambda: actors().keys() == before.keys() | added - gone, "one did not leave")
         after = actors()
         assert all(after[actor]["incarnation"] == before[actor]["incarnation"] for actor in before)
+        shown = callboard("config", "show", "--origin").stdout
+        (gone,) = (line for line in shown.splitlines() if line.startswith("gone "))
+        assert gone.split(maxsplit=2)[1:] == ['["big-1"]', "set as it ran: callboard scale"]
+        assert shown.count("set as it ran: callboard scale") > 1  # the new tables too
 
 
 def test_what_does_not_go_with_more_engines() -> None:
