@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from actors.gateway.http.errors import ApiError, invalid
+from actors.gateway.http.errors import invalid
 from actors.gateway.http.fields import ChatRequest, CompletionRequest, Generation, ResponseFormat
 from schemas.directory import ModelCard
 from schemas.generate import Sampling, StructuredOutput
@@ -263,13 +263,19 @@ def _extra_args(request: Generation) -> dict[str, Any] | None:
     extra: dict[str, Any] = dict(request.vllm_xargs or {})
     if request.kv_transfer_params:
         extra["kv_transfer_params"] = request.kv_transfer_params
-    pending: list[Any] = [extra]
+    _check_size("vllm_xargs", request.vllm_xargs)
+    _check_size("kv_transfer_params", request.kv_transfer_params)
+    return extra or None
+
+
+def _check_size(param: str, given: Any) -> None:
+    """Raises ApiError for a number in it that cannot travel to an engine."""
+    pending: list[Any] = [given]
     while pending:
         value = pending.pop()
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
-            raise ApiError(400, f"vllm_xargs: {value} does not fit in 64 bits.", param="vllm_xargs")
+            raise invalid(param, f"{param}: {value} does not fit in 64 bits.")
         if isinstance(value, dict):
             pending += value.values()
         elif isinstance(value, list):
             pending += value
-    return extra or None

@@ -71,6 +71,13 @@ CASES = [
     (CHAT, {"messages": HI, "logit_bias": {"-1": 1}}, 400, "logit_bias"),
     (CHAT, {"messages": HI, "logit_bias": {"1": "a"}}, 400, "logit_bias"),
     (CHAT, {"messages": HI, "logit_bias": {"9" * 5000: 1}}, 400, "logit_bias"),
+    (CHAT, {"messages": HI, "vllm_xargs": {"a": [2**64]}}, 400, "vllm_xargs"),
+    (
+        CHAT,
+        {"messages": HI, "kv_transfer_params": {"a": [{"b": 2**64}]}},
+        400,
+        "kv_transfer_params",
+    ),
     (CHAT, {"messages": HI, "stop_token_ids": [260]}, 400, "stop_token_ids"),
     (CHAT, {"messages": HI, "allowed_token_ids": []}, 400, "allowed_token_ids"),
     (CHAT, {"messages": HI, "bad_words": [""]}, 400, "bad_words"),
