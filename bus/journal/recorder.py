@@ -159,6 +159,7 @@ class Recorder:
         if self._writer is not None and self.on:
             self._begin(self._writer)
         decide, now_is, put = core.handle, self._now, self._put
+        redact_event, redact_effect = codec.redact_event, codec.redact_effect
 
         def handle(event: E) -> list[F]:
             if not self.on:
@@ -172,7 +173,7 @@ class Recorder:
             else:
                 taken = event
             redacts = self._redacts
-            put((EVENT, now_is(), codec.redact_event(taken) if redacts else taken))
+            put((EVENT, now_is(), redact_event(taken) if redacts else taken))
             try:
                 effects = decide(event)
             except Exception as error:
@@ -183,7 +184,7 @@ class Recorder:
             if self._shortens:
                 brief = (codec.brief_effect(effect) for effect in effects)
                 shown = [effect for effect in brief if effect is not None]
-            put((EFFECTS, [codec.redact_effect(effect) for effect in shown] if redacts else shown))
+            put((EFFECTS, list(map(redact_effect, shown)) if redacts else shown))
             return effects
 
         return handle
@@ -196,12 +197,13 @@ class Recorder:
             return
         if self._look:
             self._attend()
-        topic, head, body, *attachments = frames
+        body = frames[2]
         shown = self._shown(header.tag, body, message)
-        record: tuple[Any, ...] = (RECEIVED, self._now(), Raw(head), shown, len(body))
-        if topic or attachments:
-            attached = sum(map(len, attachments))
-            record = (*record, bytes(topic).decode(errors="replace"), attached)
+        record: tuple[Any, ...] = (RECEIVED, self._now(), Raw(frames[1]), shown, len(body))
+        topic = frames[0]
+        if topic or len(frames) > 3:
+            attached = sum(map(len, frames[3:]))
+            record = (*record, str(topic, "utf-8", "replace"), attached)
         self._put(record)
 
     def sent(
@@ -213,7 +215,7 @@ class Recorder:
         if self._look:
             self._attend()
         body = frames[2]
-        name = to if isinstance(to, str) else to.decode(errors="replace")
+        name = to if isinstance(to, str) else str(to, "utf-8", "replace")
         shown = self._shown(header.tag, body, message)
         self._put((SENT, self._now(), name, Raw(frames[1]), shown, len(body)))
 

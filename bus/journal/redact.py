@@ -81,22 +81,9 @@ def generate(given: Generate) -> Any:
     return msgspec.Raw(_encode(shown))
 
 
-def deltas(given: Iterable[Delta]) -> list[Any]:
-    """Each a `Delta`, or, where it is one token and nothing else, as much of one as there is."""
-    # Every token comes through here, more than once: no call is made for it.
-    return [
-        (one.stream, _ONE)
-        if one.finish_reason is None
-        and one.prompt_tokens is None
-        and one.text is None
-        and len(one.token_ids) == 1
-        else _delta(one)
-        for one in given
-    ]
-
-
 def keyed(given: Iterable[tuple[int, Delta]]) -> list[Any]:
-    """As `deltas`, of pairs of a key and a delta."""
+    """Pairs of a key and a delta, which is shown as in a `step`."""
+    # Every token comes through here and through `step`: no call is made for it.
     return [
         (
             key,
@@ -130,8 +117,20 @@ def _delta(given: Delta) -> Delta:
 
 @_once
 def step(given: Step) -> Any:
-    """A `Step`, encoded: it stands in an effect and in the message that comes of it."""
-    return msgspec.Raw(_encode(("Step", deltas(given.deltas))))
+    """A `Step`, encoded: it stands in an effect and in the message that comes of it.
+
+    Of a delta that is one token and nothing else there is as much as there is to say.
+    """
+    shown = [
+        (one.stream, _ONE)
+        if one.finish_reason is None
+        and one.prompt_tokens is None
+        and one.text is None
+        and len(one.token_ids) == 1
+        else _delta(one)
+        for one in given.deltas
+    ]
+    return msgspec.Raw(_encode(("Step", shown)))
 
 
 def _match(given: AskKvMatch) -> AskKvMatch:
