@@ -6,6 +6,8 @@ The engines have room for one prompt and a half, so that the next one takes a pr
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import logging
 import os
 import random
 import tempfile
@@ -29,8 +31,9 @@ from launch.vllm_rules import cpu_build
 from schemas.directory import Entry
 from schemas.kv_events import BlockRemoved, BlockStored, EventBatch
 from schemas.kv_store import KvStoreState
+from schemas.supervise import Accepted, ListProcesses, Process, Processes, Restart
 from tests.launch.cli.running import free_port, serving
-from tests.real.pair import QUIET
+from tests.real.pair import QUIET, stopped
 
 pytestmark = [
     pytest.mark.real,
@@ -42,6 +45,12 @@ pytestmark = [
 NAME = "lmcache"
 STORE = "kv-store/0"
 GUARD = 240.0
+SEEDS = itertools.count(100)
+HUNG = 30.0
+"""Seconds within which an engine answers, whatever its server does: far less than LMCache's wait
+for an answer (120 s), and the 300 s that it has by itself.
+"""
+log = logging.getLogger(__name__)
 LENGTH, CHUNK = 300, 256
 """Tokens of a prompt, and what LMCache keeps of it: whole chunks."""
 FILE = f"""\
@@ -97,6 +106,17 @@ class Topology:
     def entries(self) -> dict[str, Entry]:
         with Client(self._run_dir) as client:
             return client.entries()
+
+    def process(self, actor: str) -> Process:
+        """As `callboard ps` has it."""
+        with Client(self._run_dir) as client:
+            answer = client.ask("supervisor/0", ListProcesses())
+        assert isinstance(answer, Processes)
+        return next(process for process in answer.processes if process.actor == actor)
+
+    def restart(self, actor: str) -> None:
+        with Client(self._run_dir) as client:
+            assert isinstance(client.ask("supervisor/0", Restart(actor)), Accepted)
 
     def complete(self, engine: str, tokens: list[int]) -> tuple[list[int], int]:
         """The answer, greedy, and how many tokens of the prompt were not computed."""
@@ -234,30 +254,81 @@ def test_another_engine_reuses_what_the_first_one_computed(topology) -> None:
     assert topology.state.used_bytes > 0
 
 
+def server_of(topology: Topology) -> int:
+    """The process that LMCache's server runs in."""
+    [server] = psutil.Process(topology.entries()[STORE].pid).children()
+    return server.pid
+
+
+def until_anew(topology: Topology, life: int) -> None:
+    """There is a server of a later life, and both engines use it."""
+
+    def lives_again() -> bool:
+        entry = topology.entries().get(STORE)
+        return entry is not None and entry.incarnation > life and entry.state == "ready"
+
+    topology.until(lives_again, "the server is not started anew")
+
+    def is_used() -> bool:
+        new = prompt(next(SEEDS))
+        topology.complete("a", new)
+        return bool(topology.complete("b", new)[1] == CHUNK)
+
+    topology.until(is_used, "the engines do not use the new server")
+
+
 def test_a_server_that_is_killed_comes_back_and_engines_answer_meanwhile(topology) -> None:
     tokens = prompt(5)
     answer = topology.computed("a", tokens)
     topology.until(lambda: topology.in_memory("b", tokens), "the server has not got it", "b")
     lives = {name: entry.incarnation for name, entry in topology.entries().items()}
-    [server] = psutil.Process(topology.entries()[STORE].pid).children()
-    os.kill(server.pid, 9)
+    os.kill(server_of(topology), 9)
     assert topology.computed("b", tokens) == answer
-
-    def lives_again() -> bool:
-        entry = topology.entries().get(STORE)
-        return entry is not None and entry.incarnation > lives[STORE] and entry.state == "ready"
-
-    topology.until(lives_again, "the server is not started anew")
-    seeds = iter(range(6, 1_000))
-
-    def is_used() -> bool:
-        new = prompt(next(seeds))
-        topology.complete("a", new)
-        return bool(topology.complete("b", new)[1] == CHUNK)
-
-    topology.until(is_used, "the engines do not use the new server")
+    until_anew(topology, lives[STORE])
     entries = topology.entries()
     assert all(entries[name].incarnation == lives[name] for name in ("engine/a", "engine/b"))
     topology.until(
         lambda: not topology.in_memory("b", tokens), "events still tell of what died with it", "b"
     )
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_is_started_anew_and_an_engine_that_starts_waits_for_it(
+    topology,
+) -> None:
+    tokens = prompt(6)
+    answer = topology.computed("a", tokens)
+    lives = {name: entry.incarnation for name, entry in topology.entries().items()}
+    restarts = topology.process("engine/b").restarts
+    server = server_of(topology)
+    with stopped(server):
+        began = time.monotonic()
+        assert topology.computed("a", prompt(7))
+        took = time.monotonic() - began
+        log.info("the first answer beside a hung server took %.1f s", took)
+        assert took < HUNG
+        topology.restart("engine/b")
+        topology.until(
+            lambda: topology.process(STORE).detail.startswith("LMCache's server: "),
+            "nobody says that the server hangs",
+        )
+        topology.until(
+            lambda: topology.process("engine/b").detail.startswith("waits for LMCache's server at"),
+            "nobody says what the engine waits for",
+        )
+        assert topology.process("engine/b").state == "starting"
+        assert topology.computed("a", prompt(8))
+        topology.until(lambda: not psutil.pid_exists(server), "the hung server is left alone")
+
+    def is_ready() -> bool:
+        entry = topology.entries().get("engine/b")
+        return (
+            entry is not None and entry.incarnation > lives["engine/b"] and entry.state == "ready"
+        )
+
+    topology.until(is_ready, "the engine that waited does not start")
+    until_anew(topology, lives[STORE])
+    assert topology.complete("b", tokens)[0] == answer
+    entries = topology.entries()
+    assert entries["engine/a"].incarnation == lives["engine/a"]
+    assert topology.process("engine/b").restarts == restarts + 1

@@ -57,7 +57,9 @@ class Said:
         self.identity = SimpleNamespace(actor="engine/a", incarnation=1_790_000_000_123)
         self.state, self.detail = "starting", ""
         self.warnings: list[str] = []
-        self.log = SimpleNamespace(warning=self.warnings.append)
+        self.failures: list[str] = []
+        self.fail = self.failures.append
+        self.log = SimpleNamespace(warning=self.warnings.append, exception=lambda _: None)
         self.clock = SimpleNamespace(call_later=lambda *_: None)
         self.recorded = lambda _codec, core, _settings: core.handle
 
@@ -104,6 +106,31 @@ def test_an_engine_whose_events_are_vllms_own_says_so(monkeypatch):
 def test_other_engines_have_nothing_to_say(monkeypatch, kv_publisher):
     _, said = start(monkeypatch, kv_publisher)
     assert (said.state, said.detail, said.warnings) == ("ready", "", [])
+
+
+class Late(Quick):
+    """A backend that waits for somebody."""
+
+    async def start(self, sink: Any) -> ModelCard:
+        sink.waits("waits for Godot")
+        raise RuntimeError("he does not come")
+
+
+def test_what_a_start_waits_for_is_said(monkeypatch):
+    monkeypatch.setattr(module, "make_backend", lambda _options: Late(ModelCard(**CARD)))
+
+    async def main() -> Said:
+        actor, said = EngineActor(), Said()
+        actor.rt = said  # type: ignore[assignment]
+        actor.on_start({})
+        assert actor._loading is not None
+        await actor._loading
+        await actor.on_stop()
+        return said
+
+    said = asyncio.run(main())
+    assert (said.state, said.detail) == ("starting", "waits for Godot")
+    assert said.failures == ["he does not come"]
 
 
 class Picky(Quick):
