@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -17,7 +18,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from actors.router.settings import Settings
 from bench import contestants, machine
 from bench.contestants import MODEL
 from bench.gateway import PATH, PROMPT, TOKENS
+from bench.least_squares import solve
 from bench.routing import world
 from bench.routing.workload import Workload
 from bench.server import Server, end_on_sigterm
@@ -66,11 +69,13 @@ COST = {
     "beside": "of nothing",
     "cpu": "CPU s/1000",
     "cpu_beside": "of nothing",
-    "together": "all rounds",
+    "steps": "steps",
+    "even": "same steps",
     "records": "records/answer",
     "bytes": "bytes/record",
     "dropped": "dropped",
 }
+Line = tuple[float, float]
 PLAYED = {
     "actor": "core",
     "load": "of",
@@ -79,6 +84,19 @@ PLAYED = {
     "seconds": "played s",
     "times": "times as fast",
 }
+
+
+@dataclass(frozen=True)
+class Turn:
+    """`cpu` in seconds for 1000 answers, `steps` of the engine for one; the rest is of the turn."""
+
+    rate: float
+    cpu: float
+    steps: float
+    answers: int
+    records: int
+    bytes: int
+    dropped: int
 
 
 def main() -> None:
@@ -91,7 +109,8 @@ def main() -> None:
     notes = [
         f"Requests/s and CPU s/1000: medians of {options.rounds} rounds of {options.seconds} s.",
         "CPU: of all processes, for 1000 answers. Of nothing: the median of the rounds' ratios.",
-        "All rounds: the ratio of the CPU time of all of them together.",
+        "Steps: of the engine, for an answer: as its processes fell in with each other.",
+        "Same steps: CPU, of nothing, at as many steps; by a line through all turns of each.",
         "Records, bytes and drops: of all actors together.",
     ]
     tables = [
@@ -154,7 +173,6 @@ def _writing(scratch: Path) -> Iterator[dict[str, Any]]:
 def _gateways(
     scratch: Path, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    rows = []
     with contextlib.ExitStack() as stack:
         servers = {
             way: stack.enter_context(_server(options.model, flags, scratch / way))
@@ -163,8 +181,9 @@ def _gateways(
         body = _body(servers["nothing"])
         for server in servers.values():
             drive(server.url(PATH), body, 16, 2)
-        for width in options.widths:
-            rows += _rounds(servers, body, width, options)
+        driven = {width: _turns(servers, body, width, options) for width in options.widths}
+    lines = {way: _line(one for turns in driven.values() for one in turns[way]) for way in WAYS}
+    rows = [row for width, turns in driven.items() for row in _cost(width, turns, lines)]
     lives, _ = find(scratch / "everything")
     whose = ("router/0", "gateway/0")
     played = [_play(life, "the gateway's load") for life in lives if life.actor in whose]
@@ -188,57 +207,72 @@ def _body(server: Server) -> bytes:
     return json.dumps({"model": name, "messages": messages, **more}).encode()
 
 
-def _rounds(
+def _turns(
     servers: dict[str, Server], body: bytes, width: int, options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    rates: dict[str, list[float]] = {way: [] for way in servers}
-    cpu: dict[str, list[float]] = {way: [] for way in servers}
-    spent = dict.fromkeys(servers, 0.0)
-    answers = dict.fromkeys(servers, 0)
-    before = {way: _recorded(server) for way, server in servers.items()}
+) -> dict[str, list[Turn]]:
+    turns: dict[str, list[Turn]] = {way: [] for way in servers}
     ways = list(servers)
-    for turn in range(options.rounds):
-        for way in ways[turn % 3 :] + ways[: turn % 3]:
-            seconds = servers[way].tree.seconds()
-            result = drive(servers[way].url(PATH), body, width, options.seconds)
-            time.sleep(0.5)  # what is still to be compressed belongs to this turn
-            used = servers[way].tree.seconds() - seconds
-            rates[way].append(result.rate)
-            cpu[way].append(1000 * used / result.requests)
-            spent[way] += used
-            answers[way] += result.requests
-            said = f"{result.rate:8.1f} requests/s {cpu[way][-1]:6.3f} CPU s/1000"
+    for number in range(options.rounds):
+        for way in ways[number % 3 :] + ways[: number % 3]:
+            turn = _turn(servers[way], body, width, options.seconds)
+            turns[way].append(turn)
+            said = f"{turn.rate:8.1f} requests/s {turn.cpu:6.3f} CPU s/1000 {turn.steps:5.1f} steps"
             print(f"{way:12} {width:4}: {said}", flush=True)
+    return turns
+
+
+def _turn(server: Server, body: bytes, width: int, seconds: int) -> Turn:
+    told, cpu = _told(server), server.tree.seconds()
+    result = drive(server.url(PATH), body, width, seconds)
+    time.sleep(0.5)  # what is still to be compressed belongs to this turn
+    cpu = server.tree.seconds() - cpu
+    records, size, dropped, steps = (a - b for a, b in zip(_told(server), told, strict=True))
+    answers = result.requests
+    return Turn(result.rate, 1000 * cpu / answers, steps / answers, answers, records, size, dropped)
+
+
+def _cost(width: int, turns: dict[str, list[Turn]], lines: dict[str, Line]) -> list[dict[str, Any]]:
+    nothing = turns["nothing"]
+    usual = statistics.median(turn.steps for turn in nothing)
     rows = []
-    for way, server in servers.items():
-        records, size, dropped = (
-            a - b for a, b in zip(_recorded(server), before[way], strict=True)
-        )
+    for way, own in turns.items():
+        answers, records = sum(one.answers for one in own), sum(one.records for one in own)
         rows.append(
             {
                 "way": way,
                 "width": width,
-                "rate": statistics.median(rates[way]),
-                "beside": _ratio(rates[way], rates["nothing"]),
-                "cpu": statistics.median(cpu[way]),
-                "cpu_beside": _ratio(cpu[way], cpu["nothing"]),
-                "together": spent[way] / answers[way] / (spent["nothing"] / answers["nothing"]),
-                "records": records / answers[way],
-                "bytes": size / records if records else None,
-                "dropped": dropped,
-                "rates": rates[way],
-                "cpus": cpu[way],
+                "rate": statistics.median(one.rate for one in own),
+                "beside": _ratio([one.rate for one in own], [one.rate for one in nothing]),
+                "cpu": statistics.median(one.cpu for one in own),
+                "cpu_beside": _ratio([one.cpu for one in own], [one.cpu for one in nothing]),
+                "steps": statistics.median(one.steps for one in own),
+                "even": _at(lines[way], usual) / _at(lines["nothing"], usual),
+                "records": records / answers,
+                "bytes": sum(one.bytes for one in own) / records if records else None,
+                "dropped": sum(one.dropped for one in own),
+                "turns": [dataclasses.asdict(one) for one in own],
             }
         )
     return rows
+
+
+def _line(turns: Iterable[Turn]) -> Line:
+    """CPU s/1000 of turns by their steps: what an answer takes, and each step of it."""
+    own = list(turns)
+    answer, step = solve([(1.0, one.steps) for one in own], [one.cpu for one in own])
+    return answer, step
+
+
+def _at(line: Line, steps: float) -> float:
+    return line[0] + line[1] * steps
 
 
 def _ratio(these: list[float], those: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(these, those, strict=True))
 
 
-def _recorded(server: Server) -> tuple[int, int, int]:
-    """Records, bytes and drops of all actors, as `callboard record status` has them."""
+def _told(server: Server) -> tuple[int, int, int, int]:
+    """As `bench.recorded` says."""
     time.sleep(0.5)
     done = subprocess.run(
         [sys.executable, "-m", "bench.recorded", f"bench-{server.port}"],
@@ -246,8 +280,8 @@ def _recorded(server: Server) -> tuple[int, int, int]:
         text=True,
         check=True,
     )
-    records, size, dropped = json.loads(done.stdout)
-    return records, size, dropped
+    records, size, dropped, steps = json.loads(done.stdout)
+    return records, size, dropped, steps
 
 
 # --- playing ---
