@@ -47,6 +47,10 @@ def health_port(case: Case) -> Iterator[Said]:
 
 
 def _listening(section: str, host: str, port: int, others: str) -> Iterator[Said]:
+    if host.startswith("["):
+        says = "an address has no brackets here"
+        yield Said(f"{section}.host", host, says, f"write {host.strip('[]')}")
+        return
     match _obstacle(host, port):
         case "in use":
             yield Said(f"{section}.port", port, f"it is in use on {host}", "choose another")
@@ -64,6 +68,10 @@ def kv_event_plan(case: Case) -> Iterator[Said]:
 def kv_event_ports(case: Case) -> Iterator[Said]:
     events, settings = plan(case.topology), case.topology.kv_events
     if events.findings:
+        return
+    for host in sorted({reader.host for reader in events.readers if ":" in reader.host}):
+        says = f"KV events are published over IPv4, and {host} is an address of IPv6"
+        yield Said("kv_events.host", settings.host, says, "write one of IPv4, such as 127.0.0.1")
         return
     taken: dict[str, list[int]] = {}
     for host, port in (place for reader in events.readers for place in reader.ports):

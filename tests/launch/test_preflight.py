@@ -93,6 +93,26 @@ def test_kv_events_at_an_address_of_somebody_else(port, host) -> None:
     )
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_kv_events_by_ipv6(port, host) -> None:
+    (finding,) = said(
+        Topology(
+            gateway=Gateway(port=port),
+            kv_events=KvEvents(host=host, port=int(kv_event_port())),
+            engines=[Engine(model="demo", backend="sim")],
+        )
+    )
+    assert finding == (
+        f"kv_events.host = '{host}': KV events are published over IPv4, and {host} is an address "
+        "of IPv6; write one of IPv4, such as 127.0.0.1"
+    )
+
+
+def test_an_address_in_brackets(port) -> None:
+    (finding,) = checked(port, host="[::1]")
+    assert finding == "gateway.host = '[::1]': an address has no brackets here; write ::1"
+
+
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_of_somebody_else(port, host) -> None:
     (finding,) = checked(port, host=host)
