@@ -102,8 +102,8 @@ def test_tables_are_scaled_by_their_names(run_directory, tmp_path) -> None:
         after = actors()
         assert all(after[actor]["incarnation"] == before[actor]["incarnation"] for actor in before)
         shown = callboard("config", "show", "--origin").stdout
-        (gone,) = (line for line in shown.splitlines() if line.startswith("gone "))
-        assert gone.split(maxsplit=2)[1:] == ['["big-1"]', "set as it ran: callboard scale"]
+        (row,) = (line for line in shown.splitlines() if line.startswith("gone "))
+        assert row.split(maxsplit=2)[1:] == ['["big-1"]', "set as it ran: callboard scale"]
         assert shown.count("set as it ran: callboard scale") > 1  # the new tables too
 
 
