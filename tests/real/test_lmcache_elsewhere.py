@@ -48,7 +48,9 @@ num_gpu_blocks_override = 16
 [engine.kv_transfer_config]
 kv_connector = "LMCacheMPConnector"
 kv_role = "kv_both"
-kv_connector_extra_config = {{ "lmcache.mp.host" = "tcp://127.0.0.1", "lmcache.mp.port" = {store} }}
+[engine.kv_transfer_config.kv_connector_extra_config]
+"lmcache.mp.host" = "tcp://127.0.0.1"
+"lmcache.mp.port" = {store}
 """
 
 
@@ -122,14 +124,18 @@ def complete(port: str, tokens: list[int]) -> tuple[list[int], int]:
     return told["choices"][0]["token_ids"], details.get("cached_tokens") or 0
 
 
-def test_it_is_used_is_waited_for_and_may_hang(
-    small_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Of run directories: names of sockets must be short."""
     if not cpu_build():
         pytest.skip("sizes are those of a CPU")
+    with tempfile.TemporaryDirectory(prefix="callboard-") as directory:
+        monkeypatch.setenv("CALLBOARD_RUN_DIR", directory)
+        yield Path(directory)
+
+
+def test_it_is_used_is_waited_for_and_may_hang(small_model: Path, base: Path) -> None:
     with ExitStack() as stack:
-        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="callboard-")))
-        monkeypatch.setenv("CALLBOARD_RUN_DIR", str(base))
         port, store, http = free_port(), free_port(), free_port()
         file = base / "elsewhere.toml"
         file.write_text(FILE.format(port=port, model=small_model, store=store))
@@ -172,3 +178,19 @@ def test_it_is_used_is_waited_for_and_may_hang(
             if complete(port, new)[1] == CHUNK:
                 break
             assert time.monotonic() < deadline, "the engine does not use the server again"
+
+
+def test_one_that_never_comes_is_why_nothing_starts(small_model: Path, base: Path) -> None:
+    port, store = free_port(), free_port()
+    file = base / "never.toml"
+    text = FILE.format(port=port, model=small_model, store=store)
+    file.write_text(text + '"lmcache.mp.mq_timeout" = 2\n')
+    up = Up(file)
+    try:
+        up.until(
+            f"callboard: engine/a did not start: LMCache's server at tcp://127.0.0.1:{store} has "
+            "not answered for 2 s; start it, or name another one"
+        )
+        assert up.process.wait(GUARD) != 0
+    finally:
+        up.close()

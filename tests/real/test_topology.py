@@ -17,11 +17,15 @@ import openai
 import psutil
 import pytest
 
+from launch.cli.target import choose
+from launch.client import Client
 from tests.launch.cli.running import ROOT, Served, callboard, environment, free_port, serving
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.timeout(600)]
 
 NAME = "small"
+HUB_NAME, BRANCH, COMMIT = "callboard/small", "v1", "0123456789abcdef" * 2 + "01234567"
+"""Of the model in a cache of the model hub, as if it had been fetched from there."""
 FLAGS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--max-num-seqs", "16")
 PROMPTS = ["The capital of France is", "Once upon a time", "def fibonacci(n):", "1, 2, 3, 4, 5,"]
 TOKENS = 16
@@ -37,14 +41,27 @@ def topology(
     small_model: Path,
 ) -> Iterator[tuple[str, Served]]:
     port = free_port()
-    words = ["serve", str(small_model), "--served-model-name", NAME, "--port", port, *FLAGS]
-    words += ["--tool-call-parser", "hermes"]
+    words = ["serve", HUB_NAME, "--revision", BRANCH, "--served-model-name", NAME, "--port", port]
+    words += [*FLAGS, "--tool-call-parser", "hermes"]
     # A run directory of its own, as `run_directory` has it, but for all tests of this file.
     base = tempfile.TemporaryDirectory(prefix="callboard-")
     with base as directory, pytest.MonkeyPatch.context() as patch:
         patch.setenv("CALLBOARD_RUN_DIR", directory)
-        with serving(*words, **QUIET) as served:
+        cache = fetched(small_model, Path(directory) / "hub")
+        with serving(*words, **QUIET, HF_HUB_CACHE=str(cache)) as served:
             yield f"http://127.0.0.1:{port}/v1", served
+
+
+def fetched(model: Path, cache: Path) -> Path:
+    """`cache`, as the hub's own client leaves it when it has fetched that branch."""
+    place = cache / f"models--{HUB_NAME.replace('/', '--')}"
+    snapshot = place / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    for file in model.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    (place / "refs").mkdir()
+    (place / "refs" / BRANCH).write_text(COMMIT)
+    return cache
 
 
 @pytest.fixture
@@ -229,6 +246,13 @@ def test_the_engine_stops_when_the_client_leaves(client) -> None:
 
 def facts(actor: str) -> str:
     return callboard("describe", actor).stdout
+
+
+def test_the_commit_of_a_branch_is_known(topology) -> None:
+    with Client(choose(None).run_dir) as client:
+        card = client.entries()["engine/0"].card
+    assert card is not None
+    assert (card.revision, Path(card.tokenizer).name) == (COMMIT, COMMIT)
 
 
 def test_ctrl_c_leaves_nothing(topology) -> None:

@@ -87,12 +87,19 @@ def tokenizer_directory(name: str, revision: str | None) -> str:
 
 
 def revision(name: str, asked: str | None) -> str:
-    """The commit of the model's files, where they come from a hub: `main` moves."""
-    if not Path(name).is_dir():
+    """The commit of the model's files, where they come from a hub: `main` moves.
+
+    Without a network vLLM itself makes of a hub's name its place in the cache.
+    """
+    place = Path(name)
+    if not place.is_dir():
         cached = try_get_local_file(name, "config.json", asked)
-        if isinstance(cached, Path) and cached.parent.parent.name == "snapshots":
-            return cached.parent.name
-    return asked or ""
+        if not isinstance(cached, Path):
+            return asked or ""
+        place = cached.parent
+    repository, snapshots, commit = ("", "", "", *place.parts)[-3:]
+    fetched = snapshots == "snapshots" and repository.startswith("models--")
+    return commit if fetched else asked or ""
 
 
 def kv_hashes(algorithm: str) -> str:

@@ -61,6 +61,11 @@ def test_a_revision_is_the_commit_in_the_cache(
     monkeypatch.setattr(card, "try_get_local_file", lambda *_asked: cached)
     assert card.revision("a/b", "main") == "c0ffee"
     assert card.revision(str(tmp_path), None) == ""
+    for place, commit in (("models--a--b/snapshots", "c0ffee"), ("snapshots", "main")):
+        directory = tmp_path / place / "c0ffee"
+        directory.mkdir(parents=True)
+        assert card.revision(str(directory), "main") == commit
+    assert card.revision(".", None) == ""
     monkeypatch.setattr(card, "try_get_local_file", lambda *_asked: None)
     assert card.revision("a/b", "main") == "main"
 
