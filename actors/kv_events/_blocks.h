@@ -8,12 +8,20 @@
 
 /* `copies` is 0 in a free one; then `parent` is the next free one. `root`: it has no parent.
    `seed`: of its token hash and its children's. `beside`: what Python wants to be told of it again,
-   or NULL; it consists of plain things, so that to let it go runs no code. */
+   or NULL; it consists of plain things, so that to let it go runs no code. `note`: the number, plus
+   1, of the note that was made of this place, if that still speaks of it. */
 typedef struct {
     uint64_t hash, parent, name, seed;
     PyObject *beside;
-    uint32_t copies, root;
+    uint32_t copies;
+    uint32_t root : 1, note : 31;
 } Block;
+
+/* What stood at place `number` at the cut that is under way. */
+typedef struct {
+    Block block;
+    size_t number;
+} Note;
 
 /* How many blocks have this name. `change`: its place among the changes of this batch, plus 1; or
    of one before, if blocks have it: then another stands there. */
@@ -51,6 +59,11 @@ typedef struct {
     Further *further;
     uint64_t *given; /* names of blocks that are new, in their order, since the last outcome */
     size_t scratch, changed, furthers, givens, passed;
+    size_t next_told, to_tell; /* of a cut: places before are told, those after came later */
+    Note *notes;
+    uint32_t *noted_tokens; /* of each note, `size` */
+    size_t noted, note_room;
+    int cut_failed; /* a note could not be made, for want of memory */
 } Table;
 
 /* ---- open addressing ------------------------------------------------------------------------ */

@@ -1,6 +1,6 @@
 /* What events do to the blocks of a shelf. */
 
-#include "_blocks.h"
+#include "_cut.h"
 
 #define CHUNK 32 /* blocks that are fetched together: they are far apart in memory */
 
@@ -18,8 +18,11 @@ static void change(Table *table, Name *name, uint32_t state)
 static void add_block(Table *table, size_t cell, Block made, const uint8_t *tokens)
 {
     size_t number = table->free != SIZE_MAX ? table->free : table->used++;
-    if (number == table->free)
+    if (number == table->free) {
+        note(table, number);
         table->free = (size_t)table->blocks[number].parent;
+        made.note = table->blocks[number].note;
+    }
     Py_XINCREF(made.beside);
     table->blocks[number] = made;
     memcpy(table->tokens + number * table->size, tokens, table->size * sizeof *table->tokens);
@@ -39,6 +42,7 @@ static void drop_block(Table *table, size_t cell)
 {
     Block *block = block_in(table, table->cells[cell]);
     Name *name = name_of(table, block->name);
+    note(table, (size_t)(block - table->blocks));
     if (--name->blocks == 0)
         change(table, name, REMOVED);
     erase_cell(table, cell);
@@ -101,6 +105,7 @@ static uint32_t store(Table *table, const Stored *event)
             int root = event->root && i == 0;
             if (table->cells[cell]) {
                 Block *block = block_in(table, table->cells[cell]);
+                note(table, (size_t)(block - table->blocks));
                 block->copies++;
                 table->further[table->furthers++] = (Further){event->number, event->blocks, i};
                 if (block->name != names[i - first] || block->seed != seed || !known)
@@ -112,7 +117,7 @@ static uint32_t store(Table *table, const Stored *event)
                 if (!known || (event->own && seed != event->seed))
                     return i;
                 name = names[i - first];
-                Block made = {hash, root ? 0 : parent, name, seed, NULL, 1, (uint32_t)root};
+                Block made = {hash, root ? 0 : parent, name, seed, NULL, 1, (uint32_t)root & 1, 0};
                 if (event->besides && (made.beside = PyList_GetItem(event->besides, i)) == Py_None)
                     made.beside = NULL;
                 add_block(table, cell, made, event->tokens + i * width);
@@ -151,6 +156,7 @@ static void take_away(Table *table, const uint8_t *hashes, uint32_t blocks, uint
             continue; /* nobody is known to hold it: let the reader know too */
         Block *block = block_in(table, table->cells[cell]);
         if (block->copies > 1) {
+            note(table, (size_t)(block - table->blocks));
             block->copies--;
             table->further[table->furthers++] = (Further){number, blocks, i};
         } else

@@ -290,6 +290,48 @@ static PyObject *dump(PyObject *self, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+/* cut(): this moment, which `rows` tells; returns how many places it has. Ends an earlier one. */
+static PyObject *cut(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Table *table = (Table *)self;
+    end_cut(table);
+    table->to_tell = table->used;
+    return PyLong_FromSize_t(table->to_tell);
+}
+
+/* rows(count): (rows, their tokens, what is beside by number) of the blocks at the next so many
+   places. */
+static PyObject *rows(PyObject *self, PyObject *given)
+{
+    Table *table = (Table *)self;
+    size_t count = PyLong_AsSize_t(given), first = table->next_told, there = 0;
+    if (count == (size_t)-1 && PyErr_Occurred())
+        return NULL;
+    if (table->cut_failed) {
+        end_cut(table);
+        return PyErr_NoMemory();
+    }
+    size_t end = table->to_tell - first < count ? table->to_tell : first + count;
+    const uint32_t *tokens;
+    for (size_t number = first; number < end; number++)
+        there += block_at_cut(table, number, &tokens)->copies > 0;
+    PyObject *packed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(there * sizeof(Row)));
+    PyObject *own = PyBytes_FromStringAndSize(
+        NULL, (Py_ssize_t)(there * table->size * sizeof *table->tokens));
+    PyObject *besides = PyDict_New();
+    if (packed == NULL || own == NULL || besides == NULL
+        || !tell(table, first, end, PyBytes_AsString(packed), PyBytes_AsString(own), besides)) {
+        Py_XDECREF(packed);
+        Py_XDECREF(own);
+        Py_XDECREF(besides);
+        return NULL;
+    }
+    table->next_told = end;
+    if (end == table->to_tell)
+        end_cut(table);
+    return Py_BuildValue("(NNN)", packed, own, besides);
+}
+
 static PyObject *packed_names(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     const Table *table = (Table *)self;
@@ -337,6 +379,7 @@ static void free_table(PyObject *self)
     for (size_t i = 0; i < table->used; i++)
         if (table->blocks[i].copies)
             Py_XDECREF(table->blocks[i].beside);
+    end_cut(table);
     PyMem_Free(table->blocks);
     PyMem_Free(table->tokens);
     PyMem_Free(table->cells);
@@ -400,6 +443,8 @@ static PyMethodDef methods[] = {
     {"take_changes", take_changes, METH_NOARGS, NULL},
     {"seed", seed, METH_O, NULL},
     {"dump", dump, METH_NOARGS, NULL},
+    {"cut", cut, METH_NOARGS, NULL},
+    {"rows", rows, METH_O, NULL},
     {"names", packed_names, METH_NOARGS, NULL},
     {"has", has, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -38,6 +39,7 @@ from actors.kv_events.shelves import (
 from actors.kv_events.state import Life, Whole
 from actors.kv_events.table import Gone
 from actors.kv_events.wire import Cleared, Event, Keep, UnreadableError, cut, decode, filtered
+from actors.kv_events.written import BATCHES, Held, put_back, read, written
 from schemas.kv import (
     AskKvMatch,
     KvBeat,
@@ -104,13 +106,25 @@ class KvEventCore:
         return self.table.naming
 
     def snapshot(self) -> bytes:
-        feeds = {name: feed.state for name, feed in self.feeds.items()}
-        table = self.table.whole()
+        return b"".join(self.cut())
+
+    def cut(self) -> Iterator[bytes]:
+        table, pieces = self.table.cut()
+        feeds = {}
+        for name, feed in self.feeds.items():
+            feeds[name] = msgspec.structs.replace(feed.state, held={})
+            pieces.put_parts(feed.state.held, partial(Held, name), BATCHES)
         whole = Whole(self.sequence, self._unsaid, self.life, feeds, table, self.naming)
-        return msgspec.msgpack.encode(whole)
+        return written(whole, pieces)
 
     def restore(self, data: bytes) -> None:
-        whole = msgspec.msgpack.decode(data, type=Whole)
+        """Raises `msgspec.ValidationError`, with nothing changed, for what is no snapshot."""
+        head, pieces = read(data)
+        whole = msgspec.msgpack.decode(head, type=Whole)
+        try:
+            put_back(whole.table, whole.feeds, pieces)
+        except ValueError as error:
+            raise msgspec.ValidationError(str(error)) from None
         self.sequence, self._unsaid, self.life = whole.sequence, whole.unsaid, whole.life
         self.table.restore(whole.table)
         self.table.naming = whole.naming

@@ -14,7 +14,7 @@ import msgspec
 from actors.kv_events.bare import bare, hidden, stripped
 from actors.kv_events.core import KvEventCore
 from actors.kv_events.effects import BatchCame, CoreEvent, Effect, Named, Naming, Publish
-from actors.kv_events.state import Whole
+from actors.kv_events.written import Blocks, Held, Piece, Rows, changed
 from bus.core import Core
 from bus.journal.codec import Codec
 from bus.journal.recorder import Recorder
@@ -51,13 +51,21 @@ def _effect(effect: Effect) -> Effect:
 
 
 def _state(data: bytes) -> bytes:
-    state = msgspec.msgpack.decode(data, type=Whole)
-    for feed in state.feeds.values():
-        feed.held = {number: stripped(payload) for number, payload in feed.held.items()}
-    for block in state.table.blocks.values():
-        block.tokens = bytes(len(block.tokens))
-        block.extra = hidden(block.extra, block.lora_name)
-    return msgspec.msgpack.encode(state)
+    return changed(data, _piece)
+
+
+def _piece(piece: Piece) -> Piece:
+    if isinstance(piece, Held):
+        piece.batches = {number: stripped(batch) for number, batch in piece.batches.items()}
+    elif isinstance(piece, Rows):
+        piece.tokens = b""
+        for number, (lora_id, lora, keys) in piece.besides.items():
+            piece.besides[number] = lora_id, lora, hidden(keys, lora)
+    elif isinstance(piece, Blocks):
+        for block in piece.blocks.values():
+            block.tokens = bytes(len(block.tokens))
+            block.extra = hidden(block.extra, block.lora_name)
+    return piece
 
 
 def _brief_event(event: CoreEvent) -> CoreEvent:

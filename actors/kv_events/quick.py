@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from itertools import groupby
 from operator import itemgetter
 
@@ -18,7 +17,8 @@ from actors.kv_events.known import Beside, prepare, put
 from actors.kv_events.run import note
 from actors.kv_events.table import Applied, Block, Gone, Key, Shelf, State, Table
 from actors.kv_events.wire import Event, Keep, decode, others
-from schemas.block_hash import pack, unpack
+from actors.kv_events.written import BLOCKS, Pieces, Rows, bare_shelf, parts_of
+from schemas.block_hash import pack
 from schemas.kv import TIERS, KvChange, Tier
 from schemas.kv_events import BlockHash
 
@@ -64,15 +64,21 @@ class QuickTable(Table):
         self.settle()
         self._native, self.told = None, iter(names)
 
-    def whole(self) -> State:
-        """All of it, which goes on as it is."""
-        if self._quick is None:
-            return self.state
-        copy = QuickTable(None)
-        copy.restore(deepcopy(self.state))
-        copy._quick, copy._owner = self._quick, self._owner
-        copy.settle()
-        return copy.state
+    def cut(self) -> tuple[State, Pieces]:
+        """This moment, which goes on as it is: as `parts_of`. Pieces may raise `MemoryError`."""
+        quick, owner = self._quick, self._owner
+        state, pieces = parts_of(self.state)
+        if quick is not None and quick.other_groups:
+            state.outside[owner] = quick.other_groups
+        if quick is not None and quick.shelf is not None:
+            own = bare_shelf(self._own_shelf(quick))
+            keys = [shelf.key for shelf in state.shelves]
+            number = keys.index(own.key) if own.key in keys else len(keys)
+            state.shelves[number:] = [own, *state.shelves[number + 1 :]]
+            own.copies.setdefault(owner, {})
+            starts = range(0, quick.cut(), BLOCKS)
+            pieces.put(len(starts), (Rows(number, owner, *quick.rows(BLOCKS)) for _ in starts))
+        return state, pieces
 
     def take(self, source: str, payload: bytes) -> Applied | None:
         """A whole batch; None, with nothing changed, if its events are for `apply`."""
@@ -117,10 +123,14 @@ class QuickTable(Table):
     def clear(self, source: str) -> list[Gone]:
         gone = []
         quick = self._quick
+        if quick is not None and quick.shelf is not None:
+            self._put_up_own(quick)
         if quick is not None and quick.blocks and self._owner == source:
-            hashes: list[BlockHash] = sorted(row[0] for row in quick.dump())
+            rows = sorted(quick.dump(), key=itemgetter(0))
+            hashes: list[BlockHash] = [row[0] for row in rows]
             gone.append(Gone(self._own_shelf(quick), hashes))
-            self._delta = {"device": dict.fromkeys(unpack(quick.names()), False)}
+            names = pack(row[3] for row in rows)
+            note(self._delta, [KvChange("removed", "device", names)])
             self._quick = None
         gone += super().clear(source)
         quick = self._quick
@@ -144,7 +154,10 @@ class QuickTable(Table):
         quick, self._quick = self._quick, None
         if quick is not None and quick.other_groups:
             self.state.outside[self._owner] = quick.other_groups
-        if quick is None or not quick.blocks:
+        if quick is None or quick.shelf is None:
+            return
+        self._put_up_own(quick)
+        if not quick.blocks:
             return
         copies = self._own_shelf(quick).copies.setdefault(self._owner, {})
         names = self.state.names["device"]
@@ -208,8 +221,12 @@ class QuickTable(Table):
         assert quick.shelf is not None, "it has blocks"
         medium, group, kind = quick.shelf
         key: Key = (medium, group, None)
-        shelf = self._shelves.get(key)
-        return self._put_up(key, Shelf(key, "device", {}, kind)) if shelf is None else shelf
+        return self._shelves.get(key) or Shelf(key, "device", {}, kind)
+
+    def _put_up_own(self, quick: NativeShelf) -> None:
+        shelf = self._own_shelf(quick)
+        if shelf.key not in self._shelves:
+            self._put_up(shelf.key, shelf)
 
     def _applied(self, source: str, quick: NativeShelf, outcome: Outcome, count: int) -> Applied:
         """What the extension did with events of a batch."""

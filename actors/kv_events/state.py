@@ -18,7 +18,10 @@ class Life(msgspec.Struct):
 
 
 class Whole(msgspec.Struct):
-    """All there is to remember. `naming`: as `Naming` said last."""
+    """All there is to remember. `naming`: as `Naming` said last.
+
+    Written down it is without what may be large: see `written`.
+    """
 
     sequence: int
     unsaid: int

@@ -47,6 +47,7 @@ class Block(msgspec.Struct, gc=False):
 
     `name` is its sequence hash, None while that cannot be told: its `parent` is not `known`, or its
     tokens have not come. `tokens` packed, 4 bytes each. `held`: on how many shelves, by source.
+    Nothing else of it changes: a snapshot that is being told has it.
     """
 
     parent: BlockHash | None
@@ -224,7 +225,7 @@ class Table:
         if block is None:
             block = blocks[block_hash] = self._block(block_hash, parent, tokens, event, number)
         elif tokens and not block.tokens:
-            self._learn(block_hash, block, parent, tokens, event, number)
+            block = self._learn(block_hash, block, parent, tokens, event, number)
         if have is not None:
             copies[block_hash] = have + 1
             return False
@@ -309,8 +310,10 @@ class Table:
             if not copies:
                 continue
             shelf.copies[source] = {}  # there still, since `_take` looks who else is
-            if lost := [h for h in copies if self._take(shelf, source, h)]:
-                gone.append(Gone(shelf, sorted(lost, key=_in_order)))
+            # In an order that does not tell where they have been.
+            ordered = sorted(copies, key=_in_order)
+            if lost := [h for h in ordered if self._take(shelf, source, h)]:
+                gone.append(Gone(shelf, lost))
         return gone
 
     def reconcile(
@@ -335,7 +338,7 @@ class Table:
             group = shelf.key[1]
             here = counts if group is None else groups.get(group, counts)
             lost = []
-            for block_hash in list(copies):
+            for block_hash in sorted(copies, key=_in_order):
                 have = here.get(block_hash, 0) if shelf.tier == "device" else 0
                 unknown.pop(block_hash, None)
                 if have:
@@ -401,14 +404,15 @@ class Table:
         tokens: bytes,
         event: Stored,
         number: int,
-    ) -> None:
+    ) -> Block:
         """The tokens of a block have come that was known by its hash only."""
         self._forget_nameless(block_hash, block)
         told = self._block(block_hash, parent, tokens, event, number)
-        block.parent, block.tokens, block.seed = told.parent, told.tokens, told.seed
-        block.lora_id, block.lora_name, block.extra = told.lora_id, told.lora_name, told.extra
+        told.held = block.held
+        self.blocks[block_hash] = told
         if told.name is not None:
-            self._give_name(block_hash, block, told.name)
+            self._give_name(block_hash, told.name)
+        return told
 
     def _name_children(self, block_hash: BlockHash, block: Block) -> None:
         """Blocks that waited for the name of this one get theirs, and so on."""
@@ -423,11 +427,12 @@ class Table:
                 images = images_of(child.extra) if child.extra else ()
                 if not child.tokens or images is None:
                     continue
-                child.seed = parent.seed
-                block_name = token_hash(child.tokens, child.seed, images)
+                block_name = token_hash(child.tokens, parent.seed, images)
                 self.state.nameless -= 1
                 child_name = self._given(sequence_hash(parent.name, block_name))
-                self._give_name(child_hash, child, child_name)
+                child = msgspec.structs.replace(child, seed=parent.seed, name=child_name)
+                self.blocks[child_hash] = child
+                self._give_name(child_hash, child_name)
                 todo.append((child_hash, child))
 
     def _given(self, name: int) -> int:
@@ -437,8 +442,7 @@ class Table:
             self.given.append(name)
         return name
 
-    def _give_name(self, block_hash: BlockHash, block: Block, name: int) -> None:
-        block.name = name
+    def _give_name(self, block_hash: BlockHash, name: int) -> None:
         for shelf in self.state.shelves:
             if any(block_hash in copies for copies in shelf.copies.values()):
                 self._count(shelf.tier, name)

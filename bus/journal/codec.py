@@ -26,12 +26,13 @@ class Codec(Generic[E, F]):
     `event` and `effect` are its unions, of structs that are msgpack arrays with their name first.
     `make` gives a core from `settings`, an instance of the type `settings`, as `Header.settings`
     holds it. `redact_event` and `redact_effect` take token ids and text out and leave the rest as
-    it is, struct or array; `redact_state` does so for a snapshot. A core that is given redacted
-    events must want the redacted effects; what it lacks for that `foretell` tells it before each,
-    out of the recorded effects. `fixed` says why a journal of the flight recorder cannot be played
-    again, "" where it can. `brief_event` and `brief_effect` are what the flight recorder takes
-    of them, None for nothing: again, of the brief events the brief effects must follow, and the
-    same states. `always`: what is redacted is more than tokens and text, so it is in any journal.
+    it is, struct or array; `redact_state` does so for a snapshot, or for each piece of a cut. A
+    core that is given redacted events must want the redacted effects; what it lacks for that
+    `foretell` tells it before each, out of the recorded effects. `fixed` says why a journal of the
+    flight recorder cannot be played again, "" where it can. `brief_event` and `brief_effect` are
+    what the flight recorder takes of them, None for nothing: again, of the brief events the brief
+    effects must follow, and the same states. `always`: what is redacted is more than tokens and
+    text, so it is in any journal.
     """
 
     def __init__(

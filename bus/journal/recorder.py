@@ -372,11 +372,10 @@ class Recorder:
             left = self._no_snapshot_before - began
             self._note("no_snapshot", f"the last one took long; none for {left:.0f} s")
             return
-        if isinstance(self._core, LargeCore):
-            pieces = self._core.cut()
-        else:
-            state = self._core.snapshot()
-            pieces = iter([codec.redact_state(state) if codec.always or not plan.text else state])
+        core = self._core
+        pieces = core.cut() if isinstance(core, LargeCore) else iter([core.snapshot()])
+        if codec.always or not plan.text:
+            pieces = map(codec.redact_state, pieces)
         self._parts, self.snapshot_seconds = parts_of(pieces, self._now), self._now() - began
         self._go_on(self._parts)
 

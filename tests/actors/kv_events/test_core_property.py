@@ -27,6 +27,7 @@ from actors.kv_events.effects import (
 )
 from schemas.block_hash import unpack
 from tests.actors.kv_events.model import LIFE, BusReader, Cache, VllmReader
+from tests.actors.kv_events.pair import remembered
 
 
 class Link:
@@ -120,7 +121,10 @@ class Link:
         data = self.core.snapshot()
         self.core = KvEventCore("engine/0", 0, LIFE + self.actors, {ENGINE: True})
         self.core.restore(data)
-        assert self.core.snapshot() == data
+        again = KvEventCore("engine/0", 0, LIFE + self.actors, {ENGINE: True})
+        again.restore(self.core.snapshot())
+        assert again.snapshot() == self.core.snapshot()
+        assert remembered(again.table) == remembered(self.core.table)
 
     def settle(self) -> None:
         """Everything arrives; what was lost at the end is found by asking."""
