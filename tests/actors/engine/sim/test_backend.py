@@ -27,6 +27,9 @@ class Heard:
         self.transfers: list[Any] = []
         self.changed = asyncio.Event()
 
+    def waits(self, what):
+        raise AssertionError("the simulator waits for nobody")
+
     def step(self, deltas):
         self.steps.append(list(deltas))
         self.changed.set()
