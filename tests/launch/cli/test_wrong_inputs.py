@@ -116,7 +116,10 @@ LINES = [
         "block-size is -1: write a whole number of at least 1",
     ),
     ("serve m --engine sim --served-model-name", "--served-model-name: give it a value"),
-    ("scale engine=x", "'engine=x': write KIND=N (engine, gateway, router) or engine/TABLE=N, with a whole number"),
+    (
+        "scale engine=x",
+        "'engine=x': write KIND=N (engine, gateway, router) or engine/TABLE=N, with a whole number",
+    ),
     ("set router.temperature", "'router.temperature' is no change: write PATH=VALUE"),
 ]
 
