@@ -8,6 +8,7 @@ from functools import partial
 import msgspec
 
 from actors.kv_events.bare import content_of
+from actors.kv_events.beat import beat, is_complete
 from actors.kv_events.effects import (
     AskCensus,
     AskReplay,
@@ -21,34 +22,20 @@ from actors.kv_events.effects import (
     Named,
     Naming,
     Notice,
-    Publish,
     ReplayEnded,
     Say,
     Tick,
 )
 from actors.kv_events.feed import FAR, LIFE_BITS, Feed, Verdict
 from actors.kv_events.matching import match
+from actors.kv_events.public import Public
 from actors.kv_events.quick import QuickTable
-from actors.kv_events.run import MOST, Run
-from actors.kv_events.shelves import (
-    cleared_batch,
-    name_parts,
-    removed_batch,
-    stored_batches,
-)
+from actors.kv_events.shelves import cleared_batch, removed_batch, snapshot_parts, stored_batches
 from actors.kv_events.state import Life, Whole
 from actors.kv_events.table import Gone
 from actors.kv_events.wire import Cleared, Event, Keep, UnreadableError, cut, decode, filtered
 from actors.kv_events.written import BATCHES, Held, put_back, read, written
-from schemas.kv import (
-    AskKvMatch,
-    KvBeat,
-    KvChange,
-    KvChanged,
-    KvLost,
-    KvMatch,
-    KvSnapshotPart,
-)
+from schemas.kv import AskKvMatch, KvBeat, KvChange, KvLost, KvMatch, KvSnapshotPart
 
 ENGINE = "engine"
 """The source that is the engine's own publisher. Others have the names of the configuration."""
@@ -62,21 +49,14 @@ class KvEventCore:
     ) -> None:
         self.engine = engine
         self.rank = rank
-        self.sequence = incarnation << LIFE_BITS
+        self.public = Public(engine, rank, incarnation << LIFE_BITS)
         self.life = Life()
         self.table = QuickTable()
         self.feeds = {name: Feed(name, replayable=can) for name, can in replayable.items()}
-        self._unsaid = 0  # batches of sources that went into no public one yet
-        self._run: Run | None = None  # what is to be the next effect
-        self._joins = False  # batches of this event go out in one
-        self._effects: list[Effect] = []
 
     def handle(self, event: CoreEvent) -> list[Effect]:
         if isinstance(event, BatchCame):
-            if event.more:
-                self._batches(event)
-            else:
-                self._batch(event)
+            self._batches(event)
         elif isinstance(event, Tick):
             self._tick()
         elif isinstance(event, ReplayEnded):
@@ -85,7 +65,7 @@ class KvEventCore:
             self._census(event)
         elif isinstance(event, Malformed):
             self.feeds[event.source].state.refused += 1
-            self._want(Notice("batch_refused", f"{event.source}: {event.text}"))
+            self.public.want(Notice("batch_refused", f"{event.source}: {event.text}"))
         elif isinstance(event, EngineSeen):
             self._engine_seen(event)
         elif isinstance(event, EngineGone):
@@ -94,11 +74,18 @@ class KvEventCore:
             self.table.naming = event.on
         else:
             self._publish([cleared_batch(event.now, self.rank)], [], cleared=True)
-            self._ask_sources()
-        effects, self._effects = self._effects, []
+            for feed in self.feeds.values():
+                if feed.name != ENGINE:
+                    self._ask(feed)
+        effects = self.public.take()
         if given := self.table.take_given():
             effects.append(Named(given))
         return effects
+
+    @property
+    def sequence(self) -> int:
+        """Of the last public batch."""
+        return self.public.sequence
 
     @property
     def naming(self) -> bool:
@@ -114,7 +101,7 @@ class KvEventCore:
         for name, feed in self.feeds.items():
             feeds[name] = msgspec.structs.replace(feed.state, held={})
             pieces.put_parts(feed.state.held, partial(Held, name), BATCHES)
-        whole = Whole(self.sequence, self._unsaid, self.life, feeds, table, self.naming)
+        whole = Whole(self.sequence, self.public.unsaid, self.life, feeds, table, self.naming)
         return written(whole, pieces)
 
     def restore(self, data: bytes) -> None:
@@ -125,7 +112,8 @@ class KvEventCore:
             put_back(whole.table, whole.feeds, pieces)
         except ValueError as error:
             raise msgspec.ValidationError(str(error)) from None
-        self.sequence, self._unsaid, self.life = whole.sequence, whole.unsaid, whole.life
+        self.public.sequence, self.public.unsaid = whole.sequence, whole.unsaid
+        self.life = whole.life
         self.table.restore(whole.table)
         self.table.naming = whole.naming
         for name, state in whole.feeds.items():
@@ -142,52 +130,17 @@ class KvEventCore:
     @property
     def complete(self) -> bool:
         """All that the engine holds is known."""
-        feed = self.feeds[ENGINE]
-        if self.life.dead or self.life.incarnation == 0 == len(feed.state.held):
-            return True
-        unknown = self.table.state.unknown.get(ENGINE)
-        joined = feed.state.joined or not self.life.ready
-        return joined and not feed.state.blind and not unknown and not feed.missing
+        return is_complete(self.life, self.feeds[ENGINE], self.table.state)
 
     def beat(self) -> KvBeat:
-        feeds = [feed.state for feed in self.feeds.values()]
-        state = self.table.state
-        return KvBeat(
-            self.engine,
-            self.life.incarnation,
-            self.rank,
-            self.sequence,
-            state.block_size,
-            self.publisher,
-            sum(feed.batches for feed in feeds),
-            state.events,
-            sum(feed.lost for feed in feeds),
-            sum(feed.missing for feed in self.feeds.values()),
-            sum(feed.refused for feed in feeds),
-            state.nameless,
-            self.complete,
-            self.table.named(),
-        )
-
-    @property
-    def publisher(self) -> str:
-        """Who publishes in the engine, as its numbers show."""
-        feed = self.feeds[ENGINE].state
-        if feed.expected is None:
-            return ""
-        return "callboard" if feed.base else "vllm"
+        where = (self.engine, self.life.incarnation, self.rank, self.sequence)
+        table = self.table
+        return beat(where, self.complete, self.feeds, ENGINE, table.state, table.named())
 
     def parts(self, form: str, now: float) -> Iterator[KvSnapshotPart]:
         """A snapshot of this moment, made bit by bit while the state goes on."""
         common = (self.engine, self.life.incarnation, self.rank, self.sequence, False)
-        if form == "blocks":
-            for changes in name_parts(self.table.packed_names()):
-                yield KvSnapshotPart(*common, changes)
-            return
-        held, blocks = self.table.everything()
-        size = self.table.state.block_size
-        for payload, _ in stored_batches(now, self.rank, size, blocks, held):
-            yield KvSnapshotPart(*common, [], [payload])
+        return snapshot_parts(common, self.table, form, now)
 
     def match(self, ask: AskKvMatch) -> KvMatch:
         """Raises `ValueError` for blocks that are no whole number of hashes, or for bad tokens."""
@@ -209,7 +162,7 @@ class KvEventCore:
             table.block_size = event.block_size or table.block_size
         elif event.block_size not in (0, table.block_size):
             text = f"its card says {event.block_size} tokens, its events {table.block_size}"
-            self._want(Notice("block_size_differs", text))
+            self.public.want(Notice("block_size_differs", text))
         feed = self.feeds[ENGINE]
         if event.ready and not feed.state.joined:
             self._ask(feed)
@@ -273,7 +226,10 @@ class KvEventCore:
     # --- batches ---
 
     def _batches(self, event: BatchCame) -> None:
-        self._joins = True
+        if not event.more:
+            self._batch(event)
+            return
+        self.public.joins = True
         payloads = [event.payload, *event.more]
         while payloads:
             sequence = event.sequence + 1 + len(event.more) - len(payloads)
@@ -283,8 +239,8 @@ class KvEventCore:
                 one = BatchCame(event.now, event.source, sequence, payloads[0], event.replayed)
                 self._batch(one)
             payloads = payloads[taken:]
-        self._joins = False
-        self._end_run()
+        self.public.joins = False
+        self.public.end_run()
 
     def _take_plain(self, source: str, first: int, payloads: list[bytes]) -> int:
         """Returns how many of them are as they mostly are, and taken in: the next, all known."""
@@ -294,8 +250,7 @@ class KvEventCore:
             source == ENGINE and not (self._goes_on(first) and self._goes_on(last))
         ):
             return 0
-        room = MOST if self._run is None else MOST - len(self._run.payloads)
-        found = self.table.take_all(source, payloads[: room or MOST])
+        found = self.table.take_all(source, payloads[: self.public.room])
         if found is None:
             return 0
         taken, applied = found
@@ -304,10 +259,10 @@ class KvEventCore:
         if applied.keeps:
             last_one = filtered(public.pop(), applied.keeps)
             public += [] if last_one is None else [last_one]
-        self._unsaid += len(public)
+        self.public.unsaid += len(public)
         if public:
             self._publish(public, applied.changes)
-        self._unsaid += taken - len(public)
+        self.public.unsaid += taken - len(public)
         return taken
 
     def _batch(self, event: BatchCame) -> None:
@@ -337,7 +292,7 @@ class KvEventCore:
     def _restarted(self, feed: Feed, event: BatchCame, *, ours: bool) -> None:
         """A publisher that numbers from 0 went back: all that it had said is void."""
         text = f"{feed.name} went back to batch {event.sequence}: it began anew"
-        self._want(Notice("source_restarted", text))
+        self.public.want(Notice("source_restarted", text))
         self._clear(feed.name, event.now)
         feed.reset()
         feed.offer(event.sequence, event.payload, ours=ours)
@@ -360,7 +315,7 @@ class KvEventCore:
         except UnreadableError as error:
             feed.refuse(sequence)
             text = f"batch {sequence} of {feed.name}: {error}"
-            self._want(Notice("batch_refused", text))
+            self.public.want(Notice("batch_refused", text))
             return False
         return True
 
@@ -371,11 +326,11 @@ class KvEventCore:
         if applied is None:
             events = decode(payload)
             if any(isinstance(event, Cleared) for event in events):
-                self._unsaid += 1
+                self.public.unsaid += 1
                 self._take_cleared(feed, payload, events, now)
                 return
             applied = self.table.apply(feed.name, events)
-        self._unsaid += 1
+        self.public.unsaid += 1
         public = filtered(payload, applied.keeps) if applied.keeps else payload
         if public is not None and applied.count:
             self._publish([public], applied.changes)
@@ -432,49 +387,13 @@ class KvEventCore:
     def _publish(
         self, payloads: list[bytes], changes: list[KvChange], *, cleared: bool = False
     ) -> None:
-        run, life = self._run, self.life.incarnation
-        if run and (cleared or run.life != life or len(run.payloads) + len(payloads) > MOST):
-            self._end_run()
-        if self._run is None:
-            self._run = Run(self.sequence + 1, life, cleared=cleared)
-        self._run.add(payloads, changes, self._unsaid)
-        self._unsaid = 0
-        self.sequence += len(payloads)
-        if not self._joins:
-            self._end_run()
-
-    def _end_run(self) -> None:
-        run, self._run = self._run, None
-        if run is None:
-            return
-        payload, *more = run.payloads
-        message = KvChanged(
-            self.engine,
-            run.life,
-            self.rank,
-            self.sequence,
-            run.cleared,
-            run.changes,
-            run.batches,
-            run.first if more else 0,
-        )
-        self._effects.append(Publish(payload, message, more))
-
-    def _want(self, effect: Effect) -> None:
-        """After what is published already."""
-        self._end_run()
-        self._effects.append(effect)
+        self.public.publish(self.life.incarnation, payloads, changes, cleared=cleared)
 
     # --- losses ---
 
-    def _ask_sources(self) -> None:
-        for feed in self.feeds.values():
-            if feed.name != ENGINE:
-                self._ask(feed)
-
     def _ask(self, feed: Feed) -> None:
         if feed.replayable and not feed.state.asking:
-            self._want(AskReplay(feed.name, feed.ask()))
+            self.public.want(AskReplay(feed.name, feed.ask()))
 
     def _mend(self, feed: Feed, now: float) -> None:
         """Something is missing."""
@@ -502,7 +421,7 @@ class KvEventCore:
             self._ask(feed)  # it helped, or was asked before we knew of this loss
         elif feed.name == ENGINE and state.base and event.answered:
             state.counting = True
-            self._want(AskCensus(feed.name))
+            self.public.want(AskCensus(feed.name))
         else:
             self._give_up(feed, event.now)
 
@@ -554,12 +473,12 @@ class KvEventCore:
     def _lost(self, feed: Feed, first: int, last: int, *, reconciled: bool) -> None:
         if feed.state.expected is None:
             text = f"{feed.name}: its replay begins after batch {last}, not with batch {first}"
-            self._want(Notice("begun_late", text))
+            self.public.want(Notice("begun_late", text))
             return
         count = last - first + 1
         feed.state.lost += count
         text = f"batches {first} to {last} of {feed.name}"
-        self._want(Notice("batches_lost", text, count))
+        self.public.want(Notice("batches_lost", text, count))
         message = KvLost(
             self.engine,
             self.life.incarnation,
@@ -570,10 +489,10 @@ class KvEventCore:
             last,
             reconciled,
         )
-        self._want(Say(message))
+        self.public.want(Say(message))
 
     def _tick(self) -> None:
         for feed in self.feeds.values():
             if feed.tick() and (feed.name != ENGINE or self.life.ready):
                 self._ask(feed)
-        self._want(Say(self.beat()))
+        self.public.want(Say(self.beat()))

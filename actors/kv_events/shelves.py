@@ -5,9 +5,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 
+from actors.kv_events.quick import QuickTable
 from actors.kv_events.table import Block, Gone, Shelf
 from actors.kv_events.wire import encode_events
-from schemas.kv import TIERS, KvChange, Tier
+from schemas.kv import TIERS, KvChange, KvSnapshotPart, Tier
 from schemas.kv_events import AllBlocksCleared, BlockHash, BlockRemoved, BlockStored
 
 PART_BLOCKS = 2_000
@@ -54,6 +55,19 @@ def removed_batch(ts: float, rank: int, gone: Iterable[Gone]) -> bytes:
 
 def cleared_batch(ts: float, rank: int) -> bytes:
     return encode_events(ts, rank, [AllBlocksCleared()])
+
+
+def snapshot_parts(
+    common: tuple[str, int, int, int, bool], table: QuickTable, form: str, now: float
+) -> Iterator[KvSnapshotPart]:
+    """In the form `blocks` or `events`; `common`: what each part begins with."""
+    if form == "blocks":
+        for changes in name_parts(table.packed_names()):
+            yield KvSnapshotPart(*common, changes)
+        return
+    held, blocks = table.everything()
+    for payload, _ in stored_batches(now, common[2], table.state.block_size, blocks, held):
+        yield KvSnapshotPart(*common, [], [payload])
 
 
 def name_parts(names: Mapping[Tier, bytes]) -> list[list[KvChange]]:

@@ -118,8 +118,7 @@ class Table:
     """All blocks of a rank."""
 
     def __init__(self) -> None:
-        self.naming = False
-        """Names that are new are kept for `take_given`."""
+        self.naming = False  # then names that are new are kept for `take_given`
         self._adopt(State())
 
     def restore(self, state: State) -> None:
@@ -310,8 +309,7 @@ class Table:
             if not copies:
                 continue
             shelf.copies[source] = {}  # there still, since `_take` looks who else is
-            # In an order that does not tell where they have been.
-            ordered = sorted(copies, key=_in_order)
+            ordered = sorted(copies, key=_in_order)  # whichever table they were in
             if lost := [h for h in ordered if self._take(shelf, source, h)]:
                 gone.append(Gone(shelf, lost))
         return gone
@@ -472,9 +470,7 @@ class Table:
             self._change(tier, name, stored=False)
 
     def _change(self, tier: Tier, name: int, *, stored: bool) -> None:
-        delta = self._delta.get(tier)
-        if delta is None:
-            delta = self._delta[tier] = {}
+        delta = self._delta.setdefault(tier, {})
         delta.pop(name, None)  # they are in the order of their last change
         delta[name] = stored
 
