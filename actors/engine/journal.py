@@ -52,7 +52,7 @@ def _event(event: Event) -> Any:
     if isinstance(event, Stepped):
         return "Stepped", redact.keyed(event.deltas)
     if isinstance(event, Asked):
-        return replace(event, request=redact.generate(event.request))
+        return "Asked", event.peer, event.stream, redact.generate(event.request)
     return event
 
 
@@ -60,7 +60,7 @@ def _effect(effect: Effect) -> Any:
     if isinstance(effect, Send):
         return "Send", effect.peer, redact.step(effect.step), effect.ended
     if isinstance(effect, Submit):
-        return replace(effect, request=redact.generate(effect.request))
+        return "Submit", effect.key, effect.stream, redact.generate(effect.request)
     return effect
 
 
