@@ -12,6 +12,9 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LOOKUP = "lmcache.v1.multiprocess.modules.lookup"
+NO_CHUNK = "has no lookup ipc key"
+"""Of what LMCache (0.5.6) warns of with each such prompt, and who says it."""
 ORPHANED = 3
 """Exit code where the parent died before this process could be bound to it."""
 
@@ -19,8 +22,10 @@ ORPHANED = 3
 def main(words: list[str]) -> None:
     """Returns when the server has ended in order."""
     _bind(int(words[0]))
-    # The actor asks it every second; that is nothing for a log.
+    # The actor asks it every second, and prompts shorter than a chunk are looked for by nobody:
+    # that is nothing for a log.
     logging.getLogger("uvicorn.access").addFilter(lambda _: False)
+    logging.getLogger(LOOKUP).addFilter(lambda record: NO_CHUNK not in str(record.msg))
     from lmcache.cli.main import main as lmcache
 
     from actors.kv_store.lmcache_events import tell_tokens_of_brought_chunks

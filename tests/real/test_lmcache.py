@@ -254,6 +254,15 @@ def test_another_engine_reuses_what_the_first_one_computed(topology) -> None:
     assert topology.state.used_bytes > 0
 
 
+def test_a_prompt_shorter_than_a_chunk_is_nothing_for_a_log(topology) -> None:
+    for _ in range(3):
+        topology.complete("b", [1, 2, 3])
+    topology.computed("b", prompt(9))  # the server has heard of those before it
+    log = Path(topology.process(STORE).log).read_text()
+    assert "Uvicorn running" in log
+    assert "skipping touch" not in log
+
+
 def server_of(topology: Topology) -> int:
     """The process that LMCache's server runs in."""
     [server] = psutil.Process(topology.entries()[STORE].pid).children()
