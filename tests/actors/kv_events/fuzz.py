@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
+from collections.abc import Iterator
 
+from actors.kv_events import quick
 from schemas import block_hash
 from tests.actors.kv_events.pair import Maker, Pair
 
@@ -28,12 +30,17 @@ def main() -> None:
     native = load("_native", sys.argv[1]).NativeShelf
     hashing = load("_hashing", sys.argv[2]).prefix_hashes
     draw = random.Random(7)
+    setattr(quick, "BLOCKS", 3)  # noqa: B010  in a piece of a snapshot
     were_native = 0
     for _ in range(LIVES):
         pair = Pair(native)
         maker = Maker(draw, pair.pure)
+        told: Iterator[object] = iter(())
         for _ in range(draw.randrange(STEPS)):
             were_native += pair.take(maker.payload()) == "native"
+            if draw.random() < 0.1:
+                told = iter(pair.quick.cut()[1])
+            next(told, None)
         for _ in range(20):
             native(0).apply([maker.spoilt(maker.payload())])
         pair.settle()
