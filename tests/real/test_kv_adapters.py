@@ -62,7 +62,7 @@ def found(client: httpx.Client, model: str, **more: Any) -> int:
     response = client.post("/v1/completions", json=body, headers={"x-callboard-placement": "1"})
     assert response.status_code == 200, response.text
     shown = json.loads(response.headers["x-callboard-placement"])
-    return max(candidate["found"].get("device", 0) for candidate in shown["candidates"])
+    return max(int(candidate["found"].get("device", 0)) for candidate in shown["candidates"])
 
 
 def test_each_adapter_has_its_own_blocks(
