@@ -13,7 +13,6 @@ from launch.layers import Layer
 from launch.settings import settings
 
 PREFIX = "CALLBOARD_"
-KV_EVENT_PORT = "DYN_VLLM_KV_EVENT_PORT"
 
 
 def environment_layer(environ: Mapping[str, str], *, without: Collection[str] = ()) -> Layer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -135,8 +135,6 @@ class Codec(Generic[E, F]):
     def _effects(self) -> msgspec.msgpack.Decoder[Any]:
         return msgspec.msgpack.Decoder(self._effects_type)
 
-
-Codecs = Mapping[str, Codec[Any, Any]]
 
 _encode = msgspec.msgpack.Encoder().encode
 

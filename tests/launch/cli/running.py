@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.environment import KV_EVENT_PORT
-
 ROOT = Path(__file__).parents[3]
 GUARD = 60.0
 """Seconds after which a command is not merely slow."""
@@ -26,7 +24,7 @@ def environment(**more: str) -> dict[str, str]:
     """With ports for KV events that are free, so that topologies can run beside each other."""
     return {
         **os.environ,
-        KV_EVENT_PORT: kv_event_port(),
+        "DYN_VLLM_KV_EVENT_PORT": kv_event_port(),
         "PYTHONPATH": os.pathsep.join([more.pop("PYTHONPATH", ""), str(ROOT)]).strip(os.pathsep),
         "COLUMNS": "80",
         **more,
