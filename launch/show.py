@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from launch.connectors import by_table
 from launch.origins import DEFAULT, Injected, Origin, Origins
@@ -37,8 +39,7 @@ class Row(msgspec.Struct, frozen=True):
 def rows(document: Mapping[str, Any], *, overruled: bool = False) -> list[Row]:
     """All that holds in a document of `launch.actors.document_of`, without what is not set.
 
-    What equal engines get is that of the first of them. `overruled`: also what was given and does
-    not hold.
+    `overruled`: also what was given and does not hold.
     """
     origins = msgspec.convert(document.get("origins", {}), Origins)
     found = []
@@ -156,14 +157,21 @@ def _set(section: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str, An
 
 
 def _injected(document: Mapping[str, Any]) -> Iterator[tuple[str, Injected]]:
-    """With the section of the first engine of each table."""
+    """With the section of the engine's table: once what all its engines get, else by engine."""
     given = msgspec.convert(document.get("injected", {}), dict[str, list[Injected]])
-    seen = set()
+    tables: dict[int, list[str]] = {}
     for name, place, _ in by_table(msgspec.convert(document, Topology)):
-        if place not in seen and name in given:
-            seen.add(place)
-            for one in given[name]:
-                yield f"engine[{place}]", one
+        if name in given:
+            tables.setdefault(place, []).append(name)
+    for place, names in tables.items():
+        for alike in zip_longest(*(given[name] for name in names)):
+            if all(one == alike[0] for one in alike):
+                yield f"engine[{place}]", alike[0]
+                continue
+            for name, one in zip(names, alike, strict=True):
+                if one is not None:
+                    reason = f"for engine/{name}: {one.reason}"
+                    yield f"engine[{place}]", replace(one, reason=reason)
 
 
 def _safe(key: str, value: Any) -> Any:

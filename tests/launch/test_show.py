@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -66,10 +67,24 @@ def test_every_value_has_its_origin(document) -> None:
     assert found["router.device_weight"].origin == Origin("default")
     assert found["supervision.group[0].required"].value is False
     assert found["engine[0].later.enable_multimodal"].value is True
-    events = found["engine[0].args.kv_events_config"]
-    assert (events.origin.kind, events.value["endpoint"]) == ("injected", "tcp://127.0.0.1:23000")
     assert found["engine[1].args.kv_events_config"].value["endpoint"] == "tcp://127.0.0.1:23002"
     assert found["engine[0].environment.VLLM_NO_USAGE_STATS"].origin.reason
+
+
+def test_equal_engines_are_shown_apart_where_they_differ(document) -> None:
+    shown: dict[str, list[tuple[Any, str]]] = {}
+    for row in rows(document):
+        if row.section == "engine[0]" and row.origin.kind == "injected":
+            shown.setdefault(row.key, []).append((row.value, row.origin.reason))
+    events = shown["args.kv_events_config"]
+    assert [value["endpoint"] for value, _ in events] == [
+        "tcp://127.0.0.1:23000",
+        "tcp://127.0.0.1:23001",
+    ]
+    assert [reason.partition(": ")[0] for _, reason in events] == ["for engine/0", "for engine/1"]
+    ports = [value for value, _ in shown["environment.VLLM_NIXL_SIDE_CHANNEL_PORT"]]
+    assert len(set(ports)) == 2
+    assert len(shown["environment.VLLM_NO_USAGE_STATS"]) == 1
 
 
 def test_what_was_set_as_it_ran(document) -> None:
