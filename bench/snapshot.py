@@ -1,8 +1,9 @@
-"""`python -m bench.snapshot`: for how long a router's snapshot keeps its loop.
+"""`python -m bench.snapshot`: for how long the snapshot of a large core keeps its loop.
 
-A router that knows many blocks, 10,000 decisions and 1,000 requests that run is recorded on a loop.
-Each turn of the loop brings a KV event, and is timed: at first while nothing is recorded, then from
-the start of a recording to the end of its snapshot.
+A router that knows many blocks, 10,000 decisions and 1,000 requests that run is recorded on a loop,
+and a KvEventActor's core that holds the blocks of one rank. Each turn of the loop brings a KV
+event, and is timed: at first while nothing is recorded, then from the start of a recording to the
+end of its snapshot.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from actors.kv_events import journal as kv_journal
+from actors.kv_events.core import ENGINE, KvEventCore
+from actors.kv_events.effects import BatchCame
 from actors.router import events
 from actors.router.core import RouterCore
 from actors.router.index import Index
@@ -24,7 +30,9 @@ from actors.router.journal import CODEC
 from actors.router.settings import Settings
 from bench import machine
 from bench.table import OUT, Table, publish
+from bus.core import Core
 from bus.identity import Identity
+from bus.journal.codec import Codec
 from bus.journal.recorder import Plan, Recorder
 from schemas.block_hash import pack
 from schemas.directory import ModelCard
@@ -40,6 +48,7 @@ BATCH = 64
 """Blocks of a KV event."""
 LIFE = 1 << 22
 COLUMNS = {
+    "core": "core",
     "table": "table",
     "blocks": "blocks",
     "guesses": "guesses",
@@ -47,7 +56,7 @@ COLUMNS = {
     "turn": "with, ms",
     "turns": "turns",
     "total": "all turns, ms",
-    "size": "state, MB",
+    "size": "written, MB",
 }
 
 
@@ -55,30 +64,63 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.snapshot", description=__doc__)
     parser.add_argument("--blocks", type=int, nargs="+", default=[100_000, 2_000_000])
     parser.add_argument("--guesses", type=int, default=1_000_000, help="without KV events")
+    parser.add_argument("--held", type=int, nargs="+", default=[32_000, 500_000], help="of a rank")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    rows = [asyncio.run(_measure(blocks, 0)) for blocks in options.blocks]
-    rows.append(asyncio.run(_measure(0, options.guesses)))
+    rows = [asyncio.run(_router(blocks, 0)) for blocks in options.blocks]
+    rows.append(asyncio.run(_router(0, options.guesses)))
+    rows += [asyncio.run(_kv_events(blocks)) for blocks in options.held]
     publish(
-        "snapshot", [Table("Snapshots of a router", COLUMNS, rows)], machine.record(), options.out
+        "snapshot",
+        [Table("Snapshots of large cores", COLUMNS, rows)],
+        machine.record(),
+        options.out,
     )
 
 
-async def _measure(blocks: int, guesses: int) -> dict[str, Any]:
-    core, changes = RouterCore(Settings()), _changes()
+async def _router(blocks: int, guesses: int) -> dict[str, Any]:
+    core = RouterCore(Settings())
     for at in range(0, guesses, BATCH):
         rank = ("engine/0", 1, at // BATCH % RANKS)
         core.guesses.placed(rank, pack(range(at, at + BATCH)), 1.0)
     for event in _beginning(blocks):
         core.handle(event)
         await asyncio.sleep(0)
-    recorder = Recorder(Identity("router/0", 1), print)
-    decide = recorder.of_core(CODEC, core, Settings())
-    assert CODEC.fields, "looked up once, when an actor starts"
+    return {
+        "core": "router",
+        "table": Index.implementation,
+        "blocks": len(core.following.index),
+        "guesses": len(core.guesses),
+        **await _measure(core, CODEC, Settings(), _changes()),
+    }
+
+
+async def _kv_events(blocks: int) -> dict[str, Any]:
+    sources, batches = {ENGINE: True}, _batches()
+    core = KvEventCore("engine/0", 0, 1, sources)
+    for _ in range(blocks // BATCH):
+        core.handle(next(batches))
+    return {
+        "core": "kv_events",
+        "table": core.table.implementation,
+        "blocks": sum(core.beat().blocks.values()),
+        "guesses": 0,
+        **await _measure(
+            core, kv_journal.CODEC, kv_journal.Settings("engine/0", 0, 1, sources), batches
+        ),
+    }
+
+
+async def _measure(
+    core: Core[Any, Any], codec: Codec[Any, Any], settings: Any, changes: Iterator[Any]
+) -> dict[str, Any]:
+    recorder = Recorder(Identity("measured/0", 1), print)
+    decide = recorder.of_core(codec, core, settings)
+    assert codec.fields, "looked up once, when an actor starts"
     gc.collect()
     gc.freeze()
     idle, longest, total = list[float](), list[float](), list[float]()
-    turns: list[float] = []
+    turns, written = list[float](), list[int]()
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as directory:
             idle.append(max(await _turns(lambda: bool(decide(next(changes))), 100, recorder)))
@@ -89,15 +131,13 @@ async def _measure(blocks: int, guesses: int) -> dict[str, Any]:
             longest.append(max(turns))
             total.append(recorder.snapshot_seconds)
             recorder.close(60)
+            written.append(sum(file.stat().st_size for file in Path(directory).iterdir()))
     return {
-        "table": Index.implementation,
-        "blocks": len(core.following.index),
-        "guesses": len(core.guesses),
         "idle": 1e3 * min(idle),
         "turn": 1e3 * min(longest),
         "turns": len(turns),
         "total": 1e3 * min(total),
-        "size": len(core.snapshot()) / 1e6,
+        "size": written[-1] / 1e6,
     }
 
 
@@ -149,6 +189,22 @@ def _changes() -> Iterator[events.KvSeen]:
             changes = [KvChange("stored", "device", packed)]
             message = KvChanged(f"engine/{rank}", 1, 0, sequence, False, changes)
             yield events.KvSeen(f"kv-events/{rank}.0", message, 2.0, 1)
+
+
+def _batches() -> Iterator[BatchCame]:
+    """What an engine publishes: prompts of 64 blocks that nobody has asked before."""
+    draw, number = random.Random(3), 0
+    while True:
+        event = {
+            "type": "BlockStored",
+            "block_hashes": [draw.getrandbits(64) for _ in range(BATCH)],
+            "parent_block_hash": None,
+            "token_ids": [draw.randrange(150_000) for _ in range(SIZE * BATCH)],
+            "block_size": SIZE,
+            "medium": "GPU",
+        }
+        yield BatchCame(1.0, ENGINE, number, msgspec.msgpack.encode([1.0, [event]]))
+        number += 1
 
 
 if __name__ == "__main__":

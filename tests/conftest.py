@@ -13,6 +13,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from launch.scratch import Scratch
+
 pytest_plugins = ["pytester", "tests.leaks"]
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +68,8 @@ def run_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="callboard-"))
     monkeypatch.setenv("CALLBOARD_RUN_DIR", str(directory))
     yield directory
+    for links in directory.glob("*/tmp"):  # of a topology that was killed; no next start comes
+        Scratch(links).clear()
     shutil.rmtree(directory)
 
 
