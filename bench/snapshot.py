@@ -131,7 +131,7 @@ async def _measure(
             longest.append(max(turns))
             total.append(recorder.snapshot_seconds)
             recorder.close(60)
-            written.append(sum(file.stat().st_size for file in Path(directory).iterdir()))
+            written.append(_bytes(Path(directory)))
     return {
         "idle": 1e3 * min(idle),
         "turn": 1e3 * min(longest),
@@ -139,6 +139,10 @@ async def _measure(
         "total": 1e3 * min(total),
         "size": written[-1] / 1e6,
     }
+
+
+def _bytes(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir())
 
 
 async def _turns(work: Any, least: int, recorder: Recorder) -> list[float]:
