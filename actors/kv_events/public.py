@@ -8,9 +8,9 @@ from schemas.kv import KvChange, KvChanged
 
 
 class Public:
-    """`sequence` is the number of the last batch. `unsaid`: batches of sources that went into none
+    """`sequence` is the number of the last batch. While it `joins`, those in a row are one effect.
 
-    of these yet. While it `joins`, batches that follow each other are one effect.
+    `unsaid` counts batches of sources that went into no public one yet.
     """
 
     def __init__(self, engine: str, rank: int, sequence: int) -> None:

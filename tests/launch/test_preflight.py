@@ -79,15 +79,17 @@ def test_ports_of_kv_events_in_use(port) -> None:
         assert said(off) == []
 
 
+def publishing_at(host: str, port: int) -> Topology:
+    return Topology(
+        gateway=Gateway(port=port),
+        kv_events=KvEvents(host=host, port=int(kv_event_port())),
+        engines=[Engine(model="demo", backend="sim")],
+    )
+
+
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_kv_events_at_an_address_of_somebody_else(port, host) -> None:
-    (finding,) = said(
-        Topology(
-            gateway=Gateway(port=port),
-            kv_events=KvEvents(host=host, port=int(kv_event_port())),
-            engines=[Engine(model="demo", backend="sim")],
-        )
-    )
+    (finding,) = said(publishing_at(host, port))
     assert finding == (
         f"kv_events.host = '{host}': it is no address of this machine; try 127.0.0.1"
     )
@@ -95,13 +97,7 @@ def test_kv_events_at_an_address_of_somebody_else(port, host) -> None:
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_kv_events_by_ipv6(port, host) -> None:
-    (finding,) = said(
-        Topology(
-            gateway=Gateway(port=port),
-            kv_events=KvEvents(host=host, port=int(kv_event_port())),
-            engines=[Engine(model="demo", backend="sim")],
-        )
-    )
+    (finding,) = said(publishing_at(host, port))
     assert finding == (
         f"kv_events.host = '{host}': KV events are published over IPv4, and {host} is an address "
         "of IPv6; write one of IPv4, such as 127.0.0.1"

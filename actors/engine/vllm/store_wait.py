@@ -26,6 +26,8 @@ class ServerAway(Exception):
 
 
 class Server(NamedTuple):
+    """Where it listens, and for how many seconds it is waited for."""
+
     url: str
     patience: float
 

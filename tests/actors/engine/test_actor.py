@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,8 +74,12 @@ class Said:
 def start(monkeypatch: pytest.MonkeyPatch, kv_publisher: str) -> tuple[EngineActor, Said]:
     monkeypatch.setenv(INCARNATION, "of another life")
     monkeypatch.setenv(ENGINE, "engine/other")
-    card = ModelCard(**CARD, kv_publisher=kv_publisher)
-    monkeypatch.setattr(module, "make_backend", lambda _options: Quick(card))
+    return loaded(monkeypatch, lambda: Quick(ModelCard(**CARD, kv_publisher=kv_publisher)))
+
+
+def loaded(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Quick]) -> tuple[EngineActor, Said]:
+    """An actor whose backend has started, or failed to, and that has stopped again."""
+    monkeypatch.setattr(module, "make_backend", lambda _options: make())
 
     async def main() -> tuple[EngineActor, Said]:
         actor, said = EngineActor(), Said()
@@ -117,18 +122,7 @@ class Late(Quick):
 
 
 def test_what_a_start_waits_for_is_said(monkeypatch):
-    monkeypatch.setattr(module, "make_backend", lambda _options: Late(ModelCard(**CARD)))
-
-    async def main() -> Said:
-        actor, said = EngineActor(), Said()
-        actor.rt = said  # type: ignore[assignment]
-        actor.on_start({})
-        assert actor._loading is not None
-        await actor._loading
-        await actor.on_stop()
-        return said
-
-    said = asyncio.run(main())
+    _, said = loaded(monkeypatch, lambda: Late(ModelCard(**CARD)))
     assert (said.state, said.detail) == ("starting", "waits for Godot")
     assert said.failures == ["he does not come"]
 
