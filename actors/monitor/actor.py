@@ -221,10 +221,10 @@ class MonitorActor(Actor):
         if held is not None and not self._over:
             self._handle(GpuSeen(self._now(), held))
 
-    def _on_exit(self, process: Followed, cause: str) -> None:
+    def _on_exit(self, process: Followed, code: int | None) -> None:
         if not self._over:
-            whose = (process.actor, process.incarnation, process.pid)
-            self._handle(Exited(self._now(), *whose, process.name, process.role, cause))
+            whose = (process.actor, process.incarnation, process.pid, process.name, process.role)
+            self._handle(Exited(self._now(), *whose, phrase(code), code))
 
     def _left(
         self, actor: str, incarnation: int, reason: str, *, final: bool, in_order: bool = False
@@ -248,9 +248,7 @@ class MonitorActor(Actor):
     def _changed(self, effect: Changed) -> None:
         verdict = effect.verdict
         self.rt.publish("health", VerdictChanged(verdict, effect.was))
-        # One that ends in order may be seen to end before it is heard to.
-        in_order = verdict.state == "stopped" or verdict.reason.endswith(phrase(0))
-        if verdict.condition in BAD and not in_order:
+        if verdict.condition in BAD and verdict.state != "stopped":
             say = self.rt.log.warning
         elif effect.was in BAD:
             say = self.rt.log.info

@@ -41,6 +41,8 @@ SLOWEST = 0.05
 """Rate at which time counts at least: a process that never gets a CPU is of no use either."""
 FORGET = 600.0
 """Seconds for which a dead life that nobody replaced is still reported."""
+FAREWELL = 1.0
+"""Seconds that the farewell of an actor may come later than its exit with 0: both go own ways."""
 EVIDENCE = 8
 """Pieces of evidence in a verdict, at most."""
 
@@ -121,7 +123,10 @@ class MonitorCore:
         effects: list[Effect] = []
         if known is not None and known.incarnation < event.incarnation:
             if known.condition != "dead":
-                effects = self._die(known, "a new life of it began", known=True)
+                if known.ended:
+                    effects = self._unasked(known)
+                else:
+                    effects = self._die(known, "a new life of it began", known=True)
             known = None
         if known is None:
             known = Life(event.actor, event.incarnation, event.pid, event.state, event.now)
@@ -139,6 +144,8 @@ class MonitorCore:
         life.state, life.detail = event.state, event.detail or life.detail
         if event.state == "failed":
             return self._die(life, event.detail or "it gave up", known=True, source="engine")
+        if event.state == "stopped" and life.ended:
+            return self._in_order(life)
         return []
 
     def _last_word(self, life: Life, event: Beat) -> list[Effect]:
@@ -155,6 +162,8 @@ class MonitorCore:
     def _left(self, life: Life, event: Left) -> list[Effect]:
         if event.in_order:
             life.state = "stopped"
+            if life.ended:
+                return self._in_order(life)
         if life.condition == "dead" and life.state == "stopped":
             self.state.lives.pop(life.actor, None)  # its exit was seen before its farewell
             return []
@@ -165,13 +174,13 @@ class MonitorCore:
             life.evidence = [Evidence("directory", "dead", event.reason), *life.evidence][:EVIDENCE]
             return [Changed(self._verdict(life, self.state.now), "dead")]
         life.left = event.reason
-        if event.final and not life.processes:
+        if event.final and not life.processes and not life.ended:
             return self._die(life, event.reason, known=True, source="directory")
         return []  # whoever has a process here is dead when the kernel says so
 
     def _exited(self, life: Life, event: Exited) -> list[Effect]:
         life.processes.pop(event.pid, None)
-        if life.condition == "dead":
+        if life.condition == "dead" or life.ended:
             return []
         own = event.pid == life.pid
         if not own and life.state in ("draining", "stopped"):
@@ -179,10 +188,22 @@ class MonitorCore:
         life.part_died = not own
         text = f"{event.name} ({event.pid}) {event.cause or 'ended'}"
         if own and life.state == "stopped":
-            return self._die(life, "stopped in order", known=True)
+            return self._in_order(life)
+        if own and event.code == 0:
+            life.ended = text
+            return []
         if own and life.left is not None:
             return self._die(life, life.left, known=True, also=text)
         return self._die(life, text, known=bool(event.cause))
+
+    def _in_order(self, life: Life) -> list[Effect]:
+        return self._die(life, "stopped in order", known=True)
+
+    def _unasked(self, life: Life) -> list[Effect]:
+        """It exited with 0, and no farewell came."""
+        if life.left is not None:
+            return self._die(life, life.left, known=True, also=life.ended)
+        return self._die(life, life.ended, known=True)
 
     def _die(
         self, life: Life, reason: str, *, known: bool, source: Source = "process", also: str = ""
@@ -193,6 +214,7 @@ class MonitorCore:
         life.evidence = [*last, *life.evidence][:EVIDENCE]
         life.condition, life.code, life.reason, life.reason_known = "dead", "dead", reason, known
         life.since = self.state.now
+        life.ended = ""
         self.state.over[life.actor] = life.incarnation
         if life.state == "stopped":
             self.state.lives.pop(life.actor, None)  # nobody needs to do anything about it
@@ -224,6 +246,10 @@ class MonitorCore:
             if life.condition == "dead":
                 if event.now - life.since > FORGET:
                     del state.lives[life.actor]
+                continue
+            if life.ended:
+                life.unheard += counted
+                effects += self._unasked(life) if life.unheard >= FAREWELL else []
                 continue
             own = life.processes.get(life.pid)
             life.silence += counted * (own.rate if own else 1.0)

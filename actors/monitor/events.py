@@ -50,7 +50,11 @@ class Left(CoreRecord, frozen=True):
 
 
 class Exited(CoreRecord, frozen=True):
-    """The kernel says that this process ended. `cause` is "" where it is not known how."""
+    """The kernel says that this process ended.
+
+    `cause` is a phrase for a person, `code` the same as `subprocess` has it, negative for a signal;
+    "" and None where it is not known how.
+    """
 
     now: float
     actor: str
@@ -59,6 +63,7 @@ class Exited(CoreRecord, frozen=True):
     name: str
     role: Role
     cause: str
+    code: int | None = None
 
 
 class Worked(CoreRecord, frozen=True):

@@ -70,7 +70,8 @@ class Life(msgspec.Struct):
     """`silence` in seconds since the last heartbeat, `quiet` since it last had work.
 
     `since` is when its condition began, `code` names the finding that decided. `part_died`: it is
-    dead since a process of its engine ended, and has not said anything about it yet.
+    dead since a process of its engine ended, and has not said anything about it yet. `ended` is how
+    its own process ended while its farewell may be on its way, `unheard` the seconds since then.
     """
 
     actor: str
@@ -92,4 +93,6 @@ class Life(msgspec.Struct):
     reason: str = ""
     reason_known: bool = False
     part_died: bool = False
+    ended: str = ""
+    unheard: float = 0.0
     evidence: list[Evidence] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from actors.monitor.events import ProcessSample, Role
-from actors.monitor.procfs import Stat, descendants, how_it_ended, phrase, read_stat, title
+from actors.monitor.procfs import Stat, descendants, how_it_ended, read_stat, title
 from bus.endings import EndWatch
 
 WORKER = "VLLM::"
@@ -34,8 +34,8 @@ class Followed:
     short: str
 
 
-OnExit = Callable[[Followed, str], None]
-"""Called on the loop as soon as the kernel knows, with a phrase that says how, or ""."""
+OnExit = Callable[[Followed, int | None], None]
+"""Called on the loop as soon as the kernel knows, with the exit code as in `how_it_ended`."""
 
 
 class Processes:
@@ -80,7 +80,7 @@ class Processes:
         if pidfd is None and born is None:
             return
         if pidfd is None:
-            self._loop.call_soon(self._on_exit, followed, "")
+            self._loop.call_soon(self._on_exit, followed, None)
             return
         self._pids[pid] = pidfd
         self._followed[pidfd] = followed
@@ -147,14 +147,14 @@ class Processes:
         found again, but told now.
         """
         self._ends.pop(pidfd).close()
-        self._on_exit(self._followed[pidfd], phrase(code))
+        self._on_exit(self._followed[pidfd], code)
 
     def _readable(self, pidfd: int) -> None:
         followed, told = self._followed[pidfd], pidfd not in self._ends
-        how = how_it_ended(followed.pid, pidfd)
+        code = how_it_ended(followed.pid, pidfd)
         self._drop(pidfd)
         if not told:
-            self._on_exit(followed, how)
+            self._on_exit(followed, code)
 
     def _drop(self, pidfd: int) -> None:
         followed = self._followed.pop(pidfd)

@@ -73,30 +73,29 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def how_it_ended(pid: int, pidfd: int) -> str:
-    """A phrase for a person about a process whose pidfd is readable; "" where nobody may know.
+def how_it_ended(pid: int, pidfd: int) -> int | None:
+    """The exit code, as `subprocess` has it, of a process whose pidfd is readable; None where
+    nobody may know.
 
     It need not be our child: its status stands in /proc until its parent collects it, and can be
     asked by the pidfd after that, from Linux 6.15 on.
     """
     stat = read_stat(pid)
     if stat is not None and stat.state in "ZX":
-        return _phrase(stat.status)
+        return os.waitstatus_to_exitcode(stat.status)
     answer = bytearray(_INFO.pack(_INFO_EXIT, *(0,) * 13))
     try:
         fcntl.ioctl(pidfd, _GET_INFO, answer)
     except OSError:
-        return ""  # an older kernel, or not collected yet
+        return None  # an older kernel, or not collected yet
     mask, *_, status = _INFO.unpack(answer)
-    return _phrase(status) if mask & _INFO_EXIT else ""
+    return os.waitstatus_to_exitcode(status) if mask & _INFO_EXIT else None
 
 
-def _phrase(status: int) -> str:
-    return phrase(os.waitstatus_to_exitcode(status))
-
-
-def phrase(code: int) -> str:
-    """For a person; `code` as `subprocess` has it, negative for a signal."""
+def phrase(code: int | None) -> str:
+    """For a person; "" where the code is not known."""
+    if code is None:
+        return ""
     if code >= 0:
         return f"exited with {code}"
     try:

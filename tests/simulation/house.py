@@ -107,7 +107,8 @@ class Eyes:
         followed = self._followed.pop((actor, incarnation), None)
         monitor = self._world.lives.get("monitor/0")
         if followed is not None and monitor is not None:
-            tell = lambda: self._on_exit(followed, cause)  # noqa: E731  one short call
+            code = -9 if cause.startswith("killed") else 0
+            tell = lambda: self._on_exit(followed, code)  # noqa: E731  one short call
             monitor.node.clock.call_later(NOTICED, tell)
 
     def follow(self, actor: str, incarnation: int, pid: int, role: Role) -> None:

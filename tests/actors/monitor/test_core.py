@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from actors.monitor.core import FORGET, MonitorCore
+from actors.monitor.core import ATTENTION, FAREWELL, FORGET, MonitorCore
 from actors.monitor.events import Beat, EntrySeen, Exited, GpuSeen, Left, Probed, Worked
 from actors.monitor.options import Limits
+from actors.monitor.procfs import phrase
 from schemas.health import Verdict
 from schemas.progress import FIRST, PAUSED
 from tests.actors.monitor.scene import ACTOR_PID, CORE_PID, ENGINE, LIMITS, ROUTER, Scene
@@ -16,8 +17,11 @@ WITHIN = 1.1
 """The configured time and 10 %."""
 
 
-def exit_of(scene: Scene, pid: int, cause: str, role: str = "actor") -> None:
-    scene.tell(Exited(scene.now, ENGINE, 1, pid, role, role, cause))  # type: ignore[arg-type]
+def exit_of(scene: Scene, pid: int, code: int | None, role: str = "actor") -> None:
+    whose = (ENGINE, 1, pid, role, role)
+    for body in scene.bodies:
+        body.there = body.there and body.pid != pid
+    scene.tell(Exited(scene.now, *whose, phrase(code), code))  # type: ignore[arg-type]
 
 
 # --- stopped processes ---
@@ -242,7 +246,7 @@ def test_a_core_that_gets_no_cpu_is_not_hung():
 def test_a_death_of_the_process_is_known_at_once_and_its_reason_when_it_comes():
     scene = Scene()
     scene.run(2.0)
-    exit_of(scene, ACTOR_PID, "")
+    exit_of(scene, ACTOR_PID, None)
     assert scene.condition() == "dead"
     scene.tell(Left(scene.now, ENGINE, 1, "killed by SIGKILL", final=True))
     scene.tell(Left(scene.now, ENGINE, 1, "something else", final=True))
@@ -256,7 +260,7 @@ def test_a_death_of_the_process_is_known_at_once_and_its_reason_when_it_comes():
 def test_the_death_of_the_inner_process_is_the_death_of_the_engine():
     scene = Scene()
     scene.run(2.0)
-    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    exit_of(scene, CORE_PID, -9, "engine")
     assert scene.condition() == "dead"
     assert scene.verdict().reason == "engine (101) was killed by SIGKILL"
 
@@ -264,7 +268,7 @@ def test_the_death_of_the_inner_process_is_the_death_of_the_engine():
 def test_of_several_deaths_in_an_engine_it_knows_which_was_the_first():
     scene = Scene()
     scene.run(2.0)
-    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    exit_of(scene, CORE_PID, -9, "engine")
     scene.beat(ENGINE, "failed", "process Worker_TP0 (102) was killed by SIGKILL")
     scene.beat(ENGINE, "failed", "it gave up")
     assert scene.verdict().reason == "process Worker_TP0 (102) was killed by SIGKILL"
@@ -278,9 +282,9 @@ def test_of_several_deaths_in_an_engine_it_knows_which_was_the_first():
 def test_what_the_engine_says_again_is_no_news():
     scene = Scene()
     scene.run(2.0)
-    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    exit_of(scene, CORE_PID, -9, "engine")
     scene.beat(ENGINE, "failed", "process engine (101) was killed by SIGKILL")
-    exit_of(scene, ACTOR_PID, "exited with 3")
+    exit_of(scene, ACTOR_PID, 3)
     assert scene.verdict().reason == "engine (101) was killed by SIGKILL"
     assert len([c for _, c in scene.changes if c.verdict.condition == "dead"]) == 1
 
@@ -295,7 +299,7 @@ def test_what_the_engine_says_of_its_death_counts():
 
 def test_dead_is_final_whatever_comes_later():
     scene = Scene()
-    exit_of(scene, ACTOR_PID, "exited with 1")
+    exit_of(scene, ACTOR_PID, 1)
     scene.beat(ENGINE)
     scene.tell(EntrySeen(scene.now, ENGINE, 1, ACTOR_PID, "ready"))
     scene.tell(Probed(scene.now, ENGINE, 1, "no token"))
@@ -309,10 +313,10 @@ def test_who_stops_in_order_is_dead_and_then_no_concern():
     scene.beat(ENGINE, "draining")
     scene.beat(ENGINE, "stopped")
     scene.engine.speaks = False
-    exit_of(scene, CORE_PID, "exited with 0", "engine")
+    exit_of(scene, CORE_PID, 0, "engine")
     scene.run(30.0)
     assert scene.condition() == "healthy"
-    exit_of(scene, ACTOR_PID, "exited with 0")
+    exit_of(scene, ACTOR_PID, 0)
     assert scene.history() == ["healthy", "dead"]
     assert [v.actor for v in scene.core.verdicts(scene.now)] == [ROUTER]
 
@@ -320,17 +324,17 @@ def test_who_stops_in_order_is_dead_and_then_no_concern():
 def test_a_drained_engine_ends_its_core_as_it_likes():
     scene = Scene()
     scene.beat(ENGINE, "draining")
-    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    exit_of(scene, CORE_PID, -9, "engine")
     assert scene.condition() == "healthy"
     scene.beat(ENGINE, "stopped")
-    exit_of(scene, ACTOR_PID, "exited with 0")
+    exit_of(scene, ACTOR_PID, 0)
     assert scene.changes[-1][1].verdict.reason == "stopped in order"
 
 
 def test_of_a_core_that_dies_while_it_drains_the_engine_speaks():
     scene = Scene()
     scene.beat(ENGINE, "draining")
-    exit_of(scene, CORE_PID, "was killed by SIGKILL", "engine")
+    exit_of(scene, CORE_PID, -9, "engine")
     scene.beat(ENGINE, "failed", "EngineCore was killed")
     assert scene.verdict().condition == "dead"
     assert scene.verdict().reason == "EngineCore was killed"
@@ -339,7 +343,7 @@ def test_of_a_core_that_dies_while_it_drains_the_engine_speaks():
 def test_late_news_of_a_life_that_stopped_do_not_bring_it_back():
     scene = Scene()
     scene.beat(ENGINE, "stopped")
-    exit_of(scene, ACTOR_PID, "exited with 0")
+    exit_of(scene, ACTOR_PID, 0)
     scene.tell(EntrySeen(scene.now, ENGINE, 1, ACTOR_PID, "ready"))
     assert scene.history() == ["healthy", "dead"]
     scene.tell(EntrySeen(scene.now, ENGINE, 2, 300, "starting"))
@@ -352,11 +356,74 @@ def test_a_farewell_counts_even_if_no_heartbeat_told_of_it(exit_first):
     farewell = Left(scene.now, ENGINE, 1, "deregistered", final=True, in_order=True)
     if not exit_first:
         scene.tell(farewell)
-    exit_of(scene, ACTOR_PID, "exited with 0")
+    exit_of(scene, ACTOR_PID, 0)
     if exit_first:
         scene.tell(farewell)
     assert scene.history() == ["healthy", "dead"]
     assert [v.actor for v in scene.core.verdicts(scene.now)] == [ROUTER]
+
+
+@pytest.mark.parametrize("word", ["heartbeat", "directory"])
+@pytest.mark.parametrize("died_too", [True, False])
+def test_who_exits_with_0_is_waited_for_and_ends_in_order_if_it_says_so(word, died_too):
+    scene = Scene()
+    scene.run(2.0)
+    exit_of(scene, ACTOR_PID, 0)
+    exit_of(scene, CORE_PID, -9, "engine")  # which ends with its owner
+    if died_too:  # the supervisor sees the same exit, and its word may be the faster one
+        scene.tell(Left(scene.now, ENGINE, 1, "exited with code 0", final=True))
+    scene.run(FAREWELL * 0.9)
+    assert scene.history() == ["healthy"]
+    if word == "heartbeat":
+        scene.beat(ENGINE, "stopped")
+    else:
+        scene.tell(Left(scene.now, ENGINE, 1, "it stopped", final=True, in_order=True))
+    verdict = scene.changes[-1][1].verdict
+    assert (verdict.condition, verdict.state) == ("dead", "stopped")
+    assert verdict.reason == "stopped in order"
+    scene.run(FAREWELL * 2)
+    assert scene.history() == ["healthy", "dead"]
+    assert [v.actor for v in scene.core.verdicts(scene.now)] == [ROUTER]
+
+
+@pytest.mark.parametrize("reason", [None, "exited with code 0"])
+def test_who_exits_with_0_and_says_nothing_died(reason):
+    scene = Scene()
+    scene.run(2.0)
+    began = scene.now
+    exit_of(scene, ACTOR_PID, 0)
+    if reason is not None:
+        scene.tell(Left(scene.now, ENGINE, 1, reason, final=True))
+    scene.run(FAREWELL * 1.2)
+    assert FAREWELL <= scene.when("dead") - began <= FAREWELL * WITHIN
+    assert scene.verdict().reason == (reason or "actor (100) exited with 0")
+    assert scene.verdict().state == "ready"
+
+
+def test_a_monitor_that_was_frozen_hears_the_farewell_before_it_decides():
+    scene = Scene()
+    scene.run(2.0)
+    exit_of(scene, ACTOR_PID, 0)
+    scene.away(3600.0)
+    assert scene.history() == ["healthy"]
+    assert ATTENTION < FAREWELL
+
+
+def test_the_next_life_says_that_no_farewell_will_come():
+    scene = Scene()
+    scene.run(2.0)
+    exit_of(scene, ACTOR_PID, 0)
+    scene.tell(EntrySeen(scene.now, ENGINE, 2, 300, "starting"))
+    assert scene.history() == ["healthy", "dead", "healthy"]
+    assert scene.changes[-2][1].verdict.reason == "actor (100) exited with 0"
+
+
+@pytest.mark.parametrize("code", [1, -9, -11, None])
+def test_a_crash_is_not_waited_with(code):
+    scene = Scene()
+    scene.run(2.0)
+    exit_of(scene, ACTOR_PID, code)
+    assert scene.condition() == "dead"
 
 
 def test_a_lease_that_ran_out_is_no_death_while_the_process_is_there():
@@ -369,7 +436,7 @@ def test_a_lease_that_ran_out_is_no_death_while_the_process_is_there():
     scene.run(1.0)
     assert scene.condition() == "healthy"
     scene.tell(Left(scene.now, ENGINE, 1, "killed by SIGSEGV", final=True))
-    exit_of(scene, ACTOR_PID, "")
+    exit_of(scene, ACTOR_PID, None)
     assert scene.verdict().reason == "killed by SIGSEGV"
 
 
@@ -394,7 +461,7 @@ def test_a_new_life_begins_healthy_and_the_old_one_is_dead():
 
 def test_a_death_that_nobody_mends_is_forgotten_at_last():
     scene = Scene()
-    exit_of(scene, ACTOR_PID, "exited with 1")
+    exit_of(scene, ACTOR_PID, 1)
     scene.run(FORGET / 2, interval=0.25)
     assert scene.condition() == "dead"
     scene.run(FORGET, interval=0.25)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from tests.actors.monitor.stage import LIMITS, Stage, stop
 
@@ -145,12 +146,27 @@ def test_a_loop_that_hangs_is_found_by_its_heartbeat(play):
     play(scenario)
 
 
+def test_who_exits_with_0_and_was_not_asked_to_is_warned_of(play):
+    async def scenario(stage: Stage) -> None:
+        child = await stage.router()
+        with structlog.testing.capture_logs() as logs:
+            os.kill(child.pid, signal.SIGUSR2)
+            _, verdict = await stage.said("dead", "router/0")
+        assert verdict.reason.endswith(("exited with 0", "ended"))
+        (line,) = [log for log in logs if log["event"] == "dead"]
+        assert (line["log_level"], line["why"]) == ("warning", verdict.reason)
+
+    play(scenario)
+
+
 def test_who_ends_in_order_leaves_no_verdict(play):
     async def scenario(stage: Stage) -> None:
         child = await stage.engine()
-        child.terminate()
-        _, verdict = await stage.said("dead", "engine/0")
+        with structlog.testing.capture_logs() as logs:
+            child.terminate()
+            _, verdict = await stage.said("dead", "engine/0")
         assert verdict.reason == "stopped in order"
+        assert not [log for log in logs if log["log_level"] == "warning"]
         await child.wait()
         await stage.until(
             lambda: not any(v.actor == "engine/0" for v in stage.listener.reports[-1].verdicts)

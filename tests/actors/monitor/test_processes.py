@@ -32,10 +32,12 @@ input()
 RENAMED = "import ctypes; ctypes.CDLL(None).prctl(15, b'VLLM::Worker_TP0', 0, 0, 0); input()"
 
 
-def play(scenario: Callable[[Processes, list[tuple[Followed, str]]], Awaitable[None]]) -> None:
+def play(
+    scenario: Callable[[Processes, list[tuple[Followed, int | None]]], Awaitable[None]],
+) -> None:
     async def main() -> None:
-        ends: list[tuple[Followed, str]] = []
-        processes = Processes(lambda followed, how: ends.append((followed, how)))
+        ends: list[tuple[Followed, int | None]] = []
+        processes = Processes(lambda followed, code: ends.append((followed, code)))
         try:
             await scenario(processes, ends)
         finally:
@@ -48,7 +50,7 @@ def started(command: list[str] = SLEEPER) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE)
 
 
-async def ended(ends: list[tuple[Followed, str]]) -> None:
+async def ended(ends: list[tuple[Followed, int | None]]) -> None:
     async with asyncio.timeout(10):
         while not ends:  # noqa: ASYNC110  the loop is what is tested
             await asyncio.sleep(0)
@@ -63,9 +65,9 @@ def test_an_end_is_told_once_with_its_owner():
             child.kill()
             await ended(ends)
             await asyncio.sleep(0.01)
-        ((followed, how),) = ends
+        ((followed, code),) = ends
         assert (followed.actor, followed.incarnation, followed.role) == ("router/0", 5, "actor")
-        assert how == "was killed by SIGKILL"
+        assert code == -signal.SIGKILL
         assert len(processes) == 0
 
     play(scenario)
@@ -206,7 +208,7 @@ def test_an_end_is_told_before_the_kernel_has_cleared_up_and_is_not_found_again(
             child.kill()
             (pidfd,) = processes._followed
             processes._ending(pidfd, -signal.SIGKILL)  # as the threads' ends have it
-            assert [how for _, how in ends] == ["was killed by SIGKILL"]
+            assert [code for _, code in ends] == [-signal.SIGKILL]
             assert processes.samples() == []
             assert child.pid in processes.known()
             while len(processes):  # noqa: ASYNC110  the loop is what is tested
@@ -231,6 +233,6 @@ def test_the_ends_of_threads_are_watched():
             async with asyncio.timeout(10):
                 while len(processes):  # noqa: ASYNC110  the loop is what is tested
                     await asyncio.sleep(0)
-        assert [how for _, how in ends] == ["was killed by SIGKILL"]
+        assert [code for _, code in ends] == [-signal.SIGKILL]
 
     play(scenario)

@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from actors.monitor.procfs import descendants, how_it_ended, read_stat
+from actors.monitor.procfs import descendants, how_it_ended, phrase, read_stat
 
 NOBODY = 2**22 - 1
 
@@ -55,26 +55,29 @@ def test_descendants_of_descendants_are_found():
 
 
 @pytest.mark.parametrize(
-    ("code", "how"),
+    ("program", "code", "how"),
     [
-        ("raise SystemExit(3)", "exited with 3"),
-        ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
-        ("import os; os.kill(os.getpid(), 40)", "was killed by signal 40"),
+        ("raise SystemExit(0)", 0, "exited with 0"),
+        ("raise SystemExit(3)", 3, "exited with 3"),
+        ("import os; os.kill(os.getpid(), 9)", -9, "was killed by SIGKILL"),
+        ("import os; os.kill(os.getpid(), 40)", -40, "was killed by signal 40"),
     ],
 )
-def test_how_a_zombie_ended_is_known(code: str, how: str):
-    with subprocess.Popen([sys.executable, "-c", code]) as child:
+def test_how_a_zombie_ended_is_known(program: str, code: int, how: str):
+    with subprocess.Popen([sys.executable, "-c", program]) as child:
         pidfd = os.pidfd_open(child.pid)
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
-        assert how_it_ended(child.pid, pidfd) == how
+        assert how_it_ended(child.pid, pidfd) == code
         child.wait()
-        assert how_it_ended(child.pid, pidfd) in (how, "")  # from Linux 6.15 on it is still known
+        assert how_it_ended(child.pid, pidfd) in (code, None)  # from Linux 6.15 on still known
         os.close(pidfd)
+    assert phrase(code) == how
 
 
 def test_of_one_that_runs_nothing_is_said():
     pidfd = os.pidfd_open(os.getpid())
-    assert how_it_ended(os.getpid(), pidfd) == ""
+    assert how_it_ended(os.getpid(), pidfd) is None
+    assert phrase(None) == ""
     os.close(pidfd)
 
 

@@ -194,6 +194,7 @@ events = st.one_of(
         st.just("p"),
         st.just("worker"),
         st.sampled_from(["", "x"]),
+        st.sampled_from([None, 0, 1]),
     ),
     st.builds(Worked, zero, actors, lives),
     st.builds(Probed, zero, actors, lives, st.sampled_from(["", "late"])),
