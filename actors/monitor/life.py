@@ -44,7 +44,6 @@ class Rank(msgspec.Struct):
     began: StepSlot = NO_STEP
     ended: StepSlot = NO_STEP
     age: float = 0.0
-    seen_ns: int = 0
     quiet: float = 0.0
     disturbed: bool = False
     pace: Pace = msgspec.field(default_factory=Pace)
