@@ -21,6 +21,7 @@ from bench import contestants, machine
 from bench.contestants import GPU, MODEL
 from bench.load import Burst
 from bench.moved import Moved
+from bench.ports import free_from, of_events
 from bench.server import Server, StartError, end_on_sigterm, free_port
 from bench.table import OUT, Table, publish, write
 from bench.ways import Failed, Row, Served
@@ -59,6 +60,11 @@ local_prefill_tokens = 0
 [kv_events]
 port = {events}
 """
+
+NEIGHBOURS = (0, 1)
+"""Of NIXL's side channels: the second engine listens on the port behind the first one's."""
+BESIDE = 2
+"""How far they are behind the first port of KV events; drawn together, so they never overlap."""
 
 Taken = dict[str, list[tuple[Burst, Row]]]
 
@@ -148,12 +154,12 @@ def _server(
     way: str, model: Path, flags: dict[str, Any], scratch: Path
 ) -> tuple[Server, RunDir | None]:
     environment = contestants.QUIET | ({} if GPU else contestants.VLLM_CPU | SHARED)
-    nixl_port = free_port()
     if way == "plain proxy":
-        return _proxy(model, flags, scratch, environment, nixl_port), None
+        return _proxy(model, flags, scratch, environment), None
+    events = free_from([*of_events(2), *(BESIDE + offset for offset in NEIGHBOURS)])
     port = free_port()
     name = f"disagg-{port}"
-    text = FILE.format(name=name, port=port, events=20_080 + free_port() % 10_000)
+    text = FILE.format(name=name, port=port, events=events)
     for engine, role in (("p", "prefill"), ("d", "decode")):
         text += f'[[engine]]\nname = "{engine}"\nmodel = "{model}"\n'
         if way in (NIXL, BARE):
@@ -167,7 +173,7 @@ def _server(
         scratch / "log",
         environment=contestants.paths()
         | environment
-        | {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(nixl_port)}
+        | {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(events + BESIDE)}
         | ({"VLLM_PLUGINS": ""} if way == BARE else {}),
         patience=400,
     )
@@ -175,8 +181,9 @@ def _server(
 
 
 def _proxy(
-    model: Path, flags: dict[str, Any], scratch: Path, environment: dict[str, str], nixl_port: int
+    model: Path, flags: dict[str, Any], scratch: Path, environment: dict[str, str]
 ) -> Server:
+    nixl_port = free_from(NEIGHBOURS)
     words = [f"--{flag}" if value is True else f"--{flag}={value}" for flag, value in flags.items()]
     ports = [free_port() for _ in range(3)]
     commands = [[sys.executable, "-m", "bench.peers.two_steps", *map(str, ports)]]

@@ -22,10 +22,11 @@ from typing import Any
 from bench import contestants, machine
 from bench.load import Stream
 from bench.peers import NoPeer
+from bench.ports import free_from, of_events
 from bench.routing import measure, workload, world
 from bench.routing.driver import Sample
 from bench.routing.workload import Workload
-from bench.server import Server, StartError, end_on_sigterm, free_port
+from bench.server import Server, StartError, end_on_sigterm
 from bench.table import OUT, Table, publish, write
 
 LOAD = Workload(part=0.25, stages=((20.0, 38.0),))
@@ -99,7 +100,8 @@ def _run(way: str, model: Path) -> dict[str, Any]:
 
 def _callboard(settings: dict[str, Any]) -> Maker:
     flags = [f"--router-{key.replace('_', '-')}={value}" for key, value in settings.items()]
-    flags += [f"--engines={LOAD.engines}", f"--kv-event-port={_event_port()}"]
+    events = free_from(of_events(LOAD.engines))
+    flags += [f"--engines={LOAD.engines}", f"--kv-event-port={events}"]
     flags += ["--engine=sim", f"--sim-timing={TIMING}", f"--block-size={workload.BLOCK_SIZE}"]
     flags += [f"--num-gpu-blocks-override={LOAD.blocks}", "--max-model-len=16384"]
     flags += [f"--max-num-seqs={workload.MAX_SEQS}"]
@@ -112,11 +114,6 @@ def _dynamo(model: Path, router: str) -> Maker:
     flags += [f"--num-gpu-blocks-override={LOAD.blocks}", f"--max-num-seqs={workload.MAX_SEQS}"]
     flags += [f"--max-num-batched-tokens={workload.BATCHED_TOKENS}", "--speedup-ratio=1.0"]
     return lambda scratch: contestants.dynamo(model, scratch, router, flags)
-
-
-def _event_port() -> int:
-    """A base for the ports of all ranks, up to 3,000 above."""
-    return 20_080 + free_port() % 10_000
 
 
 async def _drive(server: Server, model: str) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 
 from bench import contestants, machine
-from bench.failing.topology import events_port
 from bench.offered import BROKEN, Load, Outcome, Reader, post
+from bench.ports import free_from, of_events
 from bench.server import Server, end_on_sigterm, free_port
 from bench.table import OUT, Table, publish
 from launch.client import Client
@@ -162,7 +162,11 @@ def measure(scratch: Path, seconds: float) -> Found:
     file = scratch / "topology.toml"
     file.write_text(
         FILE.format(
-            name=name, port=port, inflight=INFLIGHT, events=events_port(), sequences=SEQUENCES
+            name=name,
+            port=port,
+            inflight=INFLIGHT,
+            events=free_from(of_events(2)),
+            sequences=SEQUENCES,
         )
     )
     command = [sys.executable, "-m", "launch.cli", "up", str(file)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import sys
 import time
 from pathlib import Path
 
 from bench import contestants
 from bench.failing.watch import Watch
+from bench.ports import free_from, of_events
 from bench.server import Server, free_port
 from launch.client import Client
 from launch.rundir import RunDir, base_directory
@@ -61,7 +60,9 @@ def server(scratch: Path, engine: str, stopped: float) -> tuple[Server, RunDir]:
     scratch.mkdir(parents=True)
     file = scratch / "topology.toml"
     file.write_text(
-        FILE.format(name=name, port=port, events=events_port(), stopped=stopped, engine=engine)
+        FILE.format(
+            name=name, port=port, events=free_from(of_events(2)), stopped=stopped, engine=engine
+        )
     )
     command = [sys.executable, "-m", "launch.cli", "up", str(file)]
     environment = contestants.paths() | contestants.QUIET | ({} if contestants.GPU else SHARED)
@@ -104,16 +105,3 @@ class Topology:
                 return time.perf_counter()
             time.sleep(0.02)
         return None
-
-
-def events_port() -> int:
-    """One from which the KV events of two ranks have room, below the ports of the kernel."""
-    while True:
-        base = random.randrange(2_000, 29_000)
-        try:
-            for port in range(base, base + 3_000, 500):
-                for rank in range(2):
-                    socket.create_server(("127.0.0.1", port + rank)).close()
-        except OSError:
-            continue
-        return base
