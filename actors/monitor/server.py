@@ -45,17 +45,20 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._answers.get(scope["path"].rstrip("/"))
+        allow: list[tuple[bytes, bytes]] = []
         if answer is None:
             paths = ", ".join(self._answers)
             status, body = 404, f'{{"error":"there are {paths}"}}'.encode()
         elif scope["method"] not in ("GET", "HEAD"):
             status, body = 405, b'{"error":"only GET and HEAD"}'
+            allow = [(b"allow", b"GET, HEAD")]
         else:
             status, body = answer()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"cache-control", b"no-store"),
+            *allow,
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -76,7 +76,8 @@ class App:
         elif scope["method"] == "POST":
             await hot(scope, receive, send, headers, given)
         else:
-            await _respond(send, ApiError(405, "This path takes POST only."), headers)
+            error = ApiError(405, "This path takes POST only.")
+            await _respond(send, error, [*headers, (b"allow", b"POST")])
 
     def _refusal(self, scope: Scope, request_id: str) -> ApiError | None:
         if len(request_id) > MAX_REQUEST_ID:
@@ -116,7 +117,9 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
         405: f"{request.url.path} does not take {request.method}.",
         413: "The request is too large: send less, or in several parts.",
     }.get(status, error.detail)
-    return on_api_error(request, ApiError(status, text))
+    response = on_api_error(request, ApiError(status, text))
+    response.headers.update(error.headers or {})  # with a 405: what the path takes
+    return response
 
 
 def _on_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

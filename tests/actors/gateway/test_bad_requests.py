@@ -154,15 +154,35 @@ def test_every_wrong_request_gets_a_clear_answer():
     run(go())
 
 
-def test_other_content_types_and_methods():
+def test_other_content_types():
     async def go():
         async with World(says("x")) as world:
             response = await world.client.post(
                 CHAT, content=b"{}", headers={"content-type": "text/plain"}
             )
             check_error(response, 415)
-            check_error(await world.client.get(CHAT), 405)
-            check_error(await world.client.delete("/v1/models"), 405)
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "takes"),
+    [
+        ("GET", CHAT, {"POST"}),
+        ("OPTIONS", TEXT, {"POST"}),
+        ("GET", "/tokenize", {"POST", "OPTIONS"}),
+        ("DELETE", "/v1/models", {"GET", "OPTIONS"}),
+        ("DELETE", "/v1/models/a/b", {"GET", "OPTIONS"}),
+        ("POST", "/health", {"GET", "OPTIONS"}),
+    ],
+)
+def test_another_method_is_told_what_the_path_takes(method: str, path: str, takes: set[str]):
+    async def go():
+        async with World(says("x")) as world:
+            response = await world.client.request(method, path)
+            check_error(response, 405)
+            assert set(response.headers["allow"].split(", ")) == takes
+            assert len(response.headers.get_list("x-request-id")) == 1
 
     run(go())
 

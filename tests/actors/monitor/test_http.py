@@ -17,6 +17,12 @@ from tests.actors.monitor.stage import Stage, stop
 
 
 async def get(stage: Stage, path: str, method: str = "GET") -> tuple[int, Any]:
+    head, body = await raw(stage, path, method)
+    return int(head.split()[1]), json.loads(body) if body else None
+
+
+async def raw(stage: Stage, path: str, method: str) -> tuple[bytes, bytes]:
+    """Head and body of the answer."""
     assert stage.monitor._server is not None
     host, port = stage.monitor._server.address.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -25,7 +31,7 @@ async def get(stage: Stage, path: str, method: str = "GET") -> tuple[int, Any]:
     writer.close()
     await writer.wait_closed()
     head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), json.loads(body) if body else None
+    return head, body
 
 
 def test_the_answers_follow_the_verdicts(run_directory: Path):
@@ -55,7 +61,9 @@ def test_the_answers_follow_the_verdicts(run_directory: Path):
             status, body = await get(stage, "/nothing")
             assert status == 404
             assert "/health" in body["error"]
-            assert (await get(stage, "/live", "POST"))[0] == 405
+            head, _ = await raw(stage, "/live", "POST")
+            assert head.split()[1] == b"405"
+            assert b"\r\nallow: GET, HEAD\r\n" in head + b"\r\n"
             assert (await get(stage, "/live", "HEAD")) == (200, None)
 
     asyncio.run(scenario())
