@@ -62,14 +62,29 @@ def foreign_sources(case: Case) -> Iterator[Said]:
     }
     for table in case.tables():
         for source in table.engine.kv_sources:
-            host, _, port = source.endpoint.removeprefix("tcp://").rpartition(":")
-            if port in ours and host in ("127.0.0.1", "localhost", "[::1]"):
+            host, port = _address(source.endpoint)
+            if port in ours and host in ("127.0.0.1", "localhost"):
                 yield Said(
                     table.path("kv_sources"),
                     source.endpoint,
                     f"{ours[port]} has this port itself",
                     "name the port where that source publishes",
                 )
+
+
+def sources_by_ipv6(case: Case) -> Iterator[Said]:
+    """A socket of IPv4 connects to none of them, ever, and says nothing."""
+    for table in case.tables():
+        for source in table.engine.kv_sources:
+            for endpoint in (source.endpoint, source.replay_endpoint):
+                host, _ = _address(endpoint)
+                if ":" in host:
+                    yield Said(
+                        table.path("kv_sources"),
+                        endpoint,
+                        f"KV events are read over IPv4, and {host} is an address of IPv6",
+                        "name an address of IPv4 where that source publishes, such as 127.0.0.1",
+                    )
 
 
 def same_source_twice(case: Case) -> Iterator[Said]:
@@ -83,10 +98,17 @@ def same_source_twice(case: Case) -> Iterator[Said]:
             seen[key] = f"engine[{table.place}]"
 
 
+def _address(endpoint: str) -> tuple[str, str]:
+    """Host and port; what stands before a semicolon is where we connect from."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return host.rpartition(";")[2], port
+
+
 RULES = [
     Rule("env-metrics", one_directory_of_metrics),
     Rule("env-plugins", without_our_plugin),
     Rule("port-health", health_port),
     Rule("kv-source-own", foreign_sources),
+    Rule("kv-source-ipv6", sources_by_ipv6),
     Rule("kv-source-twice", same_source_twice),
 ]

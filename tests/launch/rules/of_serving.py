@@ -171,7 +171,7 @@ def _surroundings() -> Iterator[Row]:
             "choose another, or another kv_events.port",
             more={"health": {"port": port}},
         )
-    for endpoint in ("tcp://127.0.0.1:20080", "tcp://localhost:21080", "tcp://[::1]:22080"):
+    for endpoint in ("tcp://127.0.0.1:20080", "tcp://localhost:21080"):
         yield Row(
             "kv-source-own",
             endpoint,
@@ -181,6 +181,20 @@ def _surroundings() -> Iterator[Row]:
             "name the port where that source publishes",
         )
     source = {"name": "x", "endpoint": "tcp://127.0.0.1:5558"}
+    for name, host in (
+        ("endpoint", "[::1]"),
+        ("endpoint", "[fd00::7]"),
+        ("endpoint", "::1"),
+        ("replay_endpoint", "[::1]"),
+    ):
+        yield Row(
+            "kv-source-ipv6",
+            f"{name} {host}",
+            [{"kv_sources": [source | {name: f"tcp://{host}:5559"}]}],
+            f"engine[0].kv_sources = 'tcp://{host}:5559'",
+            f"KV events are read over IPv4, and {host} is an address of IPv6",
+            "name an address of IPv4 where that source publishes, such as 127.0.0.1",
+        )
     yield Row(
         "kv-source-twice",
         "two tables",
