@@ -42,11 +42,13 @@ def rows(document: Mapping[str, Any], *, overruled: bool = False) -> list[Row]:
     `overruled`: also what was given and does not hold.
     """
     origins = msgspec.convert(document.get("origins", {}), Origins)
+    given = {(section, key) for section, key, _ in _values(document)}
     found = []
-    for section, key, value in _values(document):
+    for section, key, value in _values(_filled(document)):
         path = f"{section}.{key}" if section else key
-        whole = origins.get(path.rpartition(".")[0], DEFAULT)
-        found.append(Row(section, key, _safe(key, value), origins.get(path, whole)))
+        above = path.rpartition(".")[0] if (section, key) in given else ""
+        origin = origins.get(path) or origins.get(above, DEFAULT)
+        found.append(Row(section, key, _safe(key, value), origin))
     for section, one in _injected(document):
         place = "the engine itself" if one.by_engine else "Callboard"
         found.append(Row(section, one.path, one.value, Origin("injected", place, one.reason)))
@@ -120,6 +122,30 @@ def _key(key: str) -> str:
     return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
 
+def _filled(document: Mapping[str, Any]) -> dict[str, Any]:
+    """With what its actors do where it says nothing."""
+    from actors.gateway.options import Options as Gateway
+    from actors.monitor.options import Options as Monitor
+    from actors.router.settings import Settings
+
+    gateway, monitor, settings = map(msgspec.to_builtins, (Gateway(), Monitor(), Settings()))
+    health = _over(monitor, document["health"])
+    router = document["router"]
+    return {
+        **document,
+        "gateway": _over(gateway, document["gateway"]),
+        "disaggregation": _over(
+            {**gateway, "fallback": gateway["prefill_fallback"]}, document["disaggregation"]
+        ),
+        "health": {**health, "limits": {**monitor["limits"], **health["limits"]}},
+        "router": {**router, "settings": {**settings, **router["settings"]}},
+    }
+
+
+def _over(usual: Mapping[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: usual.get(key) if own is None else own for key, own in section.items()}
+
+
 def _values(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """Section, key and value of each that is set."""
     for key, value in document.items():
@@ -131,11 +157,8 @@ def _values(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             yield from _set(key, {**value, "limits": None, **flat})
         else:
             yield from _set("", {key: value})
-    from actors.router.settings import Settings, plain
-
     router = document["router"]
-    settings = {**plain(Settings()), **router["settings"]}
-    yield from _set("router", {"count": router["count"], **settings})
+    yield from _set("router", {"count": router["count"], **router["settings"]})
     supervision = document["supervision"]
     yield from _set("supervision", supervision["limits"])
     for number, group in enumerate(supervision["groups"]):

@@ -6,7 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
+from actors.gateway.options import Options as Gateway
+from actors.monitor.options import Options as Monitor
 from launch.actors import document_of
 from launch.cli.config import text
 from launch.cli.sources import read
@@ -55,6 +58,10 @@ def by_path(document):
     return {row.path: row for row in rows(document)}
 
 
+def values(document):
+    return {row.path: row.value for row in rows(document, overruled=True)}
+
+
 def test_every_value_has_its_origin(document) -> None:
     found = by_path(document)
     assert found["kv_events.port"].origin == Origin("environment", "DYN_VLLM_KV_EVENT_PORT")
@@ -64,11 +71,33 @@ def test_every_value_has_its_origin(document) -> None:
     assert found["gateway.host"].origin == Origin("default")
     assert found["router.temperature"].value == 0.5
     assert found["health.limits.stopped"].origin.place.endswith("health.limits")
+    assert found["health.limits.still"].origin == Origin("default")
     assert found["router.device_weight"].origin == Origin("default")
     assert found["supervision.group[0].required"].value is False
     assert found["engine[0].later.enable_multimodal"].value is True
     assert found["engine[1].args.kv_events_config"].value["endpoint"] == "tcp://127.0.0.1:23002"
     assert found["engine[0].environment.VLLM_NO_USAGE_STATS"].origin.reason
+
+
+def test_what_nobody_gave_is_what_the_actors_do_then(tmp_path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text('[[engine]]\nmodel = "d"\nbackend = "sim"\n')
+    given = document_of(read([], Known(), {}, file=file).built.topology, {})
+    found = by_path(given)
+    gateway, monitor = Gateway(), Monitor()
+    usual = {
+        "gateway.max_body_bytes": gateway.max_body_bytes,
+        "gateway.max_inflight": gateway.max_inflight,
+        "gateway.migration_limit": gateway.migration_limit,
+        "gateway.migration_wait": gateway.migration_wait,
+        "disaggregation.local_prefill_tokens": gateway.local_prefill_tokens,
+        "disaggregation.fallback": gateway.prefill_fallback,
+        "health.canary_idle": monitor.canary_idle,
+        "health.canary_timeout": monitor.canary_timeout,
+        **{f"health.limits.{name}": limit for name, limit in asdict(monitor.limits).items()},
+    }
+    assert {path: found[path].value for path in usual} == usual
+    assert {found[path].origin.kind for path in usual} == {"default"}
 
 
 def test_equal_engines_are_shown_apart_where_they_differ(document) -> None:
@@ -108,13 +137,12 @@ def test_it_fits_eighty_columns_and_says_everything(document, monkeypatch) -> No
 def test_what_was_written_as_toml_is_the_same_topology(document, tmp_path) -> None:
     file = tmp_path / "dump.toml"
     file.write_text(as_toml(document))
-    again = read([], Known(), {}, file=file).built.topology.document()
-    assert {**again, "origins": {}, "router": {}} == {
-        key: value
-        for key, value in {**document, "origins": {}, "router": {}}.items()
-        if key in again
+    again = document_of(read([], Known(), {}, file=file).built.topology, {})
+    rest = again.keys() - {"origins", "router", "gateway", "disaggregation", "health"}
+    assert {key: again[key] for key in rest} == {
+        key: {} if key == "environment" else document[key] for key in rest
     }
-    assert again["router"]["settings"].items() >= document["router"]["settings"].items()
+    assert values(again) == values(document)  # those where defaults are written out
 
 
 def test_json_has_it_all(document) -> None:
