@@ -30,6 +30,9 @@ class Heard:
     def waits(self, what):
         raise AssertionError("the simulator waits for nobody")
 
+    def trouble(self, what):
+        raise AssertionError("the simulator shares nothing")
+
     def step(self, deltas):
         self.steps.append(list(deltas))
         self.changed.set()
