@@ -3,7 +3,8 @@
 The gateway's rate is measured as in bench.gateway, on three topologies that are up together and are
 driven in turns: nothing recorded, the flight recorder, everything. A turn of each follows at once
 upon the others', so each round gives a ratio of its own, and the table has the median of those. CPU
-time of an answer is compared likewise: others on the machine disturb it less than the rate.
+time of an answer is compared likewise: others on the machine disturb it less than the rate. Every
+round has topologies of its own: two processes of the same program differ by 7 % for life.
 """
 
 from __future__ import annotations
@@ -173,21 +174,41 @@ def _writing(scratch: Path) -> Iterator[dict[str, Any]]:
 def _gateways(
     scratch: Path, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    turns: dict[int, dict[str, list[Turn]]] = {
+        width: {way: [] for way in WAYS} for width in options.widths
+    }
+    for number in range(options.rounds):
+        _round(number, scratch / str(number), turns, options)
+    lines = {way: _line(one for driven in turns.values() for one in driven[way]) for way in WAYS}
+    rows = [row for width, driven in turns.items() for row in _cost(width, driven, lines)]
+    lives, _ = find(scratch / str(options.rounds - 1) / "everything")
+    whose = ("router/0", "gateway/0")
+    played = [_play(life, "the gateway's load") for life in lives if life.actor in whose]
+    return rows, played
+
+
+def _round(
+    number: int,
+    scratch: Path,
+    turns: dict[int, dict[str, list[Turn]]],
+    options: argparse.Namespace,
+) -> None:
+    """A turn of each width for each way, of topologies that live for this round."""
+    ways = [*WAYS][number % 3 :] + [*WAYS][: number % 3]
     with contextlib.ExitStack() as stack:
         servers = {
-            way: stack.enter_context(_server(options.model, flags, scratch / way))
-            for way, flags in WAYS.items()
+            way: stack.enter_context(_server(options.model, WAYS[way], scratch / way))
+            for way in ways
         }
         body = _body(servers["nothing"])
         for server in servers.values():
             drive(server.url(PATH), body, 16, 2)
-        driven = {width: _turns(servers, body, width, options) for width in options.widths}
-    lines = {way: _line(one for turns in driven.values() for one in turns[way]) for way in WAYS}
-    rows = [row for width, turns in driven.items() for row in _cost(width, turns, lines)]
-    lives, _ = find(scratch / "everything")
-    whose = ("router/0", "gateway/0")
-    played = [_play(life, "the gateway's load") for life in lives if life.actor in whose]
-    return rows, played
+        for width in options.widths:
+            for way, server in servers.items():
+                turn = _turn(server, body, width, options.seconds)
+                turns[width][way].append(turn)
+                said = f"{turn.rate:8.1f} requests/s {turn.cpu:6.3f} CPU s/1000"
+                print(f"{way:12} {width:4}: {said} {turn.steps:5.1f} steps", flush=True)
 
 
 def _server(model: Path, flags: list[str], scratch: Path) -> Server:
@@ -205,20 +226,6 @@ def _body(server: Server) -> bytes:
     messages = [{"role": "user", "content": PROMPT}]
     more = {"max_tokens": TOKENS, "ignore_eos": True, "stream": True}
     return json.dumps({"model": name, "messages": messages, **more}).encode()
-
-
-def _turns(
-    servers: dict[str, Server], body: bytes, width: int, options: argparse.Namespace
-) -> dict[str, list[Turn]]:
-    turns: dict[str, list[Turn]] = {way: [] for way in servers}
-    ways = list(servers)
-    for number in range(options.rounds):
-        for way in ways[number % 3 :] + ways[: number % 3]:
-            turn = _turn(servers[way], body, width, options.seconds)
-            turns[way].append(turn)
-            said = f"{turn.rate:8.1f} requests/s {turn.cpu:6.3f} CPU s/1000 {turn.steps:5.1f} steps"
-            print(f"{way:12} {width:4}: {said}", flush=True)
-    return turns
 
 
 def _turn(server: Server, body: bytes, width: int, seconds: int) -> Turn:
