@@ -83,7 +83,9 @@ def test_the_death_of_one_worker_of_several_is_known_at_once(play, which):
         child = await stage.engine()
         await stage.order(child, "workers 4")
         life = stage.monitor.core.state.lives["engine/0"]
-        await stage.until(lambda: len(life.processes) == 2 + 4)
+        names = {f"W{number}" for number in range(4)}  # which they take after they were forked
+        await stage.until(lambda: names <= {p.name for p in life.processes.values()})
+        assert len(life.processes) == 2 + 4
         inner = psutil.Process(stage.inner())
         (victim,) = [p for p in inner.children() if p.name() == f"VLLM::W{which}"]
         shown = stage.monitor.facts()["processes of engine/0"]
