@@ -150,7 +150,10 @@ class Event(Base, frozen=True, tag=3):
 
 
 class Effects(Base, frozen=True, tag=4):
-    """What the core wanted done about the last `Event`, a msgpack array."""
+    """What the core wanted done about the last `Event`, a msgpack array.
+
+    An event without has none, unless it is the last record of a life, or a note says why.
+    """
 
     effects: msgspec.Raw
 

@@ -184,7 +184,8 @@ class Recorder:
             if self._shortens:
                 brief = (codec.brief_effect(effect) for effect in effects)
                 shown = [effect for effect in brief if effect is not None]
-            put((EFFECTS, list(map(redact_effect, shown)) if redacts else shown))
+            if shown:
+                put((EFFECTS, list(map(redact_effect, shown)) if redacts else shown))
             return effects
 
         return handle

@@ -18,6 +18,8 @@ from bus.journal.snapshots import state_of
 CodecOf = Callable[[Header], Codec[Any, Any]]
 BREAKS = frozenset({"dropped", "left_out", "raised"})
 """Notes after which the core cannot be followed until the next snapshot."""
+NONE = b"\x90"
+"""No effects: an empty array."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -110,6 +112,7 @@ class _Player:
             elif isinstance(one, Damage):
                 self.lose(f"{one.path.name}: {one.text}")
             elif until is not None and one.number >= until:
+                self._settle(one.record)
                 return
             else:
                 self.record(one)
@@ -157,13 +160,21 @@ class _Player:
         record = one.record
         if self._next is not None and one.number != self._next:
             self.lose(f"records {self._next} to {one.number - 1} are missing")
+        self._settle(record)
         self._next = one.number + 1
+        if self.played.difference is not None:
+            return
         if isinstance(record, form.Event):
             self._give(one, record)
         elif isinstance(record, form.Effects):
-            self._compare(record)
+            self._compare(bytes(record.effects))
         elif isinstance(record, form.Note):
             self._note(record)
+
+    def _settle(self, following: form.Record) -> None:
+        """An event that something else follows had no effects; of the last one nobody knows."""
+        if self._event is not None and not isinstance(following, form.Effects | form.Note):
+            self._compare(NONE)
 
     def _note(self, note: form.Note) -> None:
         if note.name == "raised":
@@ -201,10 +212,9 @@ class _Player:
         except Exception as error:  # noqa: BLE001 - whatever a core raises is what it did
             self._raised = repr(error)
 
-    def _compare(self, record: form.Effects) -> None:
+    def _compare(self, expected: bytes) -> None:
         if self._event is None or self._core is None or self._codec is None:
             return
-        expected = bytes(record.effects)
         self._tell(expected)
         if self._got is not None:
             got = self._encoded(self._got)
@@ -216,7 +226,7 @@ class _Player:
     def _compare_raised(self, text: str) -> None:
         if self._event is None or self._core is None:
             return
-        self._tell(b"\x90")
+        self._tell(NONE)
         if self._raised:
             self._event = None
             return

@@ -164,6 +164,7 @@ class _Gateway:
             self._step(_step(record.body), record.time)
 
     def _event(self, event: Any, time: float, segment: Segment) -> None:
+        self._opened = []
         if isinstance(event, gateway.Submit):
             outcome = Outcome()
             request = Request(

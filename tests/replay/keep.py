@@ -24,6 +24,7 @@ from launch.cores import codec_of
 JOURNALS = Path(__file__).parent / "journals"
 LEVEL = 19
 """Of zstd: they are written once and kept for ever."""
+NOTHING = form.Effects(msgspec.Raw(b"\x90"))
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -45,7 +46,7 @@ def main() -> None:
 def keep(life: Life, directory: Path) -> Path:
     """Write the shortest of it that shows what it shows."""
     difference = play(life, codec_of).difference
-    last = None if difference is None else difference.number + 1  # its effects
+    last = None if difference is None else difference.number
     header = life.segments[-1][1]
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{life.actor.replace('/', '-')}-{life.incarnation}{SUFFIX}"
@@ -75,17 +76,31 @@ def _blocks(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 
 def _decisions(life: Life, last: int | None) -> Iterator[Record]:
-    """The state that replay begins with, events and effects."""
-    begun = False
+    """The state that replay begins with, events up to `last` and effects, if none then as such."""
+    begun = owed = False
     for one in life:
         if isinstance(one, Segment) and not begun and (state := state_of(one.path)) is not None:
             begun = True
             for part in parts_of(iter([state]), lambda: 0.0):
                 yield form.Snapshot(one.header.clock, *part)
-        if not isinstance(one, Numbered) or (last is not None and one.number > last):
+        if not isinstance(one, Numbered) or not begun:
             continue
-        if begun and isinstance(one.record, form.Event | form.Effects):
+        if isinstance(one.record, form.Event):
+            if owed:
+                yield NOTHING
+            owed = last is None or one.number <= last
+            if not owed:
+                return
             yield one.record
+        elif isinstance(one.record, form.Effects) or _raised(one.record):
+            owed = False
+            yield one.record
+    if owed and last is not None:
+        yield NOTHING
+
+
+def _raised(record: Record) -> bool:
+    return isinstance(record, form.Note) and record.name == "raised"
 
 
 if __name__ == "__main__":

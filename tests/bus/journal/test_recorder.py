@@ -29,6 +29,8 @@ from schemas.message import Message, tag_of
 
 MB = 1 << 20
 GUARD = 20.0
+NONE = b"\x90"
+"""What is not recorded: no effects."""
 
 
 class Add(CoreRecord, frozen=True):
@@ -105,14 +107,18 @@ def play(path: Path) -> int:
             if len(parts) == record.parts:
                 core.restore(b"".join(parts))
                 parts.clear()
+        elif isinstance(record, form.Note):
+            awaited = b""
         elif isinstance(record, form.Event):
+            assert awaited in (b"", NONE)
             try:
                 awaited = CODEC.encode_effects(core.handle(CODEC.decode_event(record.event)))
+                played += 1
             except ValueError:
                 awaited = b""
         elif isinstance(record, form.Effects):
-            assert bytes(record.effects) == awaited
-            played += 1
+            assert bytes(record.effects) == awaited != NONE
+            awaited = b""
     return played
 
 
@@ -128,7 +134,8 @@ def test_a_core_can_be_played_again(tmp_path: Path) -> None:
     assert headers[-1].fields == CODEC.fields
     assert [type(record).__name__ for record in records] == [
         "Snapshot",
-        *["Event", "Effects"] * 4,
+        "Event",  # without effects
+        *["Event", "Effects"] * 3,
     ]
 
 
@@ -381,7 +388,7 @@ def test_the_flight_recorder_takes_what_the_core_calls_brief(tmp_path: Path) -> 
         effects = [CODEC.decode_effects(r.effects) for r in records if isinstance(r, form.Effects)]
         if flight:
             assert [CODEC.decode_event(event) for event in events] == [Add(2), Add(4)]
-            assert effects == [[], [Sum(7)]]
+            assert effects == [[Sum(7)]]
         else:
             assert len(events) == 3
             assert effects == [[Sum(2)], [Sum(3)], [Sum(7)]]

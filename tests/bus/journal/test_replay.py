@@ -104,6 +104,48 @@ def test_the_first_difference_with_the_state_before_it(tmp_path: Path):
     assert play(life, wrong, until=difference.number).difference is None
 
 
+class Quiet(Adder):
+    """Says nothing of zeros; how it counts them is what may change."""
+
+    zeros = 0
+
+    def handle(self, event: Add) -> list[Sum]:
+        self.total += event.number or self.zeros
+        return [Sum(self.total)] if event.number or self.zeros else []
+
+
+class Loud(Quiet):
+    zeros = 5
+
+
+def quiet_life(path: Path, *numbers: int) -> Life:
+    recorder = Recorder(Identity("adder/0", 7), lambda _text: None)
+    recorder.start(Plan(path, 64 * MB))
+    decide = recorder.of_core(codec_with(Quiet), Quiet(0), Start(0))
+    for number in numbers:
+        decide(Add(number))
+    recorder.close()
+    (life,), _ = find(path)
+    return life
+
+
+def test_effects_where_there_were_none_are_a_difference(tmp_path: Path):
+    life = quiet_life(tmp_path, 1, 0, 0, 2)
+    played = play(life, lambda _: codec_with(Quiet))
+    assert (played.events, played.difference) == (4, None)
+    difference = play(life, lambda _: codec_with(Loud)).difference
+    assert difference is not None
+    assert (difference.event, difference.expected, difference.got) == (["Add", 0], [], [["Sum", 6]])
+    assert state_before(life, lambda _: codec_with(Loud), difference.number) == 1
+
+
+def test_what_the_last_event_led_to_may_be_missing(tmp_path: Path):
+    """As after a crash: no difference is made of that."""
+    life = quiet_life(tmp_path, 1, 0)
+    played = play(life, lambda _: codec_with(Loud))
+    assert (played.events, played.difference) == (2, None)
+
+
 def test_what_raised_then_raises_now_and_the_rest_is_followed(tmp_path: Path):
     played = play(recorded(tmp_path, 1, -1, 2, 3), right)
     assert played.difference is None
