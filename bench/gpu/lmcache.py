@@ -236,9 +236,8 @@ def _server(options: argparse.Namespace, scratch: Path) -> tuple[Server, RunDir]
     )
     command = [sys.executable, "-m", "launch.cli", "up", str(file)]
     environment = contestants.paths() | contestants.QUIET | STORE
-    server = Server(
-        [command], port, scratch / "log", environment=environment, patience=options.patience
-    )
+    log = options.out / "lmcache.log"  # why it does not work stands there, and nowhere else
+    server = Server([command], port, log, environment=environment, patience=options.patience)
     return server, RunDir(base_directory() / name)
 
 
