@@ -32,6 +32,7 @@ from bench import contestants, machine
 from bench.contestants import MODEL
 from bench.gateway import PATH, PROMPT, TOKENS
 from bench.least_squares import solve
+from bench.ports import free_from, of_events
 from bench.routing import world
 from bench.routing.workload import Workload
 from bench.server import Server, end_on_sigterm
@@ -214,7 +215,7 @@ def _round(
 def _server(model: Path, flags: list[str], scratch: Path) -> Server:
     journal = ["--record-dir", str(scratch / "journal")]
     sim = ["--engine", "sim", "--sim-speed", "0"]
-    events_port = str(20080 + 100 * list(WAYS).index(scratch.name))
+    events_port = str(free_from(of_events(1)))
     return contestants.callboard(
         model, [*sim, *flags, *journal, "--kv-event-port", events_port], scratch
     )

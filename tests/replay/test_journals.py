@@ -66,12 +66,13 @@ def test_the_order_of_hashes_and_the_machine_change_nothing(seed: str, how: list
     assert all(one["same"] for one in said)
 
 
-def test_a_recording_is_cut_at_the_first_difference(tmp_path: Path):
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_recording_is_cut_at_the_first_difference(tmp_path: Path, plain: bool):
     """As a field recording becomes a test: here one event of a real one is changed."""
     (life,) = [one for one in LIVES if one.header.core == "router"][:1]
     changed = tmp_path / "changed"
     path = keep(life, changed)
-    _swap_effects(path, 20)
+    _swap_effects(path, 20, plain=plain)
     (broken,), _ = find(path)
     difference = play(broken, codec_of).difference
     assert difference is not None
@@ -86,8 +87,8 @@ def test_a_recording_is_cut_at_the_first_difference(tmp_path: Path):
     assert sum(1 for _ in short) < sum(1 for _ in broken)
 
 
-def _swap_effects(path: Path, count: int) -> None:
-    """The `count`-th effects that are not empty are recorded as nothing."""
+def _swap_effects(path: Path, count: int, *, plain: bool) -> None:
+    """The `count`-th effects that are not empty are recorded as nothing, by a record or by none."""
     import msgspec
 
     (life,), _ = find(path)
@@ -97,7 +98,10 @@ def _swap_effects(path: Path, count: int) -> None:
         for number, record in enumerate(records)
         if isinstance(record, form.Effects) and bytes(record.effects) != b"\x90"
     ]
-    records[there[count]] = form.Effects(msgspec.Raw(b"\x90"))
+    if plain:
+        records[there[count]] = form.Effects(msgspec.Raw(b"\x90"))
+    else:
+        del records[there[count]]
     raw = b"".join(map(msgspec.msgpack.Encoder().encode, records))
     block = form.Packer().block(raw, len(records), 0, 0.0, 0.0)
     path.write_bytes(form.encode_header(life.header) + block)
