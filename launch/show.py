@@ -46,8 +46,9 @@ def rows(document: Mapping[str, Any], *, overruled: bool = False) -> list[Row]:
     found = []
     for section, key, value in _values(_filled(document)):
         path = f"{section}.{key}" if section else key
-        above = path.rpartition(".")[0] if (section, key) in given else ""
-        origin = origins.get(path) or origins.get(above, DEFAULT)
+        origin = DEFAULT  # also of what was set live and taken back
+        if (section, key) in given:
+            origin = origins.get(path) or origins.get(path.rpartition(".")[0], DEFAULT)
         found.append(Row(section, key, _safe(key, value), origin))
     for section, one in _injected(document):
         place = "the engine itself" if one.by_engine else "Callboard"

@@ -94,7 +94,8 @@ def restart(actor: str) -> None:
 def kept(path: str) -> object:
     """What ConfigActor has, None where nothing was given."""
     rows = json.loads(callboard("config", "show", "--json")[1])
-    return next((row["value"] for row in rows if row["path"] == path), None)
+    given = {row["path"]: row["value"] for row in rows if row["origin"]["kind"] != "default"}
+    return given.get(path)
 
 
 def completions(address: str, tokens: int) -> httpx.Response:
