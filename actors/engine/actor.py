@@ -66,8 +66,6 @@ class EngineActor(Actor):
         self._loading: asyncio.Task[None] | None = None
         self._streams: dict[tuple[str, int], Incoming] = {}
         self._transfer: TransferState | None = None
-        self._notice = ""  # to be said beside `ready` for good
-        self._trouble = ""  # the same for now
         self._gate = LoadGate()
         self._gate_timer: Timer | None = None
 
@@ -150,10 +148,6 @@ class EngineActor(Actor):
     def waits(self, what: str) -> None:
         self.rt.set_state(self.rt.state, what)
 
-    def trouble(self, what: str) -> None:
-        self._trouble = what
-        self._remark()
-
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
         self._handle(Stepped(deltas))
 
@@ -186,13 +180,8 @@ class EngineActor(Actor):
         self.rt.ready(self.card)
         if self.card.kv_publisher == "vllm":
             self.rt.log.warning(VLLM_PUBLISHES)
-            self._notice = VLLM_PUBLISHES
-        self._remark()
+            self.rt.set_state(self.rt.state, VLLM_PUBLISHES)
         self._beat()
-
-    def _remark(self) -> None:
-        if self.rt.state == "ready":
-            self.rt.set_state("ready", self._trouble or self._notice)
 
     def _handle(self, event: Event) -> None:
         self._run(self._decide(event))

@@ -25,9 +25,6 @@ class Sink(Protocol):
     def waits(self, what: str) -> None:
         """What the start waits for, or that it goes on: a phrase for a person."""
 
-    def trouble(self, what: str) -> None:
-        """What the engine goes on without, a phrase for a person; "" when it has it again."""
-
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
         """One engine step's output: `(key, delta)` for each request that got something.
 

@@ -44,9 +44,6 @@ class Memory:
     def waits(self, what: str) -> None:
         """Nothing is waited for here."""
 
-    def trouble(self, what: str) -> None:
-        """Nothing is shared here."""
-
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
         for key, delta in deltas:
             self.deltas.setdefault(key, []).append(delta)

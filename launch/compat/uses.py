@@ -136,7 +136,7 @@ USES = (
     Use("vllm.v1.executor.abstract", "Executor", method="__init__", call=("vllm_config",)),
     Use(SCHEDULER, "Scheduler", members=(
         "schedule", "update_from_output", "set_pause_state", "shutdown",
-        "get_num_unfinished_requests", "get_kv_connector",
+        "get_num_unfinished_requests",
     )),
     Use("vllm.v1.core.sched.interface", "PauseState", members=("UNPAUSED",)),
     Use("vllm.v1.core.sched.output", "SchedulerOutput", members=(
@@ -149,8 +149,6 @@ USES = (
     Use(HASHES, "maybe_convert_block_hash", call=("hash_bytes",)),
     # connectors.py, transfers.py, and those of the plugin about connectors
     Use("vllm.config", "KVTransferConfig", members=("kv_connector_extra_config",)),
-    Use("vllm.distributed.kv_transfer.kv_connector.v1.multi_connector", "MultiConnector",
-        members=("_connectors",)),
     Use("vllm.outputs", "RequestOutput", members=("kv_transfer_params",)),
     Use(STATS, "SchedulerStats", members=(
         "kv_connector_stats", "prefix_cache_stats", "connector_prefix_cache_stats",

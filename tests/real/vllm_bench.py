@@ -34,9 +34,6 @@ class Recorder:
     def waits(self, what: str) -> None:
         self.changed.set()
 
-    def trouble(self, what: str) -> None:
-        raise AssertionError(what)
-
     def step(self, deltas: Sequence[tuple[int, Delta]]) -> None:
         self.steps.append(list(deltas))
         self.changed.set()

@@ -77,39 +77,18 @@ CORE_RELEASE = "callboard_release"
 """Name of the plugin's `transfers.release` in EngineCore."""
 
 
-CORE_STORE = "callboard_store_answers"
-"""Name of the plugin's `transfers.store_answers` in EngineCore."""
-
-
 async def release_blocks(llm: AsyncLLM, request_ids: list[str]) -> list[tuple[int, int]]:
     """Call `transfers.release` in the EngineCore of every rank."""
-    return [(released, held) for released, held in await _ask(llm, CORE_RELEASE, request_ids)]
-
-
-async def store_answers(llm: AsyncLLM) -> list[bool]:
-    """Call `transfers.store_answers` in the EngineCore of every rank."""
-    return [bool(answers) for answers in await _ask(llm, CORE_STORE)]
-
-
-async def _ask(llm: AsyncLLM, method: str, *args: Any) -> list[Any]:
     core = llm.engine_core
     # The public method calls, or answers for, the first rank alone.
     calls = [
-        core._call_utility_async(method, *args, engine=engine)  # noqa: SLF001
+        core._call_utility_async(CORE_RELEASE, request_ids, engine=engine)  # noqa: SLF001
         for engine in core.core_engines
     ]
-    return list(await asyncio.gather(*calls))
+    return [(released, held) for released, held in await asyncio.gather(*calls)]
 
 
 # --- for the plugin, within vLLM's processes ---
-
-
-def inner_connectors(connector: object) -> Sequence[object]:
-    """Those that a MultiConnector is made of; none of another one."""
-    # Not every release has a public name for them.
-    found: Sequence[object] = getattr(connector, "_connectors", ())
-    return found
-
 
 GPU = "GPU"
 """The medium of events about blocks in the accelerator's memory."""

@@ -18,7 +18,6 @@ from actors.engine.vllm.plugin import transfers as plugged
 from actors.engine.vllm.processes import ProcessWatch, workers
 from actors.engine.vllm.prompts import RequestMaker
 from actors.engine.vllm.setup import Engine
-from actors.engine.vllm.store_watch import StoreWatch, missed
 from actors.engine.vllm.transfers import Counts, Transfers
 from schemas.generate import Generate
 
@@ -53,9 +52,6 @@ class Serving:
         self._tasks = [handler, asyncio.ensure_future(self._intake.run())]
         if self._transfers is not None:
             self._tasks.append(asyncio.ensure_future(self._transfers.run()))
-        if (what := missed(engine.config.kv_transfer_config)) and plugged.installed():
-            watch = StoreWatch(engine.llm, what, sink.trouble)
-            self._tasks.append(asyncio.ensure_future(watch.run()))
 
     def submit(self, key: int, stream: int, request: Generate) -> None:
         """As Backend.submit."""

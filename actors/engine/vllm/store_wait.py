@@ -45,7 +45,7 @@ def servers(config: Any) -> list[Server]:
         Server(url, float(extra.get("lmcache.mp.mq_timeout", PATIENCE)))
         for name, extra in parts(given)
         if name == SERVED and not extra.get("lmcache.mp.autostart")
-        for url in urls_of(extra)
+        for url in _urls(extra)
         if url.startswith(("tcp://", "ipc://"))
     ]
     return list(dict.fromkeys(found))
@@ -110,8 +110,8 @@ def _connect(socket: zmq.Socket[bytes], url: str) -> None:
         ) from None
 
 
-def urls_of(extra: Mapping[str, Any]) -> list[str]:
-    """Where a connector's servers are, as it reads its own configuration."""
+def _urls(extra: Mapping[str, Any]) -> list[str]:
+    """As the connector reads them."""
     given = extra.get("lmcache.mp.server_urls")
     if not given:
         host = extra.get("lmcache.mp.host", "tcp://localhost")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.engine import actor as module
-from actors.engine.actor import VLLM_PUBLISHES, EngineActor
+from actors.engine.actor import EngineActor
 from actors.engine.backend import InvalidRequest
 from actors.engine.core import Submit
 from actors.engine.kv_publisher import INCARNATION
@@ -125,26 +125,6 @@ def test_what_a_start_waits_for_is_said(monkeypatch):
     _, said = loaded(monkeypatch, lambda: Late(ModelCard(**CARD)))
     assert (said.state, said.detail) == ("starting", "waits for Godot")
     assert said.failures == ["he does not come"]
-
-
-class Lacking(Quick):
-    """A backend that loses what it can do without, before it is ready."""
-
-    async def start(self, sink: Any) -> ModelCard:
-        sink.trouble("the server is away")
-        return self.card
-
-
-@pytest.mark.parametrize(("kv_publisher", "usual"), [("callboard", ""), ("vllm", VLLM_PUBLISHES)])
-def test_what_an_engine_goes_on_without_is_said_while_it_is_so(monkeypatch, kv_publisher, usual):
-    card = ModelCard(**CARD, kv_publisher=kv_publisher)
-    actor, said = loaded(monkeypatch, lambda: Lacking(card))
-    assert (said.state, said.detail) == ("ready", "the server is away")
-    actor.trouble("")
-    assert (said.state, said.detail) == ("ready", usual)
-    said.set_state("draining")
-    actor.trouble("the server is away")
-    assert (said.state, said.detail) == ("draining", "")
 
 
 class Picky(Quick):

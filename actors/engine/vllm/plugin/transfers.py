@@ -12,15 +12,13 @@ from typing import Any
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.v1.engine.core import EngineCore
 
-from actors.engine.vllm.compat import CORE_RELEASE, CORE_STORE
+from actors.engine.vllm.compat import CORE_RELEASE
 from actors.engine.vllm.connectors import is_nixl, parts
-from actors.engine.vllm.store_watch import answers
 
 
 def install() -> None:
     if not installed():
         setattr(EngineCore, CORE_RELEASE, release)
-        setattr(EngineCore, CORE_STORE, store_answers)
         make = KVConnectorFactory.create_connector.__func__
         KVConnectorFactory.create_connector = classmethod(wraps(make)(_made(make)))
 
@@ -41,11 +39,6 @@ def release(core: EngineCore, request_ids: list[str]) -> tuple[int, int]:
 
         leases.release(known)
     return len(known), sum(request.is_finished() for request in requests.values())
-
-
-def store_answers(core: EngineCore) -> bool:
-    """As `store_watch.answers`, of this engine's connectors. Runs between two steps."""
-    return answers(core.scheduler.get_kv_connector())
 
 
 def _made(original: Callable[..., Any]) -> Callable[..., Any]:

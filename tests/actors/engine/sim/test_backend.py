@@ -30,9 +30,6 @@ class Heard:
     def waits(self, what):
         raise AssertionError("the simulator waits for nobody")
 
-    def trouble(self, what):
-        raise AssertionError("the simulator shares nothing")
-
     def step(self, deltas):
         self.steps.append(list(deltas))
         self.changed.set()
