@@ -77,7 +77,7 @@ def main() -> None:
                 print(skipped[-1], file=sys.stderr)
         if not servers:
             raise SystemExit("no server could be started")
-        bodies = {name: _body(server) for name, server in servers.items()}
+        bodies = {name: body_of(server) for name, server in servers.items()}
         answers = {name: _capture(name, server, bodies[name]) for name, server in servers.items()}
         for name, server in servers.items():
             drive(server.url(PATH), bodies[name], 16, 2)
@@ -121,7 +121,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _body(server: Server) -> bytes:
+def body_of(server: Server) -> bytes:
+    """The request that all are measured with."""
     with urllib.request.urlopen(server.url("/v1/models"), timeout=10) as answer:
         name = json.load(answer)["data"][0]["id"]
     body = {

@@ -1,26 +1,19 @@
 """`python -m bench.journal`: what a journal costs: records a second, requests a second, bytes.
 
-The gateway's rate is measured as in bench.gateway, on three topologies that are up together and are
-driven in turns: nothing recorded, the flight recorder, everything. A turn of each follows at once
-upon the others', so each round gives a ratio of its own, and the table has the median of those. CPU
-time of an answer is compared likewise: others on the machine disturb it less than the rate. Every
-round has topologies of its own: two processes of the same program differ by 7 % for life.
+The gateway's rate is measured as in bench.gateway, as bench.recording says: everything is recorded
+and then is not, in a topology that records nothing else, and in one with its flight recorder. This
+cannot be turned off, so what it costs is the quotient of the two. CPU time of an answer is compared
+likewise: others on the machine disturb it less than the rate.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +23,12 @@ from actors.router.journal import CODEC
 from actors.router.settings import Settings
 from bench import contestants, machine
 from bench.contestants import MODEL
-from bench.gateway import PATH, PROMPT, TOKENS
-from bench.least_squares import solve
 from bench.ports import free_from, of_events
+from bench.recording import Driven, Pair, Ratio, Turn, client_of, compare
 from bench.routing import world
 from bench.routing.workload import Workload
 from bench.server import Server, end_on_sigterm
 from bench.table import OUT, Table, publish
-from bench.wrk import drive
 from bus.clock import Clock
 from bus.envelope import Header, Kind, encode
 from bus.identity import Identity
@@ -52,11 +43,8 @@ SMALL = 400_000
 """Records of the first measurement."""
 ROUTED = Workload(stages=((30.0, 25.0),))
 """bench.kv_routing's, at its highest rate there."""
-WAYS = {
-    "nothing": ["--record-flight-mb", "0"],
-    "flight": [],
-    "everything": ["--record"],
-}
+USUAL: dict[str, list[str]] = {"nothing": ["--record-flight-mb", "0"], "flight": []}
+"""What is recorded where nobody asks for everything."""
 WRITING = {
     "what": "records",
     "rate": "records/s",
@@ -72,12 +60,10 @@ COST = {
     "cpu": "CPU s/1000",
     "cpu_beside": "of nothing",
     "steps": "steps",
-    "even": "same steps",
     "records": "records/answer",
     "bytes": "bytes/record",
     "dropped": "dropped",
 }
-Line = tuple[float, float]
 PLAYED = {
     "actor": "core",
     "load": "of",
@@ -88,19 +74,6 @@ PLAYED = {
 }
 
 
-@dataclass(frozen=True)
-class Turn:
-    """`cpu` in seconds for 1000 answers, `steps` of the engine for one; the rest is of the turn."""
-
-    rate: float
-    cpu: float
-    steps: float
-    answers: int
-    records: int
-    bytes: int
-    dropped: int
-
-
 def main() -> None:
     options = _arguments()
     end_on_sigterm()
@@ -109,10 +82,11 @@ def main() -> None:
         routed = _routed(Path(scratch) / "routed")
         cost, played = _gateways(Path(scratch), options)
     notes = [
-        f"Requests/s and CPU s/1000: medians of {options.rounds} rounds of {options.seconds} s.",
-        "CPU: of all processes, for 1000 answers. Of nothing: the median of the rounds' ratios.",
+        f"Requests/s and CPU s/1000: medians of {options.rounds} turns of {options.seconds} s.",
+        "Of nothing: the median of as many ratios of turns that followed each other.",
+        "±: its standard error. The flight recorder's is by way of everything's.",
+        "CPU: of all processes, for 1000 answers.",
         "Steps: of the engine, for an answer: as its processes fell in with each other.",
-        "Same steps: CPU, of nothing, at as many steps; by a line through all turns of each.",
         "Records, bytes and drops: of all actors together.",
     ]
     tables = [
@@ -131,8 +105,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", type=Path, default=MODEL, help="its config and tokenizer count")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=3, help="of each turn (default 3)")
+    parser.add_argument("--rounds", type=int, default=60, help="pairs of turns (default 60)")
+    parser.add_argument("--seconds", type=int, default=1, help="of each turn (default 1)")
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args()
 
@@ -175,41 +149,31 @@ def _writing(scratch: Path) -> Iterator[dict[str, Any]]:
 def _gateways(
     scratch: Path, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    turns: dict[int, dict[str, list[Turn]]] = {
-        width: {way: [] for way in WAYS} for width in options.widths
-    }
-    for number in range(options.rounds):
-        _round(number, scratch / str(number), turns, options)
-    lines = {way: _line(one for driven in turns.values() for one in driven[way]) for way in WAYS}
-    rows = [row for width, driven in turns.items() for row in _cost(width, driven, lines)]
-    lives, _ = find(scratch / str(options.rounds - 1) / "everything")
+    pairs = {usual: dict(_driven(usual, scratch / usual, options)) for usual in USUAL}
+    rows = [row for width in options.widths for row in _cost(width, pairs)]
+    last = scratch / "nothing" / str(options.widths[-1]) / str(options.rounds - 1)
+    lives, _ = find(last)
     whose = ("router/0", "gateway/0")
     played = [_play(life, "the gateway's load") for life in lives if life.actor in whose]
     return rows, played
 
 
-def _round(
-    number: int,
-    scratch: Path,
-    turns: dict[int, dict[str, list[Turn]]],
-    options: argparse.Namespace,
-) -> None:
-    """A turn of each width for each way, of topologies that live for this round."""
-    ways = [*WAYS][number % 3 :] + [*WAYS][: number % 3]
-    with contextlib.ExitStack() as stack:
-        servers = {
-            way: stack.enter_context(_server(options.model, WAYS[way], scratch / way))
-            for way in ways
-        }
-        body = _body(servers["nothing"])
-        for server in servers.values():
-            drive(server.url(PATH), body, 16, 2)
+def _driven(
+    usual: str, scratch: Path, options: argparse.Namespace
+) -> Iterator[tuple[int, list[Pair]]]:
+    """By width."""
+    with (
+        _server(options.model, USUAL[usual], scratch) as server,
+        client_of(server) as client,
+    ):
         for width in options.widths:
-            for way, server in servers.items():
-                turn = _turn(server, body, width, options.seconds)
-                turns[width][way].append(turn)
-                said = f"{turn.rate:8.1f} requests/s {turn.cpu:6.3f} CPU s/1000"
-                print(f"{way:12} {width:4}: {said} {turn.steps:5.1f} steps", flush=True)
+            driven, pairs = Driven(server, client, scratch / str(width)), list[Pair]()
+            for pair in driven.pairs(width, options.rounds, options.seconds):
+                pairs.append(pair)
+                for name, turn in ((usual, pair.usual), ("everything", pair.everything)):
+                    said = f"{turn.rate:8.1f} requests/s {turn.cpu:6.3f} CPU s/1000"
+                    print(f"{name:12} {width:4}: {said} {turn.steps:5.1f} steps", flush=True)
+            yield width, pairs
 
 
 def _server(model: Path, flags: list[str], scratch: Path) -> Server:
@@ -221,75 +185,45 @@ def _server(model: Path, flags: list[str], scratch: Path) -> Server:
     )
 
 
-def _body(server: Server) -> bytes:
-    with urllib.request.urlopen(server.url("/v1/models"), timeout=10) as answer:
-        name = json.load(answer)["data"][0]["id"]
-    messages = [{"role": "user", "content": PROMPT}]
-    more = {"max_tokens": TOKENS, "ignore_eos": True, "stream": True}
-    return json.dumps({"model": name, "messages": messages, **more}).encode()
-
-
-def _turn(server: Server, body: bytes, width: int, seconds: int) -> Turn:
-    told, cpu = _told(server), server.tree.seconds()
-    result = drive(server.url(PATH), body, width, seconds)
-    time.sleep(0.5)  # what is still to be compressed belongs to this turn
-    cpu = server.tree.seconds() - cpu
-    records, size, dropped, steps = (a - b for a, b in zip(_told(server), told, strict=True))
-    answers = result.requests
-    return Turn(result.rate, 1000 * cpu / answers, steps / answers, answers, records, size, dropped)
-
-
-def _cost(width: int, turns: dict[str, list[Turn]], lines: dict[str, Line]) -> list[dict[str, Any]]:
-    nothing = turns["nothing"]
-    usual = statistics.median(turn.steps for turn in nothing)
-    rows = []
-    for way, own in turns.items():
+def _cost(width: int, pairs: dict[str, dict[int, list[Pair]]]) -> Iterator[dict[str, Any]]:
+    of_nothing, of_flight = pairs["nothing"][width], pairs["flight"][width]
+    ways = {
+        "nothing": [pair.usual for pair in of_nothing],
+        "flight": [pair.usual for pair in of_flight],
+        "everything": [pair.everything for pair in of_nothing],
+    }
+    rates, cpus = _ratios(of_nothing, of_flight, _rate), _ratios(of_nothing, of_flight, _cpu)
+    for way, own in ways.items():
         answers, records = sum(one.answers for one in own), sum(one.records for one in own)
-        rows.append(
-            {
-                "way": way,
-                "width": width,
-                "rate": statistics.median(one.rate for one in own),
-                "beside": _ratio([one.rate for one in own], [one.rate for one in nothing]),
-                "cpu": statistics.median(one.cpu for one in own),
-                "cpu_beside": _ratio([one.cpu for one in own], [one.cpu for one in nothing]),
-                "steps": statistics.median(one.steps for one in own),
-                "even": _at(lines[way], usual) / _at(lines["nothing"], usual),
-                "records": records / answers,
-                "bytes": sum(one.bytes for one in own) / records if records else None,
-                "dropped": sum(one.dropped for one in own),
-                "turns": [dataclasses.asdict(one) for one in own],
-            }
-        )
-    return rows
+        yield {
+            "way": way,
+            "width": width,
+            "rate": statistics.median(one.rate for one in own),
+            "beside": "1" if way == "nothing" else str(rates[way]),
+            "cpu": statistics.median(one.cpu for one in own),
+            "cpu_beside": "1" if way == "nothing" else str(cpus[way]),
+            "steps": statistics.median(one.steps for one in own),
+            "records": records / answers,
+            "bytes": sum(one.bytes for one in own) / records if records else None,
+            "dropped": sum(one.dropped for one in own),
+            "turns": [dataclasses.asdict(one) for one in own],
+        }
 
 
-def _line(turns: Iterable[Turn]) -> Line:
-    """CPU s/1000 of turns by their steps: what an answer takes, and each step of it."""
-    own = list(turns)
-    answer, step = solve([(1.0, one.steps) for one in own], [one.cpu for one in own])
-    return answer, step
+def _ratios(
+    of_nothing: list[Pair], of_flight: list[Pair], of: Callable[[Turn], float]
+) -> dict[str, Ratio]:
+    everything = compare(of_nothing, of)
+    flight = everything / compare(of_flight, of)
+    return {"flight": flight, "everything": everything}
 
 
-def _at(line: Line, steps: float) -> float:
-    return line[0] + line[1] * steps
+def _rate(turn: Turn) -> float:
+    return turn.rate
 
 
-def _ratio(these: list[float], those: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(these, those, strict=True))
-
-
-def _told(server: Server) -> tuple[int, int, int, int]:
-    """As `bench.recorded` says."""
-    time.sleep(0.5)
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.recorded", f"bench-{server.port}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    records, size, dropped, steps = json.loads(done.stdout)
-    return records, size, dropped, steps
+def _cpu(turn: Turn) -> float:
+    return turn.cpu
 
 
 # --- playing ---
