@@ -295,7 +295,8 @@ def test_a_server_that_is_killed_comes_back_and_engines_answer_meanwhile(topolog
     assert topology.computed("b", tokens) == answer
     until_anew(topology, lives[STORE])
     entries = topology.entries()
-    assert all(entries[name].incarnation == lives[name] for name in ("engine/a", "engine/b"))
+    for name in ("engine/a", "engine/b"):
+        assert entries[name].incarnation == lives[name], topology.process(name)
     topology.until(
         lambda: not topology.in_memory("b", tokens), "events still tell of what died with it", "b"
     )

@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 GUARD = 60.0
 """Seconds after which a command is not merely slow."""
+STARTED = 240.0
+"""Seconds after which a topology is not merely slow to start, real engines or not."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -104,9 +106,10 @@ def serving(*words: str, **more: str) -> Iterator[Served]:
     try:
         assert process.stdout is not None
         shown = ""
-        deadline = time.monotonic() + GUARD
-        while "Ctrl-C stops it" not in shown and time.monotonic() < deadline:
+        deadline = time.monotonic() + STARTED
+        while "Ctrl-C stops it" not in shown:
             line = process.stdout.readline()
+            assert time.monotonic() < deadline, f"not ready after {STARTED:.0f} s: {shown}"
             if not line:
                 _, err = process.communicate(timeout=GUARD)
                 raise AssertionError(f"it ended with {process.returncode}: {shown}{err}")
