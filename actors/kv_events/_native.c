@@ -8,6 +8,8 @@
 
 #include "_events.h"
 
+#include "_bare.h"
+
 /* ---- what has changed ----------------------------------------------------------------------- */
 
 /* Packed names that are in this state now. */
@@ -470,11 +472,14 @@ static int fill(PyObject *module)
     return added;
 }
 
+static PyMethodDef functions[] = {{"bare", bare, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, fill}, {0, NULL}};
 
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "actors.kv_events._native",
+    .m_methods = functions,
     .m_slots = module_slots,
 };
 

@@ -1,6 +1,8 @@
 from actors.kv_events.known import Beside
 from actors.kv_events.quick import Outcome, Row
 
+def bare(payload: bytes, /) -> bytes | None: ...
+
 class NativeShelf:
     def __init__(self, block_size: int) -> None: ...
     @property

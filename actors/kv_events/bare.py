@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,13 @@ import msgspec
 from xxhash import xxh3_64_intdigest as xxh3
 
 from actors.kv_events.wire import Event, Stored, UnreadableError, read_batch
+
+try:
+    from actors.kv_events._native import bare as _of_plain
+except ImportError:
+    of_plain: Callable[[bytes], bytes | None] | None = None  # never built
+else:
+    of_plain = _of_plain
 
 MARK = 0xC1
 """No msgpack begins with it."""
@@ -41,6 +49,12 @@ def bare(payload: bytes) -> bytes:
 
     Raises `UnreadableError`.
     """
+    made = None if of_plain is None else of_plain(payload)
+    return of_any(payload) if made is None else made
+
+
+def of_any(payload: bytes) -> bytes:
+    """The same for every batch, in Python."""
     batch = read_batch(payload)
     for event in batch.events:
         if isinstance(event, Stored):

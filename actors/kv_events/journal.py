@@ -40,7 +40,8 @@ def _make(settings: Settings) -> KvEventCore:
 
 def _event(event: CoreEvent) -> CoreEvent:
     if isinstance(event, BatchCame) and event.payload:
-        return replace(event, payload=stripped(event.payload), more=[*map(stripped, event.more)])
+        payload, more = stripped(event.payload), [*map(stripped, event.more)]
+        return BatchCame(event.now, event.source, event.sequence, payload, event.replayed, more)
     return event
 
 
@@ -70,7 +71,8 @@ def _piece(piece: Piece) -> Piece:
 
 def _brief_event(event: CoreEvent) -> CoreEvent:
     if isinstance(event, BatchCame):
-        return replace(event, payload=b"", more=[b""] * len(event.more))
+        more = [b""] * len(event.more)
+        return BatchCame(event.now, event.source, event.sequence, b"", event.replayed, more)
     return event
 
 

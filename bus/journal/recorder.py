@@ -16,7 +16,7 @@ from bus.envelope import Frame, Header, Kind
 from bus.identity import Identity
 from bus.journal import format as form
 from bus.journal.codec import Codec
-from bus.journal.redact import ALWAYS, REDACTORS
+from bus.journal.redact import ALWAYS, REDACTORS, UNWRITABLE, Redactor
 from bus.journal.snapshots import Part, parts_of
 from bus.journal.writer import Lane, Writer
 from schemas import PROTOCOL
@@ -36,8 +36,6 @@ QUICK = 0.005
 """Seconds that a snapshot may take, in all turns of the loop together."""
 PATIENCE = 1000.0
 """After one that took longer, the next comes at the earliest so many times as long later."""
-UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
-"""What msgspec raises for what msgpack cannot hold."""
 
 _encode = msgspec.msgpack.Encoder().encode
 Raw = msgspec.Raw
@@ -94,7 +92,7 @@ class Recorder:
         self._core: Core[Any, Any] | None = None
         self._codec: Codec[Any, Any] | None = None
         self._settings: object = None
-        self._redactors: Mapping[str, Callable[[Any], Any]] = {}
+        self._redactors: Mapping[str, Redactor] = {}
         self._redacts = self._shortens = False
         self._items = True
         self._no_snapshot_before = 0.0
@@ -225,7 +223,7 @@ class Recorder:
         if message is None:
             return None
         redactor = self._redactors.get(tag)
-        return Raw(body) if redactor is None else redactor(message)
+        return Raw(body) if redactor is None else redactor(message, body)
 
     # --- what there is to see ---
 

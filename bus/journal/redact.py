@@ -9,15 +9,28 @@ never recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from bus.envelope import Frame
 from schemas.generate import Delta, Generate, Sampling, Step
 from schemas.kv import AskKvMatch, KvSnapshotPart
 
+try:
+    from bus.journal import _redact
+except ImportError:
+    native_keyed: Native | None = None  # installed without a compiler, or never built
+    native_step: Native | None = None
+else:
+    native_keyed, native_step = _redact.keyed, _redact.step
+
 T = TypeVar("T")
+Native = Callable[[Frame], bytes | None]
+"""Given something encoded it makes what is shown of it; None where that is for Python."""
+UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+"""What msgspec raises for what msgpack cannot hold."""
 
 _ZEROS = [[0] * n for n in range(17)]
 _ONE = _ZEROS[1]
@@ -81,24 +94,21 @@ def generate(given: Generate) -> Any:
     return msgspec.Raw(_encode(shown))
 
 
-def keyed(given: Iterable[tuple[int, Delta]]) -> list[Any]:
+def keyed(given: Sequence[tuple[int, Delta]]) -> Any:
     """Pairs of a key and a delta, which is shown as in a `step`."""
-    # Every token comes through here and through `step`: no call is made for it.
-    return [
-        (
-            key,
-            (one.stream, _ONE)
-            if one.finish_reason is None
-            and one.prompt_tokens is None
-            and one.text is None
-            and len(one.token_ids) == 1
-            else _delta(one),
-        )
-        for key, one in given
-    ]
+    shown = _natively(native_keyed, given)
+    return [(key, _delta(one)) for key, one in given] if shown is None else msgspec.Raw(shown)
 
 
-def _delta(given: Delta) -> Delta:
+def _delta(given: Delta) -> Any:
+    """Of one that is a token and nothing else there is as much as there is to say."""
+    if (
+        given.finish_reason is None
+        and given.prompt_tokens is None
+        and given.text is None
+        and len(given.token_ids) == 1
+    ):
+        return given.stream, _ONE
     stop = given.stop_reason
     return Delta(
         given.stream,
@@ -115,43 +125,53 @@ def _delta(given: Delta) -> Delta:
     )
 
 
-@_once
 def step(given: Step) -> Any:
-    """A `Step`, encoded: it stands in an effect and in the message that comes of it.
-
-    Of a delta that is one token and nothing else there is as much as there is to say.
-    """
-    shown = [
-        (one.stream, _ONE)
-        if one.finish_reason is None
-        and one.prompt_tokens is None
-        and one.text is None
-        and len(one.token_ids) == 1
-        else _delta(one)
-        for one in given.deltas
-    ]
-    return msgspec.Raw(_encode(("Step", shown)))
+    """A `Step`, as it is in an effect."""
+    shown = _natively(native_step, given)
+    return _step(given) if shown is None else msgspec.Raw(shown)
 
 
-def _match(given: AskKvMatch) -> AskKvMatch:
+def sent_step(given: Step, body: Frame) -> Any:
+    """A `Step` of which `body` came or goes."""
+    shown = None if native_step is None else native_step(body)
+    return _step(given) if shown is None else msgspec.Raw(shown)
+
+
+def _step(given: Step) -> Any:
+    return "Step", [_delta(one) for one in given.deltas]
+
+
+def _natively(native: Native | None, given: object) -> bytes | None:
+    if native is None:
+        return None
+    try:
+        data = _encode(given)
+    except UNWRITABLE:  # what is shown may be writable; if not, the recorder leaves it out
+        return None
+    return native(data)
+
+
+def _match(given: AskKvMatch, _body: Frame) -> AskKvMatch:
     return replace(given, token_ids=tokens(given.token_ids), salt=text(given.salt))
 
 
-def _part(given: KvSnapshotPart) -> KvSnapshotPart:
+def _part(given: KvSnapshotPart, _body: Frame) -> KvSnapshotPart:
     return replace(given, batches=[bytes(len(batch)) for batch in given.batches])
 
 
-REDACTORS: dict[str, Callable[[Any], Any]] = {
-    "Generate": generate,
-    "Step": step,
+Redactor = Callable[[Any, Frame], Any]
+"""Given a message and its body it makes what is recorded of it."""
+REDACTORS: dict[str, Redactor] = {
+    "Generate": lambda given, _: generate(given),
+    "Step": sent_step,
     "AskKvMatch": _match,
     "KvSnapshotPart": _part,
 }
-"""By tag: what is recorded of it unless text is to be kept."""
-ALWAYS: dict[str, Callable[[Any], Any]] = {
-    "Config": lambda given: replace(given, document={}, options={}),
-    "SetConfig": lambda given: replace(given, document={}, actors={}),
-    "KeepConfig": lambda given: replace(given, document={}, actors={}),
-    "Resize": lambda given: replace(given, document={}, actors={}),
+"""By tag: where text is not to be kept."""
+ALWAYS: dict[str, Redactor] = {
+    "Config": lambda given, _: replace(given, document={}, options={}),
+    "SetConfig": lambda given, _: replace(given, document={}, actors={}),
+    "KeepConfig": lambda given, _: replace(given, document={}, actors={}),
+    "Resize": lambda given, _: replace(given, document={}, actors={}),
 }
-"""By tag: what is recorded of it in any case."""
+"""By tag: in any case."""

@@ -26,6 +26,7 @@ WHEEL = ("wheel", "--no-deps", "--no-build-isolation")
 EXTENSIONS = {
     "actors/kv_events/_native.abi3.so",
     "actors/router/index/_native.abi3.so",
+    "bus/journal/_redact.abi3.so",
     "schemas/_hashing.abi3.so",
 }
 

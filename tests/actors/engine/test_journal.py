@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine.core import Asked, Draining, Event, Loaded, PeerLost, Stepped, Withdrawn
+from actors.engine.core import Asked, Draining, Event, Loaded, PeerLost, Send, Stepped, Withdrawn
 from actors.engine.journal import CODEC, Settings
-from schemas.generate import Delta, Generate, Sampling
+from schemas.generate import Delta, Generate, Sampling, Step
 
 PEERS = st.sampled_from(["gateway/0#1", "gateway/1#1"])
 STREAMS = st.integers(1, 30)
@@ -91,3 +92,14 @@ def _tokens(events: list[Event]) -> list[int]:
         *asked,
         *(t for e in events if isinstance(e, Stepped) for _, d in e.deltas for t in d.token_ids),
     ]
+
+
+def test_what_msgpack_cannot_hold_is_for_the_recorder_to_leave_out():
+    odd = Delta(1, [5], "stop", transfer={"there is no such thing on a wire": object()})
+    shown = [
+        CODEC.redact_event(Stepped([(1, odd)])),
+        CODEC.redact_effect(Send("g", Step([odd]), [])),
+    ]
+    for one in shown:
+        with pytest.raises(TypeError):
+            msgspec.msgpack.encode(one)

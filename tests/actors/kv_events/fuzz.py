@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 from actors.kv_events import quick
+from actors.kv_events.bare import of_any
 from schemas import block_hash
 from tests.actors.kv_events.pair import Maker, Pair
 
@@ -27,7 +28,8 @@ def load(name: str, path: str):
 
 
 def main() -> None:
-    native = load("_native", sys.argv[1]).NativeShelf
+    extension = load("_native", sys.argv[1])
+    native = extension.NativeShelf
     hashing = load("_hashing", sys.argv[2]).prefix_hashes
     draw = random.Random(7)
     setattr(quick, "BLOCKS", 3)  # noqa: B010  in a piece of a snapshot
@@ -42,7 +44,10 @@ def main() -> None:
                 told = iter(pair.quick.cut()[1])
             next(told, None)
         for _ in range(20):
-            native(0).apply([maker.spoilt(maker.payload())])
+            payload = maker.spoilt(maker.payload())
+            native(0).apply([payload])
+            made = extension.bare(payload)
+            assert made is None or made == of_any(payload)
         pair.settle()
     assert were_native > LIVES
     block_hash.prefix_hashes = None  # what it is compared with

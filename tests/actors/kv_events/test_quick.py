@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import msgspec
@@ -17,8 +12,8 @@ from hypothesis import strategies as st
 
 from actors.kv_events.quick import NATIVE, QuickTable
 from tests.actors.kv_events.pair import SIZE, Maker, Pair
+from tests.sanitized import fuzz
 
-ROOT = Path(__file__).parents[3]
 encode = msgspec.msgpack.encode
 
 needs_native = pytest.mark.skipif(NATIVE is None, reason="the extension was not built here")
@@ -160,43 +155,6 @@ def test_without_the_extension_all_is_in_python():
     assert table.implementation == "python"
 
 
-def sanitizer() -> str | None:
-    """The library that a program must load first to run sanitized code."""
-    if shutil.which("gcc") is None:
-        return None
-    done = subprocess.run(
-        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False
-    )
-    path = done.stdout.strip()
-    return path if Path(path).is_absolute() else None
-
-
 def test_random_batches_under_the_sanitizers(tmp_path):
-    library = sanitizer()
-    if library is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
-        pytest.skip("needs gcc with libasan, and Python's headers")
-    include = f"-I{sysconfig.get_path('include')}"
-    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
-    warn = ("-std=c11", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror")
-    built = []
-    for source in ("actors/kv_events/_native", "schemas/_hashing"):
-        built.append(str(tmp_path / f"{Path(source).name}.abi3.so"))
-        files = (str(ROOT / f"{source}.c"), "-o", built[-1])
-        command = ["gcc", *sanitize, *warn, include, "-shared", "-fPIC", *files]
-        subprocess.run(command, check=True)
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("fuzz.py")), *built],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PYTHONMALLOC": "malloc",  # else freed memory is not given back where it is watched
-            "LD_PRELOAD": library,
-            "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
-        },
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("equal after")
+    sources = ["actors/kv_events/_native.c", "schemas/_hashing.c"]
+    fuzz(Path(__file__).with_name("fuzz.py"), sources, tmp_path, 100)

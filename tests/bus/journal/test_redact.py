@@ -27,7 +27,7 @@ def test_a_configuration_is_in_no_journal(tag: str, name: str):
         for field in hints
     }
     given = MESSAGES[tag](**made)
-    assert getattr(ALWAYS[tag](given), name) == {}
+    assert getattr(ALWAYS[tag](given, b""), name) == {}
 
 
 def test_there_are_such_messages():

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
-import shutil
-import subprocess
 import sys
-import sysconfig
 import tracemalloc
 from pathlib import Path
 
@@ -15,9 +11,7 @@ import pytest
 
 from schemas.block_hash import pack
 from tests.actors.router.index.model import NATIVE
-
-ROOT = Path(__file__).parents[4]
-SOURCE = ROOT / "actors/router/index"
+from tests.sanitized import fuzz
 
 needs_native = pytest.mark.skipif(NATIVE is None, reason="the extension was not built here")
 
@@ -91,42 +85,7 @@ def test_nothing_leaks():
     assert sys.getrefcount(NATIVE) < references[1] + 100  # not one more for each table made
 
 
-def sanitizer() -> str | None:
-    """The library that a program must load first to run sanitized code."""
-    if shutil.which("gcc") is None:
-        return None
-    done = subprocess.run(
-        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False
-    )
-    path = done.stdout.strip()
-    return path if Path(path).is_absolute() else None
-
-
 @pytest.mark.timeout(600)  # a quarter of a minute, where nothing runs beside it
 def test_random_operations_under_the_sanitizers(tmp_path):
-    library = sanitizer()
-    if library is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
-        pytest.skip("needs gcc with libasan, and Python's headers")
-    built = tmp_path / "_native.abi3.so"
-    include = f"-I{sysconfig.get_path('include')}"
-    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
-    warn = ("-std=c11", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror")
-    source = str(SOURCE / "_native.c")
-    command = ["gcc", *sanitize, *warn, include, "-shared", "-fPIC", source, "-o", str(built)]
-    subprocess.run(command, check=True)
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("fuzz.py")), str(built)],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PYTHONMALLOC": "malloc",  # else freed memory is not given back where it is watched
-            "LD_PRELOAD": library,
-            "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own; leaks are tested above
-        },
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("equal after")
+    program = Path(__file__).with_name("fuzz.py")
+    fuzz(program, ["actors/router/index/_native.c"], tmp_path, 500)
