@@ -29,9 +29,11 @@ SUFFIX = ".progress"
 DIRECTORY = "CALLBOARD_PROGRESS_DIR"
 """Environment variable: the directory of the records, best in /dev/shm. Unset: none are kept."""
 
-FIRST, PAUSED = 1, 8
-"""Flags of a step: the first of its life or after a sleep; and no step will begin, because the
-engine is paused, asleep or checkpointed."""
+FIRST, COMPILES, PAUSED = 1, 2, 8
+"""Flags of a step: the first of its life or after a sleep; a kernel is compiled in it; and no step
+will begin, because the engine is paused, asleep or checkpointed."""
+UNLIKE = FIRST | COMPILES
+"""Steps whose time says nothing about others', nor others' about theirs."""
 
 _WORDS = struct.Struct("<7Q")
 _CRC = struct.Struct("<Q")

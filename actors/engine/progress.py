@@ -17,6 +17,7 @@ from typing import NamedTuple
 from schemas.progress import (
     BEACON,
     BEGAN,
+    COMPILES,
     DIRECTORY,
     ENDED,
     FIRST,
@@ -72,7 +73,8 @@ class ProgressWriter:
         self._begun: deque[Step] = deque(maxlen=AHEAD)
         self._last = Step(0, 0, 0, 0, FIRST)
         self._number = self._ended_ns = 0
-        self._first, self._paused = FIRST, 0
+        self._first, self._paused, self._compiles = FIRST, 0, 0
+        self._unfinished = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="progress-beacon", daemon=True)
         self._thread.start()
@@ -80,7 +82,8 @@ class ProgressWriter:
     def step_began(self, tokens: int, *, context: int = 0, unfinished: int = 0) -> None:
         """`tokens` are scheduled in this step; `context` is the longest among their requests."""
         self._number = number = self._number + 1
-        flags = self._first
+        self._unfinished = unfinished
+        flags = self._first | self._compiles
         now = monotonic_ns()
         self._begun.append(Step(number, tokens, context, now, flags))
         self._file[BEGAN:ENDED] = seal(number, tokens, context, now, 0, flags, unfinished)
@@ -93,6 +96,21 @@ class ProgressWriter:
             began = max(step.began_ns, self._ended_ns)
             self._last = step._replace(began_ns=began, flags=step.flags | self._paused)
             self._end(self._last, unfinished)
+
+    def compiling(self) -> None:
+        """A compiler has begun, which may take minutes: so may the steps that wait for it."""
+        self._compiles = COMPILES
+        if self._begun:
+            for place, step in enumerate(self._begun):
+                self._begun[place] = step._replace(flags=step.flags | COMPILES)
+            number, tokens, context, began_ns, flags = self._begun[-1]
+            self._file[BEGAN:ENDED] = seal(
+                number, tokens, context, began_ns, 0, flags, self._unfinished
+            )
+
+    def compiled(self) -> None:
+        """Steps that begin from now on are like others."""
+        self._compiles = 0
 
     def paused(self, *, unfinished: int = 0) -> None:
         """No step is to be expected: the engine is paused, put to sleep, or checkpointed."""

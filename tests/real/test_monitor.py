@@ -1,4 +1,6 @@
-"""MonitorActor beside a real engine: a stop is found and mended, a long prefill is left alone."""
+"""MonitorActor beside a real engine: a stop is found and mended; a long prefill is left alone, and
+so is a step that waits for a compiler.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ ONE_STEP = ("--max-num-batched-tokens", "8192", "--max-num-seqs", "8")
 QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 LONG = 4000
 """Tokens of a prompt that is one step of many seconds on a CPU."""
+STEP, COMPILER = 5.0, 20.0
+"""Seconds that a step of a few tokens may take, and that the compiler takes more than usual."""
 GUARD = 240.0
+CXX = """#!/bin/sh
+# The first of those that run at once is slow.
+mkdir {marker} 2>/dev/null && sleep {seconds}
+exec g++ "$@"
+"""
 
 
 def inner(pid: int) -> int:
@@ -39,12 +48,21 @@ def verdict(health: str, actor: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_a_stopped_engine_core_is_mended_and_a_long_prefill_is_not(
-    small_model: Path, run_directory: Path
+def slow_compiler(directory: Path) -> dict[str, str]:
+    """The environment of an engine that has compiled nothing before."""
+    cxx = directory / "g++"
+    cxx.write_text(CXX.format(marker=directory / "ran", seconds=COMPILER))
+    cxx.chmod(0o755)
+    return {"CXX": str(cxx), "TORCHINDUCTOR_CACHE_DIR": str(directory / "compiled")}
+
+
+def test_a_stopped_engine_core_is_mended_and_one_that_works_is_not(
+    small_model: Path, run_directory: Path, tmp_path: Path
 ) -> None:
     port, health = free_port(), free_port()
+    slow = slow_compiler(tmp_path)
     words = ("serve", str(small_model), "--served-model-name", "small", *FLAGS, *ONE_STEP)
-    with serving(*words, "--port", port, "--health-port", health, **QUIET) as served:
+    with serving(*words, "--port", port, "--health-port", health, **QUIET, **slow) as served:
         before = actors()["engine/0"]
         (record,) = shared(before["pid"]).iterdir()
         assert record.name == f"engine-0.0.{before['incarnation']}.progress"
@@ -56,6 +74,16 @@ def test_a_stopped_engine_core_is_mended_and_a_long_prefill_is_not(
         assert actors()["engine/0"]["incarnation"] == before["incarnation"]
         assert verdict(health, "engine/0")["verdict"] in ("healthy", "busy"), took
 
+        assert callboard("set", f"health.limits.step_base={STEP}").returncode == 0
+        body |= {
+            "prompt": [1, 2, 3],
+            "logprobs": 1,
+        }  # vLLM has a kernel for these, which torch compiles
+        started = time.monotonic()
+        assert httpx.post(url, json=body, timeout=GUARD).status_code == 200
+        assert time.monotonic() - started > COMPILER
+        assert actors()["engine/0"]["incarnation"] == before["incarnation"]
+
         os.kill(inner(before["pid"]), signal.SIGSTOP)
         deadline = time.monotonic() + GUARD
         while True:
@@ -65,7 +93,6 @@ def test_a_stopped_engine_core_is_mended_and_a_long_prefill_is_not(
             assert time.monotonic() < deadline, "nobody mended the stopped EngineCore"
             time.sleep(0.5)
         assert not record.exists()
-        body["prompt"] = [1, 2, 3]
         assert httpx.post(url, json=body, timeout=GUARD).status_code == 200
         logs = callboard("logs", "supervisor/0", "--level", "warning").stdout
         assert "hung: " in logs, json.dumps(now)

@@ -7,7 +7,8 @@ from typing import Any
 
 LEASE = 30
 """Seconds that NixlConnector keeps blocks for a reader where nothing is configured."""
-
+SERVED = "LMCacheMPConnector"
+"""The one whose blocks are kept by LMCache's server."""
 
 KEEPERS = (
     "LMCache",

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import zmq
 
-from actors.engine.vllm.connectors import parts
+from actors.engine.vllm.connectors import SERVED, parts
 
-SERVED = "LMCacheMPConnector"
 PATIENCE = 300.0
 """Seconds that LMCache's connector waits where nothing is configured."""
 LOOK = 0.1

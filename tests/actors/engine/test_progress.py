@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from actors.engine.progress import ENGINE, ProgressWriter, make_writer
 from schemas.progress import (
     BEACON,
     BEGAN,
+    COMPILES,
     DIRECTORY,
     ENDED,
     FIRST,
@@ -92,6 +94,43 @@ def test_a_pause_is_told_and_the_step_after_it_is_a_first_one(writer: ProgressWr
     began = step_of(content(writer), BEGAN)
     assert began is not None
     assert began.flags == FIRST
+
+
+def flags_of(writer: ProgressWriter, part: int) -> int:
+    step = step_of(content(writer), part)
+    assert step is not None
+    return step.flags
+
+
+def test_a_step_in_which_something_is_compiled_says_so_to_its_end(writer: ProgressWriter):
+    writer.compiling()  # before there is any step
+    writer.compiled()
+    writer.step_began(1)
+    writer.step_ended()
+    writer.step_began(7, context=5, unfinished=2)
+    before = step_of(content(writer), BEGAN)
+    writer.compiling()
+    writer.compiled()
+    began = step_of(content(writer), BEGAN)
+    assert before is not None
+    assert began == structs.replace(before, flags=COMPILES)
+    writer.step_ended()
+    assert flags_of(writer, ENDED) == COMPILES
+    writer.step_began(1)
+    assert flags_of(writer, BEGAN) == 0
+
+
+def test_steps_that_are_scheduled_around_a_compiler_wait_for_it(writer: ProgressWriter):
+    writer.step_began(1)
+    writer.step_ended()
+    writer.step_began(1)
+    writer.step_began(1)
+    writer.compiling()
+    writer.step_began(1)
+    writer.compiled()
+    for _ in range(3):
+        writer.step_ended()
+        assert flags_of(writer, ENDED) == COMPILES
 
 
 def test_a_step_that_was_scheduled_ahead_begins_when_its_turn_comes(writer: ProgressWriter):

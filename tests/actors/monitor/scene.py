@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from actors.monitor.core import MonitorCore
 from actors.monitor.events import (
     Beat,
@@ -19,7 +21,7 @@ from actors.monitor.events import (
 from actors.monitor.options import Limits
 from schemas.health import Verdict
 from schemas.life import State
-from schemas.progress import FIRST, StepSlot
+from schemas.progress import COMPILES, FIRST, StepSlot
 
 ENGINE, ROUTER = "engine/0", "router/0"
 ACTOR_PID, CORE_PID = 100, 101
@@ -79,6 +81,10 @@ class Scene:
         number = self.began.number + 1
         at = round(self.now * 1e9)
         self.began = StepSlot(number, tokens, context, at, 0, flags, unfinished)
+
+    def compiles(self) -> None:
+        """From now on in the step that runs."""
+        self.began = structs.replace(self.began, flags=self.began.flags | COMPILES)
 
     def step_ends(self, *, unfinished: int = 0, flags: int | None = None) -> None:
         began = self.began

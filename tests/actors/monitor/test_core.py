@@ -194,6 +194,34 @@ def test_first_steps_are_exempt():
     assert set(scene.history()) == {"healthy", "busy"}
 
 
+def test_a_step_that_compiles_takes_as_long_as_it_takes_and_teaches_nothing():
+    scene = Scene()
+    scene.step(1, 0.1, flags=FIRST)
+    for _ in range(10):
+        scene.step(8, 0.1)
+    scene.step_begins(8)
+    scene.run(5.0)
+    scene.compiles()
+    scene.run(400.0)
+    assert scene.verdict().reason.startswith(
+        "rank 0: step 12, in which a kernel is compiled, takes"
+    )
+    scene.step_ends()
+    assert set(scene.history()) == {"healthy", "busy"}
+    scene.step(8, 0.1)
+    scene.step_begins(8)
+    scene.run(LIMITS.step_base * 1.2)
+    assert scene.condition() == "hung"
+
+
+def test_a_compiler_without_end_is_a_suspect():
+    scene = Scene()
+    scene.step_begins(8)
+    scene.compiles()
+    scene.run(LIMITS.starting * 1.2)
+    assert scene.condition() == "suspect"
+
+
 def test_a_torn_record_repeats_what_was_known():
     scene = Scene()
     scene.step_begins(10)

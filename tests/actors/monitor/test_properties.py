@@ -23,7 +23,7 @@ from actors.monitor.events import (
     Worked,
 )
 from schemas.health import Condition
-from schemas.progress import FIRST, PAUSED, StepSlot
+from schemas.progress import COMPILES, FIRST, PAUSED, StepSlot
 from tests.actors.monitor.scene import ENGINE, LIMITS, ROUTER, Scene
 
 LOOKS = 0.25
@@ -42,6 +42,7 @@ class Honest:
         return self.fixed + self.per_work * tokens * (1 + context / 2048) * noise
 
 
+UNLIKES = [FIRST, COMPILES]
 engines = st.builds(Honest, st.floats(0.001, 3.0), st.floats(1e-6, 0.005))
 tokens = st.integers(1, 4096) | st.integers(1, 64)
 noises = st.floats(0.35, 3.0)
@@ -111,7 +112,7 @@ def honest_schedules(draw: st.DrawFn) -> list[Action]:
     actions = st.one_of(
         st.builds(step, st.just(engine), tokens, context, noises),
         st.builds(step, st.just(engine), tokens, context, noises),
-        st.builds(step, st.just(engine), tokens, context, noises, kind=st.just(FIRST)),
+        st.builds(step, st.just(engine), tokens, context, noises, kind=st.sampled_from(UNLIKES)),
         st.builds(idle, st.floats(0.0, 60.0)),
         st.builds(frozen, st.floats(0.0, 7200.0)),
         st.builds(debugged, st.floats(0.1, 0.8)),
@@ -164,7 +165,7 @@ states = st.sampled_from(["starting", "ready", "draining", "stopped", "failed"])
 slots = st.builds(
     StepSlot,
     *[st.integers(0, 3)] * 5,
-    flags=st.sampled_from([0, FIRST, PAUSED]),
+    flags=st.sampled_from([0, FIRST, COMPILES, PAUSED]),
     unfinished=st.integers(0, 2),
 )
 samples = st.builds(

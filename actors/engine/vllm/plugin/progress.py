@@ -10,6 +10,7 @@ import os
 from functools import wraps
 from typing import Any
 
+from torch._dynamo.callback import callback_handler
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.executor.abstract import Executor
@@ -31,6 +32,8 @@ def install() -> None:
     if not installed():
         _watch_executor()
         _watch_scheduler()
+        callback_handler.register_start_callback(_compiling)
+        callback_handler.register_end_callback(_compiled)
 
 
 def installed() -> bool:
@@ -87,6 +90,17 @@ def _watch_scheduler() -> None:
     Scheduler.update_from_output = update_and_tell
     Scheduler.set_pause_state = pause_and_tell
     Scheduler.shutdown = shut_down_and_tell
+
+
+def _compiling(*_: Any) -> None:
+    """torch compiles here, such as vLLM's kernel for logprobs at the first request for them."""
+    if KEPT.writer is not None:
+        KEPT.writer.compiling()
+
+
+def _compiled(*_: Any) -> None:
+    if KEPT.writer is not None:
+        KEPT.writer.compiled()
 
 
 def _unfinished(scheduler: Scheduler) -> int:

@@ -5,6 +5,7 @@ Nothing of a connector is imported in engines that have none.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -13,7 +14,9 @@ from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.v1.engine.core import EngineCore
 
 from actors.engine.vllm.compat import CORE_RELEASE
-from actors.engine.vllm.connectors import is_nixl, parts
+from actors.engine.vllm.connectors import SERVED, is_nixl, parts
+
+log = logging.getLogger(__name__)
 
 
 def install() -> None:
@@ -43,11 +46,23 @@ def release(core: EngineCore, request_ids: list[str]) -> tuple[int, int]:
 
 def _made(original: Callable[..., Any]) -> Callable[..., Any]:
     def create(owner: type, config: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(is_nixl(name) for name, _ in parts(config.kv_transfer_config)):
+        names = [name for name, _ in parts(config.kv_transfer_config)]
+        if any(map(is_nixl, names)):
             from actors.engine.vllm.plugin import leases, nixl_agent
 
             leases.install()
             nixl_agent.install()
+        if SERVED in names:
+            _bound_waits()
         return original(owner, config, *args, **kwargs)
 
     return create
+
+
+def _bound_waits() -> None:
+    try:
+        from actors.engine.vllm.plugin import lmcache_waits
+
+        lmcache_waits.install()
+    except (ImportError, AttributeError):  # another LMCache than we know goes on without us
+        log.exception("steps may wait long for LMCache's server")
