@@ -1,7 +1,8 @@
-/* Deltas without tokens and text, from bytes to bytes: what redact.py does in Python without it.
+/* Messages without tokens and text, from bytes to bytes: what redact.py does in Python without it.
 
    A delta is read as schemas.generate has it: fields that were appended since are left out, as they
-   might hold text. For what is not such a delta None is returned, and Python's way is gone. */
+   might hold text. For what is not such a delta, or not as it is said to be, None is returned, and
+   Python's way is gone. */
 
 #define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and later */
 #define PY_SSIZE_T_CLEAN
@@ -194,54 +195,148 @@ static uint8_t *put_deltas(uint8_t *to, Reader *r, int keyed)
     return to;
 }
 
-static PyObject *shown(PyObject *object, int keyed)
+static uint8_t *put_step(uint8_t *to, Reader *r)
 {
-    static const char step[] = "\x92\xa4Step";
-    Py_buffer given;
-    if (PyObject_GetBuffer(object, &given, PyBUF_SIMPLE) < 0)
+    static const char tag[] = "\x92\xa4Step";
+    const size_t length = sizeof tag - 1;
+    if ((size_t)(r->end - r->at) < length || memcmp(r->at, tag, length) != 0)
         return NULL;
-    uint8_t small[4096], *start = small;
-    if ((size_t)given.len > sizeof small)
-        start = PyMem_Malloc((size_t)given.len);
-    if (start == NULL) {
-        PyBuffer_Release(&given);
-        return PyErr_NoMemory();
+    to = put_copy(to, r->at, r->at + length);
+    r->at += length;
+    return put_deltas(to, r, 0);
+}
+
+/* A list of tokens, or of texts, or nil for nil; NULL if it is neither. */
+static uint8_t *put_list(uint8_t *to, const uint8_t *from, const uint8_t *end, int texts)
+{
+    Reader r = {from, end};
+    Head list = read_head(&r);
+    if (list.kind == NIL) {
+        *to++ = 0xc0;
+        return to;
     }
-    Reader r = {given.buf, (const uint8_t *)given.buf + given.len};
-    uint8_t *to = start;
-    size_t tag = keyed ? 0 : sizeof step - 1;
-    if ((size_t)given.len < tag || memcmp(r.at, step, tag) != 0)
-        to = NULL;
-    else {
-        to = put_copy(to, r.at, r.at + tag);
-        r.at += tag;
-        to = put_deltas(to, &r, keyed);
+    if (list.kind != ARRAY)
+        return NULL;
+    to = put_array(to, list.size);
+    if (!texts) {
+        memset(to, 0, list.size);
+        return to + list.size;
     }
+    while (r.at < end) {
+        const uint8_t *text = r.at;
+        pass(&r);
+        to = put_text(to, text, r.at);
+    }
+    return to;
+}
+
+typedef struct {
+    const char *of;
+    Py_ssize_t count;
+} Roles;
+
+/* A struct with as many fields as there are roles, see `message`; NULL if it is none. */
+static uint8_t *put_fields(uint8_t *to, Reader *r, Roles roles, Roles inner)
+{
+    Head head = read_head(r);
+    if (head.kind != ARRAY || head.size != (uint64_t)roles.count)
+        return NULL;
+    to = put_array(to, head.size);
+    for (Py_ssize_t i = 0; i < roles.count && to != NULL; i++) {
+        const uint8_t *from = r->at;
+        if (roles.of[i] == 's') {
+            to = put_fields(to, r, inner, (Roles){NULL, 0});
+            continue;
+        }
+        if (!pass(r))
+            return NULL;
+        switch (roles.of[i]) {
+        case 'n':
+            *to++ = 0xc0;
+            break;
+        case 'x':
+            to = put_text(to, from, r->at);
+            break;
+        case 't':
+        case 'l':
+            to = put_list(to, from, r->at, roles.of[i] == 'l');
+            break;
+        default:
+            to = put_copy(to, from, r->at);
+        }
+    }
+    return to;
+}
+
+typedef struct {
+    Py_buffer given;
+    Reader from;
+    uint8_t *start, small[4096];
+} Work;
+
+/* Room for what is made of what is given. 0 and an exception if there is none. */
+static int begin(Work *work)
+{
+    size_t size = (size_t)work->given.len;
+    const uint8_t *at = work->given.buf;
+    work->from = (Reader){at, at + size};
+    work->start = size <= sizeof work->small ? work->small : PyMem_Malloc(size);
+    if (work->start != NULL)
+        return 1;
+    PyBuffer_Release(&work->given);
+    PyErr_NoMemory();
+    return 0;
+}
+
+/* What was made, up to `to`; None if that is NULL, or if something of what was given is left. */
+static PyObject *made(Work *work, const uint8_t *to)
+{
     PyObject *bytes;
-    if (to == NULL || r.at != r.end)
+    if (to == NULL || work->from.at != work->from.end)
         bytes = Py_NewRef(Py_None);
     else
-        bytes = PyBytes_FromStringAndSize((const char *)start, to - start);
-    if (start != small)
-        PyMem_Free(start);
-    PyBuffer_Release(&given);
+        bytes = PyBytes_FromStringAndSize((const char *)work->start, to - work->start);
+    if (work->start != work->small)
+        PyMem_Free(work->start);
+    PyBuffer_Release(&work->given);
     return bytes;
 }
 
 /* step(body): of a `Step`, as it is on the wire. */
 static PyObject *step(PyObject *Py_UNUSED(module), PyObject *body)
 {
-    return shown(body, 0);
+    Work work;
+    if (PyObject_GetBuffer(body, &work.given, PyBUF_SIMPLE) < 0 || !begin(&work))
+        return NULL;
+    return made(&work, put_step(work.start, &work.from));
 }
 
 /* keyed(data): of an array of pairs of a key and a delta. */
 static PyObject *keyed(PyObject *Py_UNUSED(module), PyObject *data)
 {
-    return shown(data, 1);
+    Work work;
+    if (PyObject_GetBuffer(data, &work.given, PyBUF_SIMPLE) < 0 || !begin(&work))
+        return NULL;
+    return made(&work, put_deltas(work.start, &work.from, 1));
+}
+
+/* message(body, roles, inner): of a struct, a letter for each of its fields: t for a list of tokens,
+   x for a text, l for a list of texts, n for what becomes nil, s for a struct with the roles `inner`;
+   what has another letter is as it was. */
+static PyObject *message(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Work work;
+    Roles roles, inner;
+    if (!PyArg_ParseTuple(args, "y*y#y#", &work.given, &roles.of, &roles.count, &inner.of,
+                          &inner.count)
+        || !begin(&work))
+        return NULL;
+    return made(&work, put_fields(work.start, &work.from, roles, inner));
 }
 
 static PyMethodDef functions[] = {
     {"keyed", keyed, METH_O, NULL},
+    {"message", message, METH_VARARGS, NULL},
     {"step", step, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

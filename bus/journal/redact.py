@@ -10,25 +10,23 @@ never recorded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from bus.envelope import Frame
 from schemas.generate import Delta, Generate, Sampling, Step
 from schemas.kv import AskKvMatch, KvSnapshotPart
+from schemas.message import Message
 
 try:
     from bus.journal import _redact
 except ImportError:
-    native_keyed: Native | None = None  # installed without a compiler, or never built
-    native_step: Native | None = None
+    native: Any = None  # installed without a compiler, or never built
 else:
-    native_keyed, native_step = _redact.keyed, _redact.step
+    native = _redact
 
-T = TypeVar("T")
-Native = Callable[[Frame], bytes | None]
-"""Given something encoded it makes what is shown of it; None where that is for Python."""
+T_contra = TypeVar("T_contra", bound=Message, contravariant=True)
 UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 """What msgspec raises for what msgpack cannot hold."""
 
@@ -37,19 +35,37 @@ _ONE = _ZEROS[1]
 _NEUTRAL = Sampling()
 _SAMPLING_TEXT = ("bad_words", "stop")
 _SAMPLING_TOKENS = ("allowed_token_ids", "stop_token_ids")
+_SAMPLING_NONE = ("logit_bias", "structured", "extra_args")
+_GENERATE_TEXT = ("text", "salt")
+_GENERATE_TOKENS = ("token_ids", "resumed")
 replace = msgspec.structs.replace
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def _once(redactor: Callable[[T], Any]) -> Callable[[T], Any]:
+def _roles(struct: type[msgspec.Struct], **names: tuple[str, ...]) -> bytes:
+    """A letter for each field, as the extension's `message` wants them; a tag has one, too."""
+    letter = {name: role for role, several in names.items() for name in several}
+    tag = "-" if struct.__struct_config__.tag is not None else ""
+    return (tag + "".join(letter.get(name, "-") for name in struct.__struct_fields__)).encode()
+
+
+_SAMPLING = _roles(Sampling, l=_SAMPLING_TEXT, t=_SAMPLING_TOKENS, n=_SAMPLING_NONE)
+_GENERATE = _roles(Generate, s=("sampling",), t=_GENERATE_TOKENS, x=_GENERATE_TEXT)
+
+
+class Once(Protocol[T_contra]):
+    def __call__(self, given: T_contra, body: Frame | None = None, /) -> Any: ...
+
+
+def _once(redactor: Callable[[T_contra, Frame | None], Any]) -> Once[T_contra]:
     """The same for the same object again: a message is an event, an effect and a message."""
-    last: T | None = None
+    last: T_contra | None = None
     shown: Any = None
 
-    def redact(given: T) -> Any:
+    def redact(given: T_contra, body: Frame | None = None, /) -> Any:
         nonlocal last, shown
         if given is not last:
-            last, shown = given, redactor(given)
+            last, shown = given, redactor(given, body)
         return shown
 
     return redact
@@ -74,29 +90,28 @@ def sampling(given: Sampling) -> Sampling:
     for name in _SAMPLING_TOKENS:
         if ids := getattr(given, name):
             changes[name] = tokens(ids)
-    for name in ("logit_bias", "structured", "extra_args"):
+    for name in _SAMPLING_NONE:
         if getattr(given, name) is not None:
             changes[name] = getattr(_NEUTRAL, name)
     return replace(given, **changes) if changes else given
 
 
 @_once
-def generate(given: Generate) -> Any:
-    """A `Generate`, encoded: it stands in a message, an event and an effect."""
-    shown = replace(
-        given,
-        sampling=sampling(given.sampling),
-        token_ids=tokens(given.token_ids),
-        text=text(given.text),
-        salt=text(given.salt),
-        resumed=tokens(given.resumed),
-    )
-    return msgspec.Raw(_encode(shown))
+def generate(given: Generate, body: Frame | None) -> Any:
+    """A `Generate`, of which `body` came or goes; or an event or an effect has it."""
+    if native is not None and body is not None:
+        shown = native.message(body, _GENERATE, _SAMPLING)
+        if shown is not None:  # one that has the fields of this version
+            return msgspec.Raw(shown)
+    changes: dict[str, Any] = {name: tokens(getattr(given, name)) for name in _GENERATE_TOKENS}
+    changes |= {name: text(getattr(given, name)) for name in _GENERATE_TEXT}
+    return msgspec.Raw(_encode(replace(given, sampling=sampling(given.sampling), **changes)))
 
 
 def keyed(given: Sequence[tuple[int, Delta]]) -> Any:
     """Pairs of a key and a delta, which is shown as in a `step`."""
-    shown = _natively(native_keyed, given)
+    data = None if native is None else _encoded(given)
+    shown = None if data is None else native.keyed(data)
     return [(key, _delta(one)) for key, one in given] if shown is None else msgspec.Raw(shown)
 
 
@@ -125,30 +140,21 @@ def _delta(given: Delta) -> Any:
     )
 
 
-def step(given: Step) -> Any:
-    """A `Step`, as it is in an effect."""
-    shown = _natively(native_step, given)
-    return _step(given) if shown is None else msgspec.Raw(shown)
+@_once
+def step(given: Step, body: Frame | None) -> Any:
+    """A `Step`, of which `body` came or goes; or an effect has it."""
+    data = _encoded(given) if body is None else body
+    shown = None if native is None or data is None else native.step(data)
+    if shown is None:
+        return "Step", [_delta(one) for one in given.deltas]
+    return msgspec.Raw(shown)
 
 
-def sent_step(given: Step, body: Frame) -> Any:
-    """A `Step` of which `body` came or goes."""
-    shown = None if native_step is None else native_step(body)
-    return _step(given) if shown is None else msgspec.Raw(shown)
-
-
-def _step(given: Step) -> Any:
-    return "Step", [_delta(one) for one in given.deltas]
-
-
-def _natively(native: Native | None, given: object) -> bytes | None:
-    if native is None:
-        return None
+def _encoded(given: object) -> bytes | None:
     try:
-        data = _encode(given)
+        return _encode(given)
     except UNWRITABLE:  # what is shown may be writable; if not, the recorder leaves it out
         return None
-    return native(data)
 
 
 def _match(given: AskKvMatch, _body: Frame) -> AskKvMatch:
@@ -162,8 +168,8 @@ def _part(given: KvSnapshotPart, _body: Frame) -> KvSnapshotPart:
 Redactor = Callable[[Any, Frame], Any]
 """Given a message and its body it makes what is recorded of it."""
 REDACTORS: dict[str, Redactor] = {
-    "Generate": lambda given, _: generate(given),
-    "Step": sent_step,
+    "Generate": generate,
+    "Step": step,
     "AskKvMatch": _match,
     "KvSnapshotPart": _part,
 }
