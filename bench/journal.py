@@ -1,9 +1,8 @@
 """`python -m bench.journal`: what a journal costs: records a second, requests a second, bytes.
 
-The gateway's rate is measured as in bench.gateway, as bench.recording says: everything is recorded
-and then is not, in a topology that records nothing else, and in one with its flight recorder. This
-cannot be turned off, so what it costs is the quotient of the two. CPU time of an answer is compared
-likewise: others on the machine disturb it less than the rate.
+The gateway's rate is measured as in bench.gateway, while everything is recorded, or what the flight
+recorder takes, or nothing, as bench.recording says. CPU time of an answer is compared likewise:
+others on the machine disturb it less than the rate.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from actors.router.settings import Settings
 from bench import contestants, machine
 from bench.contestants import MODEL
 from bench.ports import free_from, of_events
-from bench.recording import Driven, Pair, Ratio, Turn, client_of, compare
+from bench.recording import WAYS, Between, Driven, Turn, client_of, compare
 from bench.routing import world
 from bench.routing.workload import Workload
 from bench.server import Server, end_on_sigterm
@@ -43,8 +42,6 @@ SMALL = 400_000
 """Records of the first measurement."""
 ROUTED = Workload(stages=((30.0, 25.0),))
 """bench.kv_routing's, at its highest rate there."""
-USUAL: dict[str, list[str]] = {"nothing": ["--record-flight-mb", "0"], "flight": []}
-"""What is recorded where nobody asks for everything."""
 WRITING = {
     "what": "records",
     "rate": "records/s",
@@ -83,8 +80,8 @@ def main() -> None:
         cost, played = _gateways(Path(scratch), options)
     notes = [
         f"Requests/s and CPU s/1000: medians of {options.rounds} turns of {options.seconds} s.",
-        "Of nothing: the median of as many ratios of turns that followed each other.",
-        "±: its standard error. The flight recorder's is by way of everything's.",
+        "Of nothing: the median of as many ratios, each to the turns before and after it.",
+        "±: its standard error.",
         "CPU: of all processes, for 1000 answers.",
         "Steps: of the engine, for an answer: as its processes fell in with each other.",
         "Records, bytes and drops: of all actors together.",
@@ -105,7 +102,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", type=Path, default=MODEL, help="its config and tokenizer count")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--rounds", type=int, default=60, help="pairs of turns (default 60)")
+    parser.add_argument("--rounds", type=int, default=60, help="turns of each kind (default 60)")
     parser.add_argument("--seconds", type=int, default=1, help="of each turn (default 1)")
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args()
@@ -149,81 +146,55 @@ def _writing(scratch: Path) -> Iterator[dict[str, Any]]:
 def _gateways(
     scratch: Path, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    pairs = {usual: dict(_driven(usual, scratch / usual, options)) for usual in USUAL}
-    rows = [row for width in options.widths for row in _cost(width, pairs)]
-    last = scratch / "nothing" / str(options.widths[-1]) / str(options.rounds - 1)
+    rows: list[dict[str, Any]] = []
+    with _server(options.model, scratch) as server, client_of(server) as client:
+        for width in options.widths:
+            driven = Driven(server, client, scratch / str(width))
+            turns: dict[str, list[Between]] = {way: [] for way in WAYS}
+            for way, one in driven.turns([*WAYS], width, options.rounds, options.seconds):
+                turns[way].append(one)
+                for name, turn in ((way, one.recorded), ("nothing", one.after)):
+                    said = f"{turn.rate:8.1f} requests/s {turn.cpu:6.3f} CPU s/1000"
+                    print(f"{name:12} {width:4}: {said} {turn.steps:5.1f} steps", flush=True)
+            rows += _cost(width, turns)
+    last = scratch / str(options.widths[-1]) / "everything" / str(options.rounds - 1)
     lives, _ = find(last)
     whose = ("router/0", "gateway/0")
     played = [_play(life, "the gateway's load") for life in lives if life.actor in whose]
     return rows, played
 
 
-def _driven(
-    usual: str, scratch: Path, options: argparse.Namespace
-) -> Iterator[tuple[int, list[Pair]]]:
-    """By width."""
-    with (
-        _server(options.model, USUAL[usual], scratch) as server,
-        client_of(server) as client,
-    ):
-        for width in options.widths:
-            driven, pairs = Driven(server, client, scratch / str(width)), list[Pair]()
-            for pair in driven.pairs(width, options.rounds, options.seconds):
-                pairs.append(pair)
-                for name, turn in ((usual, pair.usual), ("everything", pair.everything)):
-                    said = f"{turn.rate:8.1f} requests/s {turn.cpu:6.3f} CPU s/1000"
-                    print(f"{name:12} {width:4}: {said} {turn.steps:5.1f} steps", flush=True)
-            yield width, pairs
-
-
-def _server(model: Path, flags: list[str], scratch: Path) -> Server:
-    journal = ["--record-dir", str(scratch / "journal")]
+def _server(model: Path, scratch: Path) -> Server:
+    flags = ["--record-flight-mb", "0", "--record-dir", str(scratch / "journal")]
     sim = ["--engine", "sim", "--sim-speed", "0"]
     events_port = str(free_from(of_events(1)))
-    return contestants.callboard(
-        model, [*sim, *flags, *journal, "--kv-event-port", events_port], scratch
-    )
+    return contestants.callboard(model, [*sim, *flags, "--kv-event-port", events_port], scratch)
 
 
-def _cost(width: int, pairs: dict[str, dict[int, list[Pair]]]) -> Iterator[dict[str, Any]]:
-    of_nothing, of_flight = pairs["nothing"][width], pairs["flight"][width]
-    ways = {
-        "nothing": [pair.usual for pair in of_nothing],
-        "flight": [pair.usual for pair in of_flight],
-        "everything": [pair.everything for pair in of_nothing],
+def _cost(width: int, turns: dict[str, list[Between]]) -> Iterator[dict[str, Any]]:
+    without = [one.after for several in turns.values() for one in several]
+    yield _row("nothing", width, without, "1", "1")
+    for way, several in turns.items():
+        rate = compare(several, lambda turn: turn.rate)
+        cpu = compare(several, lambda turn: turn.cpu)
+        yield _row(way, width, [one.recorded for one in several], str(rate), str(cpu))
+
+
+def _row(way: str, width: int, own: list[Turn], rate: str, cpu: str) -> dict[str, Any]:
+    answers, records = sum(one.answers for one in own), sum(one.records for one in own)
+    return {
+        "way": way,
+        "width": width,
+        "rate": statistics.median(one.rate for one in own),
+        "beside": rate,
+        "cpu": statistics.median(one.cpu for one in own),
+        "cpu_beside": cpu,
+        "steps": statistics.median(one.steps for one in own),
+        "records": records / answers,
+        "bytes": sum(one.bytes for one in own) / records if records else None,
+        "dropped": sum(one.dropped for one in own),
+        "turns": [dataclasses.asdict(one) for one in own],
     }
-    rates, cpus = _ratios(of_nothing, of_flight, _rate), _ratios(of_nothing, of_flight, _cpu)
-    for way, own in ways.items():
-        answers, records = sum(one.answers for one in own), sum(one.records for one in own)
-        yield {
-            "way": way,
-            "width": width,
-            "rate": statistics.median(one.rate for one in own),
-            "beside": "1" if way == "nothing" else str(rates[way]),
-            "cpu": statistics.median(one.cpu for one in own),
-            "cpu_beside": "1" if way == "nothing" else str(cpus[way]),
-            "steps": statistics.median(one.steps for one in own),
-            "records": records / answers,
-            "bytes": sum(one.bytes for one in own) / records if records else None,
-            "dropped": sum(one.dropped for one in own),
-            "turns": [dataclasses.asdict(one) for one in own],
-        }
-
-
-def _ratios(
-    of_nothing: list[Pair], of_flight: list[Pair], of: Callable[[Turn], float]
-) -> dict[str, Ratio]:
-    everything = compare(of_nothing, of)
-    flight = everything / compare(of_flight, of)
-    return {"flight": flight, "everything": everything}
-
-
-def _rate(turn: Turn) -> float:
-    return turn.rate
-
-
-def _cpu(turn: Turn) -> float:
-    return turn.cpu
 
 
 # --- playing ---

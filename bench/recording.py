@@ -1,9 +1,10 @@
-"""What recording costs: a gateway is driven while everything is recorded, and while it is not.
+"""What recording costs: a gateway is driven in turns, while it records and while it does not.
 
 Two topologies of the same kind differ by 3 to 7 % for as long as they live, so what is compared
-happens in one, in turns that follow each other: recording is turned on and off. Each pair of turns
-gives a ratio; told is their median, with its standard error. How the processes fall in with
-each other at its start moves a turn's rate by a tenth: so there are many short turns.
+happens in one that records nothing by itself. Each turn in which something is recorded stands
+between two without; it gives a ratio, to the mean of those. Told is their median, with its standard
+error. How the processes fall in with each other at its start moves a turn's rate by a tenth: so
+there are many short turns.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,8 @@ REST = 0.4
 """Seconds after a turn: what is still to be compressed belongs to it."""
 OF_MEDIAN = 1.4826 * 1.2533
 """Of a normal distribution: deviation by median deviation; error of medians by that of means."""
+WAYS = {"flight": True, "everything": False}
+"""What is recorded: whether it is no more than the flight recorder takes."""
 LIMIT = 1 << 30
 """Bytes that each actor may write in a turn."""
 
@@ -49,11 +52,12 @@ class Turn:
     dropped: int
 
 
-class Pair(NamedTuple):
-    """What is always recorded there, and everything."""
+class Between(NamedTuple):
+    """A turn that was recorded, and those before and after it, that were not."""
 
-    usual: Turn
-    everything: Turn
+    before: Turn
+    recorded: Turn
+    after: Turn
 
 
 class Ratio(NamedTuple):
@@ -65,14 +69,10 @@ class Ratio(NamedTuple):
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.error:.3f}"
 
-    def __truediv__(self, other: Ratio) -> Ratio:
-        value = self.value / other.value
-        return Ratio(value, value * math.hypot(self.error / self.value, other.error / other.value))
 
-
-def compare(pairs: list[Pair], of: Callable[[Turn], float]) -> Ratio:
-    """Everything, of what is usual. A few turns that something disturbed move neither number."""
-    ratios = [of(pair.everything) / of(pair.usual) for pair in pairs]
+def compare(turns: list[Between], of: Callable[[Turn], float]) -> Ratio:
+    """Recorded, of not recorded. A few turns that something disturbed move neither number."""
+    ratios = [2 * of(one.recorded) / (of(one.before) + of(one.after)) for one in turns]
     value = statistics.median(ratios)
     spread = statistics.median(abs(ratio - value) for ratio in ratios)
     return Ratio(value, OF_MEDIAN * spread / math.sqrt(len(ratios)))
@@ -88,25 +88,25 @@ class Driven:
         drive(server.url(PATH), self._body, 16, 2)
         self._before = self._told()
 
-    def pairs(self, width: int, count: int, seconds: int) -> Iterator[Pair]:
-        """The turn that comes first is another one each time."""
+    def turns(
+        self, ways: Sequence[str], width: int, count: int, seconds: int
+    ) -> Iterator[tuple[str, Between]]:
+        """Of each of these `WAYS` so many. What is written goes into a directory of its name."""
+        before = self._turn("", 0, width, seconds)
         for number in range(count):
-            start = StartRecording(str(self._directory / str(number)), LIMIT)
-            if number % 2:
-                everything = self._turn(start, width, seconds)
-                usual = self._turn(StopRecording(), width, seconds)
-            else:
-                usual = self._turn(StopRecording(), width, seconds)
-                everything = self._turn(start, width, seconds)
-            yield Pair(usual, everything)
+            for way in ways:
+                recorded = self._turn(way, number, width, seconds)
+                after = self._turn("", 0, width, seconds)
+                yield way, Between(before, recorded, after)
+                before = after
 
-    def _turn(self, order: StartRecording | StopRecording, width: int, seconds: int) -> Turn:
+    def _turn(self, way: str, number: int, width: int, seconds: int) -> Turn:
         for actor in self._actors:
-            own = order
-            if isinstance(order, StartRecording):
-                place = Path(order.directory) / actor.replace("/", "-")
-                own = StartRecording(str(place), order.limit)
-            if not isinstance(answer := self._client.ask(actor, own), Recording):
+            order: StartRecording | StopRecording = StopRecording()
+            if way:
+                place = self._directory / way / str(number) / actor.replace("/", "-")
+                order = StartRecording(str(place), LIMIT, flight=WAYS[way])
+            if not isinstance(answer := self._client.ask(actor, order), Recording):
                 raise SystemExit(f"{actor} does not record: {answer}")
         cpu = self._server.tree.seconds()
         result = drive(self._server.url(PATH), self._body, width, seconds)

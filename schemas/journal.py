@@ -11,13 +11,15 @@ from schemas.message import Message
 class StartRecording(Message, frozen=True):
     """Ask to any actor: record all that you do, in `directory`. Answered by `Recording`.
 
-    The newest `limit` bytes are kept. `text`: token ids and text, too. Refused `unsupported` where
-    nothing can be recorded, `invalid` where the directory cannot be used.
+    The newest `limit` bytes are kept. `text`: token ids and text, too. `flight`: no more than the
+    flight recorder does, so without items of streams. Refused `unsupported` where nothing can be
+    recorded, `invalid` where the directory cannot be used.
     """
 
     directory: str
     limit: int
     text: bool = False
+    flight: bool = False
 
 
 class StopRecording(Message, frozen=True):

@@ -1,6 +1,6 @@
 #!/bin/bash
 # What recording costs a real engine: bench/gpu/recording.py. Run in the repository's root under a
-# Python that has the CUDA build of vLLM, with wrk; about 6 minutes. Table and JSON go to the directory
+# Python that has the CUDA build of vLLM, with wrk; about 8 minutes. Table and JSON go to the directory
 # of the first argument (bench/out).
 set -euo pipefail
 out=${1:-bench/out}

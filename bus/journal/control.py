@@ -26,8 +26,8 @@ def record_as_told(
         return
     try:
         if isinstance(message, StartRecording):
-            plan = Plan(Path(message.directory), message.limit, text=message.text)
-            recorder.start(plan)
+            directory = Path(message.directory)
+            recorder.start(Plan(directory, message.limit, message.flight, message.text))
         elif isinstance(message, StopRecording):
             recorder.go_back()
     except OSError as error:

@@ -24,6 +24,7 @@ Token ids and text are left out unless --text is given; API keys always are.
 examples:
   callboard record start
   callboard record start router/0 gateway/0 --dir ./journal --limit-mb 4096
+  callboard record start --flight --limit-mb 10000
   callboard record status
   callboard record stop
 """
@@ -38,10 +39,13 @@ def run(words: list[str]) -> int:
         "--limit-mb", metavar="MB", type=int, default=1024, help="that each actor keeps (1024)"
     )
     parser.add_argument("--text", action="store_true", help="token ids and text, too")
+    parser.add_argument(
+        "--flight", action="store_true", help="no items of streams: a quarter of it"
+    )
     add_name(parser)
     arguments = parser.parse_intermixed_args(words)
-    if arguments.action != "start" and (arguments.dir or arguments.text):
-        raise Failure("--dir and --text belong to `record start`", code=USAGE)
+    if arguments.action != "start" and (arguments.dir or arguments.text or arguments.flight):
+        raise Failure("--dir, --text and --flight belong to `record start`", code=USAGE)
     if arguments.limit_mb < 1:
         text = f"--limit-mb {arguments.limit_mb}: write a whole number of at least 1"
         raise Failure(text, code=USAGE)
@@ -73,7 +77,8 @@ def _ask(
         message: StartRecording | StopRecording | AskRecording = AskRecording()
         if arguments.action == "start":
             directory = str(base / actor.replace("/", "-"))
-            message = StartRecording(directory, arguments.limit_mb * MB, arguments.text)
+            limit = arguments.limit_mb * MB
+            message = StartRecording(directory, limit, arguments.text, arguments.flight)
         elif arguments.action == "stop":
             message = StopRecording()
         try:

@@ -51,6 +51,14 @@ def test_it_starts_and_goes_back_to_what_is_always_recorded(tmp_path: Path) -> N
     assert len(list((tmp_path / "here").iterdir())) == 1
 
 
+def test_it_records_as_the_flight_recorder_does_where_it_is_told_to(tmp_path: Path) -> None:
+    recorder = make(None)
+    started = told(recorder, StartRecording(str(tmp_path), 64 * MB, flight=True))
+    assert isinstance(started, Recording)
+    assert (started.on, started.flight, started.text) == (True, True, False)
+    recorder.close()
+
+
 def test_where_nothing_is_always_recorded_it_stops(tmp_path: Path) -> None:
     recorder = make(None)
     before = told(recorder, AskRecording())

@@ -101,6 +101,7 @@ def test_keys_are_in_no_journal_not_even_with_text(run_directory: Path, tmp_path
         (["start", "router/7"], "no actor 'router/7' runs here"),
         (["start", "--limit-mb", "0"], "--limit-mb 0: write a whole number"),
         (["stop", "--text"], "belong to `record start`"),
+        (["stop", "--flight"], "belong to `record start`"),
     ],
 )
 def test_what_cannot_be_recorded_is_refused_in_a_sentence(
