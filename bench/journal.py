@@ -190,8 +190,8 @@ def _row(way: str, width: int, own: list[Turn], rate: str, cpu: str) -> dict[str
         "cpu": statistics.median(one.cpu for one in own),
         "cpu_beside": cpu,
         "steps": statistics.median(one.steps for one in own),
-        "records": records / answers,
-        "bytes": sum(one.bytes for one in own) / records if records else None,
+        "records": records / answers if way in WAYS else None,
+        "bytes": sum(one.bytes for one in own) / records if way in WAYS else None,
         "dropped": sum(one.dropped for one in own),
         "turns": [dataclasses.asdict(one) for one in own],
     }
