@@ -102,8 +102,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", type=Path, default=MODEL, help="its config and tokenizer count")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--rounds", type=int, default=60, help="turns of each kind (default 60)")
-    parser.add_argument("--seconds", type=int, default=1, help="of each turn (default 1)")
+    parser.add_argument("--rounds", type=int, default=24, help="turns of each kind (default 24)")
+    parser.add_argument("--seconds", type=int, default=4, help="of each turn (default 4)")
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args()
 

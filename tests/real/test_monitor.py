@@ -25,7 +25,7 @@ ONE_STEP = ("--max-num-batched-tokens", "8192", "--max-num-seqs", "8")
 QUIET = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 LONG = 4000
 """Tokens of a prompt that is one step of many seconds on a CPU."""
-STEP, COMPILER = 5.0, 20.0
+STEP, COMPILER = 5.0, 10.0
 """Seconds that a step of a few tokens may take, and that the compiler takes more than usual."""
 GUARD = 240.0
 CXX = """#!/bin/sh

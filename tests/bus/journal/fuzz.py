@@ -14,7 +14,7 @@ import msgspec
 from bus.journal import redact
 from schemas.generate import Delta, Generate, Sampling, Step
 
-STEPS, DAMAGES = 2000, 20
+STEPS, DAMAGES = 800, 20
 
 ROLES = redact._GENERATE, redact._SAMPLING
 encode = msgspec.msgpack.Encoder().encode
