@@ -4,7 +4,7 @@ Two topologies of the same kind differ by 3 to 7 % for as long as they live, so 
 happens in one that records nothing by itself. Each turn in which something is recorded stands
 between two without; it gives a ratio, to the mean of those. Told is their median, with its standard
 error. How the processes fall in with each other at its start moves a turn's rate by a tenth: so
-there are many short turns.
+there are many turns.
 """
 
 from __future__ import annotations
