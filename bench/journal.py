@@ -79,7 +79,8 @@ def main() -> None:
         routed = _routed(Path(scratch) / "routed")
         cost, played = _gateways(Path(scratch), options)
     notes = [
-        f"Requests/s and CPU s/1000: medians of {options.rounds} turns of {options.seconds} s.",
+        f"Requests/s and CPU s/1000: medians of {options.rounds} turns of {options.seconds} s,",
+        "of nothing of twice as many.",
         "Of nothing: the median of as many ratios, each to the turns before and after it.",
         "±: its standard error.",
         "CPU: of all processes, for 1000 answers.",

@@ -29,8 +29,10 @@ def main(words: list[str]) -> None:
     from lmcache.cli.main import main as lmcache
 
     from actors.kv_store.lmcache_events import tell_tokens_of_brought_chunks
+    from actors.kv_store.lmcache_stores import forget_unfinished_stores
 
     tell_tokens_of_brought_chunks()
+    forget_unfinished_stores()
     sys.argv = ["lmcache", "server", *words[1:]]
     lmcache()
 

@@ -90,7 +90,6 @@ class _Player:
         self._codec: Codec[Any, Any] | None = None
         self._core: Core[Any, Any] | None = None
         self._header = life.header
-        self._older = False  # recorded when structs had fewer fields
         self._next: int | None = None
         self._event: Numbered | None = None
         """The event that was given last, and has not been compared yet."""
@@ -130,7 +129,6 @@ class _Player:
         if header.fixed:
             raise form.JournalError(f"{header.actor} cannot be played: {header.fixed}")
         self._codec = self._codec_of(header)
-        self._older = header.fields != self._codec.fields
         self.played.core = header.core
         if self._core is None:  # one that has been followed so far needs no snapshot
             self._begin(segment)
@@ -218,7 +216,7 @@ class _Player:
         self._tell(expected)
         if self._got is not None:
             got = self._encoded(self._got)
-            if got == expected or (self._older and got == self._as_now(expected)):
+            if got == expected or got == self._as_now(expected):  # as another encoder writes it
                 self._event = None
                 return
         self._differs(_plain(expected))

@@ -23,8 +23,8 @@ from lmcache.v1.multiprocess.futures import MessagingFuture
 from lmcache.v1.multiprocess.transfer_context import EngineDrivenTransferContext
 
 PATIENCE = 10.0
-"""Seconds that an answer of a server may take that pings well. A store asks twice, and so does a
-load: less than the 30 s that monitors allow any step."""
+"""Seconds that an answer of a server may take that pings well: less than the 30 s that monitors
+allow any step. Then it counts as away until the next ping, at which the engine registers anew."""
 LOOK = 0.1
 """Seconds between two looks at the pings."""
 ASKED = frozenset(
@@ -71,17 +71,25 @@ class Answer:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it is there, after at most `timeout` seconds, or PATIENCE if that is less."""
-        deadline = time.monotonic() + min(PATIENCE if timeout is None else timeout, PATIENCE)
+        patient = timeout is None or timeout >= PATIENCE
+        deadline = time.monotonic() + (PATIENCE if patient else timeout or 0.0)
         while not self._future.wait(min(LOOK, max(0.0, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline or not self._lives.is_set():
+            if not self._lives.is_set():
+                return self.query()
+            if time.monotonic() >= deadline:
+                if patient:
+                    self._lives.clear()  # else each request of the step would wait as long
                 return self.query()
         return True
 
     def result(self, timeout: float | None = None) -> Any:
-        """Raises TimeoutError where `wait` says no."""
+        """Raises TimeoutError where `wait` says no, and for an error: LMCache expects no other."""
         if not self.wait(timeout):
             raise TimeoutError("LMCache's server has not answered")
-        return self._future.result(timeout=0)
+        try:
+            return self._future.result(timeout=0)
+        except Exception as error:
+            raise TimeoutError(f"LMCache's server has not done it: {error!r}") from error
 
 
 def _replace(owner: type, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
@@ -105,7 +113,8 @@ def _ask_as_worker(original: Callable[..., None]) -> Callable[..., None]:
 
     def register(adapter: Any, *args: Any, **kwargs: Any) -> None:
         original(adapter, *args, **kwargs)
-        # None with a GPU whose blocks the server reads itself: no step waits for that.
+        # None with a GPU whose blocks the server reads itself. A preemption waits for that reading;
+        # it must, as long as the server may live.
         context = getattr(adapter.transfer_ctx, "_engine_driven_context", None)
         if context is not None:
             context.req_client = Asker(context.req_client, adapter._health_event)  # noqa: SLF001

@@ -30,6 +30,7 @@ class Client:
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
+        self.errors: dict[str, Exception] = {}
         self.asked: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -38,7 +39,9 @@ class Client:
         def ask(*_: Any) -> Any:
             future: MessagingFuture[Any] = MessagingFuture()
             self.asked.append(name)
-            if name in self.answers:
+            if name in self.errors:
+                future.set_exception(self.errors[name])
+            elif name in self.answers:
                 future.set_result(self.answers[name])
             return future
 
@@ -119,13 +122,22 @@ def test_a_load_fails_when_the_server_dies_meanwhile(context) -> None:
 
 
 def test_both_fail_in_time_when_a_server_pings_and_answers_nothing_else(
-    context, monkeypatch
+    context, lives, monkeypatch
 ) -> None:
     from actors.engine.vllm.plugin import lmcache_waits
 
     monkeypatch.setattr(lmcache_waits, "PATIENCE", 0.2)
     assert not store(context)
+    assert not lives.is_set()  # so that other requests of this step are not even sent
+    lives.set()
     assert not load(context)
+    assert not lives.is_set()
+
+
+def test_an_answer_that_is_an_error_fails_the_store_alone(context, client, lives) -> None:
+    client.errors["prepare_store"] = ValueError("this instance is not registered")
+    assert not store(context)
+    assert lives.is_set()
 
 
 def test_what_is_answered_is_taken(context, client) -> None:
