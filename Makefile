@@ -21,6 +21,8 @@ export TORCHINDUCTOR_CACHE_DIR
 BESIDE := --numprocesses=logical --maxprocesses=8 --dist=loadfile
 
 BIN := .venv/bin
+# What the C extensions are made of.
+C_SOURCES := $(wildcard schemas/*.[ch] bus/*/*.[ch] actors/*/*.[ch] actors/*/*/*.[ch])
 VLLM = .venv/.vllm-$(BUILD) .venv/.callboard
 DEV := .venv/.dev .venv/.callboard
 
@@ -79,7 +81,7 @@ bench: $(DEV) $(VLLM) $(SMALL) ## measure, peers beside us; results in bench/out
 clean: ## remove all that make has made
 	@rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	@rm -f actors/router/index/*.so
+	@rm -f schemas/*.so bus/*/*.so actors/*/*.so actors/*/*/*.so
 
 # What follows is made once; a stamp that is newer than its lock file says so.
 
@@ -105,7 +107,7 @@ clean: ## remove all that make has made
 	@touch $@
 
 # After a lock, which brings what builds it.
-.venv/.callboard: pyproject.toml $(wildcard actors/router/index/*.[ch]) | .venv/.made
+.venv/.callboard: pyproject.toml $(C_SOURCES) | .venv/.made
 	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

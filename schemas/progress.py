@@ -32,8 +32,8 @@ DIRECTORY = "CALLBOARD_PROGRESS_DIR"
 FIRST, COMPILES, PAUSED = 1, 2, 8
 """Flags of a step: the first of its life or after a sleep; a kernel is compiled in it; and no step
 will begin, because the engine is paused, asleep or checkpointed."""
-UNLIKE = FIRST | COMPILES
-"""Steps whose time says nothing about others', nor others' about theirs."""
+EXEMPT = FIRST | COMPILES
+"""Steps whose time says nothing about others', nor is limited by it."""
 
 _WORDS = struct.Struct("<7Q")
 _CRC = struct.Struct("<Q")

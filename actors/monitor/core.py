@@ -33,7 +33,7 @@ from actors.monitor.life import Life, Process, Rank
 from actors.monitor.options import Limits
 from actors.monitor.pace import work_of
 from schemas.health import Condition, Evidence, Source, Verdict
-from schemas.progress import PAUSED, UNLIKE
+from schemas.progress import EXEMPT, PAUSED
 
 ATTENTION = 0.5
 """Seconds between two looks that count at most."""
@@ -357,7 +357,7 @@ def _learn(rank: Rank, sample: RankSample) -> None:
     """From a step that ended, and from one that we saw running and that must have ended since."""
     ended, before, disturbed = sample.ended, rank.began, rank.disturbed
     ours = ended.number == before.number
-    if ended.number > rank.ended.number and not ended.flags & UNLIKE and not (ours and disturbed):
+    if ended.number > rank.ended.number and not ended.flags & EXEMPT and not (ours and disturbed):
         rank.pace.learn(work_of(ended), (ended.ended_ns - ended.began_ns) / 1e9)
-    if rank.running and ended.number > before.number and not (before.flags & UNLIKE or disturbed):
+    if rank.running and ended.number > before.number and not (before.flags & EXEMPT or disturbed):
         rank.pace.at_least(work_of(before), rank.age)

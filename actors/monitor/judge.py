@@ -10,7 +10,7 @@ from actors.monitor.life import Life, Rank
 from actors.monitor.options import Limits
 from actors.monitor.pace import work_of
 from schemas.health import Condition, Source
-from schemas.progress import FIRST, PAUSED, UNLIKE
+from schemas.progress import EXEMPT, FIRST, PAUSED
 
 WORSE: tuple[Condition, ...] = ("healthy", "busy", "suspect", "hung", "dead")
 BUSY = 1.0
@@ -89,10 +89,12 @@ def _rank(life: Life, number: int, rank: Rank, limits: Limits) -> Iterator[Findi
 
 def _step(name: str, rank: Rank, limits: Limits) -> Iterator[Finding]:
     step, age = rank.began, rank.age
-    if step.flags & UNLIKE:
+    if step.flags & EXEMPT:
         if age >= BUSY:
             condition: Condition = "suspect" if age >= limits.starting else "busy"
-            code, what = ("first", "the first step") if step.flags & FIRST else _COMPILES
+            code, what = "compiles", "in which a kernel is compiled"
+            if step.flags & FIRST:
+                code, what = "first", "the first step"
             detail = f"{name}: step {step.number}, {what}, takes {age:.1f} s so far"
             yield Finding(code, condition, "progress", detail)
         return
@@ -122,7 +124,6 @@ def _canary(life: Life, limits: Limits) -> Iterator[Finding]:
         yield Finding("canary", "suspect", "canary", detail)
 
 
-_COMPILES = ("compiles", "in which a kernel is compiled")
 _STATES = {
     "R": "runs, or waits for a CPU",
     "S": "sleeps",

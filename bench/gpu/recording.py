@@ -80,8 +80,8 @@ def _row(way: str, width: int, own: list[Turn], ratio: str) -> dict[str, Any]:
         "tokens": statistics.fmean(one.rate for one in own) * TOKENS,
         "beside": ratio,
         "cpu": statistics.median(one.cpu for one in own),
-        "records": sum(one.records for one in own) / answers,
-        "bytes": sum(one.bytes for one in own) / answers,
+        "records": sum(one.records for one in own) / answers if way in WAYS else None,
+        "bytes": sum(one.bytes for one in own) / answers if way in WAYS else None,
         "dropped": sum(one.dropped for one in own),
         "turns": [dataclasses.asdict(one) for one in own],
     }

@@ -54,6 +54,8 @@ _GENERATE = _roles(Generate, s=("sampling",), t=_GENERATE_TOKENS, x=_GENERATE_TE
 
 
 class Once(Protocol[T_contra]):
+    """Given a message, and its body where there is one, it makes what is recorded of it."""
+
     def __call__(self, given: T_contra, body: Frame | None = None, /) -> Any: ...
 
 

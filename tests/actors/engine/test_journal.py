@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +12,11 @@ from hypothesis import strategies as st
 
 from actors.engine.core import Asked, Draining, Event, Loaded, PeerLost, Send, Stepped, Withdrawn
 from actors.engine.journal import CODEC, Settings
+from bus.envelope import Header, Kind
+from bus.identity import Identity
+from bus.journal.lives import find
+from bus.journal.recorder import Plan, Recorder
+from bus.journal.replay import play
 from schemas.generate import Delta, Generate, Sampling, Step
 
 PEERS = st.sampled_from(["gateway/0#1", "gateway/1#1"])
@@ -103,3 +109,22 @@ def test_what_msgpack_cannot_hold_is_for_the_recorder_to_leave_out():
     for one in shown:
         with pytest.raises(TypeError):
             msgspec.msgpack.encode(one)
+
+
+def test_a_request_of_another_encoder_plays_the_same(tmp_path: Path) -> None:
+    """JavaScript writes 1.0 as 1; what is recorded of the request is made from what came."""
+    request = Generate("r", "m", Sampling(presence_penalty=1.0), [5, 6])
+    body = msgspec.msgpack.encode(request).replace(msgspec.msgpack.encode(1.0), b"\x01")
+    came = msgspec.msgpack.decode(body, type=Generate)
+    assert len(body) < len(msgspec.msgpack.encode(came))
+    recorder = Recorder(Identity("engine/0", 7), lambda _text: None)
+    recorder.start(Plan(tmp_path, 64 << 20))
+    decide = recorder.of_core(CODEC, CODEC._make(Settings()), Settings())
+    decide(Loaded(["m"], 1))
+    header = Header(256, Kind.ASK, "Generate", "gateway/0", 1, 0, 1, 1)
+    recorder.received(header, [b"", b"\xc0", body], came)
+    decide(Asked("gateway/0#1", 1, came))
+    recorder.close()
+    (life,), _ = find(tmp_path)
+    played = play(life, lambda _header: CODEC)
+    assert (played.events, played.difference) == (2, None)

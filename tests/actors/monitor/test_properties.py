@@ -42,7 +42,7 @@ class Honest:
         return self.fixed + self.per_work * tokens * (1 + context / 2048) * noise
 
 
-UNLIKES = [FIRST, COMPILES]
+EXEMPT_ONES = [FIRST, COMPILES]
 engines = st.builds(Honest, st.floats(0.001, 3.0), st.floats(1e-6, 0.005))
 tokens = st.integers(1, 4096) | st.integers(1, 64)
 noises = st.floats(0.35, 3.0)
@@ -112,7 +112,9 @@ def honest_schedules(draw: st.DrawFn) -> list[Action]:
     actions = st.one_of(
         st.builds(step, st.just(engine), tokens, context, noises),
         st.builds(step, st.just(engine), tokens, context, noises),
-        st.builds(step, st.just(engine), tokens, context, noises, kind=st.sampled_from(UNLIKES)),
+        st.builds(
+            step, st.just(engine), tokens, context, noises, kind=st.sampled_from(EXEMPT_ONES)
+        ),
         st.builds(idle, st.floats(0.0, 60.0)),
         st.builds(frozen, st.floats(0.0, 7200.0)),
         st.builds(debugged, st.floats(0.1, 0.8)),

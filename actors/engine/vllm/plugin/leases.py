@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import wraps
 from typing import Any
 from weakref import WeakSet
 
@@ -21,6 +20,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.nixl.base_worker import NixlBa
 from vllm.distributed.kv_transfer.kv_connector.v1.nixl.metadata import NixlConnectorMetadata
 
 from actors.engine.vllm.lease import Beats, Lease, lease_of
+from actors.engine.vllm.plugin.replacing import replace
 
 SCHEDULERS: WeakSet[NixlBaseConnectorScheduler] = WeakSet()
 """Those of this process: an EngineCore has one."""
@@ -37,10 +37,10 @@ def install() -> None:
     """Into the process that makes the connector; may be called again."""
     if installed():
         return
-    _replace(NixlBaseConnectorScheduler, "__init__", _know_scheduler)
-    _replace(NixlConnectorMetadata, "add_new_req_to_recv", _carry_lease)
-    _replace(NixlBaseConnectorWorker, "_send_heartbeats", _note_heartbeats)
-    _replace(NixlBaseConnectorWorker, "_pop_done_transfers", _fail_late_reads)
+    replace(NixlBaseConnectorScheduler, "__init__", _know_scheduler)
+    replace(NixlConnectorMetadata, "add_new_req_to_recv", _carry_lease)
+    replace(NixlBaseConnectorWorker, "_send_heartbeats", _note_heartbeats)
+    replace(NixlBaseConnectorWorker, "_pop_done_transfers", _fail_late_reads)
 
 
 def installed() -> bool:
@@ -52,11 +52,6 @@ def release(request_ids: Iterable[str]) -> None:
     for scheduler in SCHEDULERS:
         for request_id in request_ids:
             scheduler._reqs_need_send[request_id] = time.perf_counter()  # noqa: SLF001
-
-
-def _replace(owner: type, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
-    found = getattr(owner, name)
-    setattr(owner, name, wraps(found)(make(found)))
 
 
 def _know_scheduler(original: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from lmcache.integration.vllm.vllm_multi_process_adapter import (
@@ -21,6 +20,8 @@ from lmcache.integration.vllm.vllm_multi_process_adapter import (
 )
 from lmcache.v1.multiprocess.futures import MessagingFuture
 from lmcache.v1.multiprocess.transfer_context import EngineDrivenTransferContext
+
+from actors.engine.vllm.plugin.replacing import replace
 
 PATIENCE = 10.0
 """Seconds that an answer of a server may take that pings well: less than the 30 s that monitors
@@ -40,9 +41,9 @@ def install() -> None:
     """Into the process that makes the connector; may be called again."""
     if hasattr(EngineDrivenTransferContext.submit_store, "__wrapped__"):
         return
-    _replace(LMCacheMPSchedulerAdapter, "__init__", _ask_as_scheduler)
-    _replace(LMCacheMPWorkerAdapter, "_send_register_kv_caches_request", _ask_as_worker)
-    _replace(EngineDrivenTransferContext, "submit_store", _fail_late_stores)
+    replace(LMCacheMPSchedulerAdapter, "__init__", _ask_as_scheduler)
+    replace(LMCacheMPWorkerAdapter, "_send_register_kv_caches_request", _ask_as_worker)
+    replace(EngineDrivenTransferContext, "submit_store", _fail_late_stores)
 
 
 class Asker:
@@ -71,13 +72,13 @@ class Answer:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it is there, after at most `timeout` seconds, or PATIENCE if that is less."""
-        patient = timeout is None or timeout >= PATIENCE
-        deadline = time.monotonic() + (PATIENCE if patient else timeout or 0.0)
+        limit = PATIENCE if timeout is None else min(timeout, PATIENCE)
+        deadline = time.monotonic() + limit
         while not self._future.wait(min(LOOK, max(0.0, deadline - time.monotonic()))):
             if not self._lives.is_set():
                 return self.query()
             if time.monotonic() >= deadline:
-                if patient:
+                if limit == PATIENCE:
                     self._lives.clear()  # else each request of the step would wait as long
                 return self.query()
         return True
@@ -92,12 +93,9 @@ class Answer:
             raise TimeoutError(f"LMCache's server has not done it: {error!r}") from error
 
 
-def _replace(owner: type, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
-    found = getattr(owner, name)
-    setattr(owner, name, wraps(found)(make(found)))
-
-
 def _ask_as_scheduler(original: Callable[..., None]) -> Callable[..., None]:
+    """It only looks now and then, unless `lmcache.mp.nonblocking_lookup_status` is off."""
+
     def make(adapter: Any, *args: Any, **kwargs: Any) -> None:
         original(adapter, *args, **kwargs)
         lives = adapter._health_events  # noqa: SLF001
