@@ -18,7 +18,7 @@ from actors.engine.core import (
 )
 from bus.journal import redact
 from bus.journal.codec import Codec
-from schemas.generate import Step
+from schemas.generate import Delta, Generate, Sampling
 
 replace = msgspec.structs.replace
 
@@ -31,21 +31,54 @@ def _make(_settings: Settings) -> EngineCore:
     return EngineCore()
 
 
-def _brief_event(event: Event) -> Event | None:
-    """A step in which nothing ends changes nothing."""
-    if not isinstance(event, Stepped):
-        return event
-    for _, delta in event.deltas:  # most steps end nothing: no list is made for those
-        if delta.finish_reason is not None:
-            return Stepped([pair for pair in event.deltas if pair[1].finish_reason is not None])
-    return None
+def _brief_event(event: Event) -> Any:
+    """A step in which nothing ends changes nothing. Of a request, what this core looks at."""
+    if isinstance(event, Stepped):
+        for _, delta in event.deltas:  # most steps end nothing: no list is made for those
+            if delta.finish_reason is not None:
+                pairs = event.deltas
+                return "Stepped", [
+                    (key, _end(one)) for key, one in pairs if one.finish_reason is not None
+                ]
+        return None
+    if isinstance(event, Asked):
+        return "Asked", event.peer, event.stream, _brief(event.request)
+    return event
 
 
-def _brief_effect(effect: Effect) -> Effect | None:
-    if not isinstance(effect, Send):
-        return effect
-    ends = [delta for delta in effect.step.deltas if delta.finish_reason is not None]
-    return replace(effect, step=Step(ends)) if ends else None
+def _brief_effect(effect: Effect) -> Any:
+    if isinstance(effect, Send):
+        if not effect.ended:
+            return None
+        ends = [_end(one) for one in effect.step.deltas if one.finish_reason is not None]
+        return "Send", effect.peer, ("Step", ends), effect.ended
+    if isinstance(effect, Submit):
+        return "Submit", effect.key, effect.stream, _brief(effect.request)
+    return effect
+
+
+def _brief(given: Generate) -> Any:
+    """The rest stands in the message that it came in."""
+    if given.rank is None and not given.alone:
+        return "Generate", given.request_id, given.model, ()  # what is missing has its default
+    return Generate(given.request_id, given.model, Sampling(), rank=given.rank, alone=given.alone)
+
+
+def _end(given: Delta) -> Any:
+    """As an array: there is one of each request, and the flight recorder never rests."""
+    return (
+        given.stream,
+        redact.tokens(given.token_ids),
+        given.finish_reason,
+        None,
+        None,
+        None,
+        given.prompt_tokens,
+        given.cached_tokens,
+        None,
+        given.error,
+        given.transfer,
+    )
 
 
 def _event(event: Event) -> Any:

@@ -8,6 +8,7 @@ takes time the core makes it only where it is told to: `Naming`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -69,10 +70,10 @@ def _piece(piece: Piece) -> Piece:
     return piece
 
 
-def _brief_event(event: CoreEvent) -> CoreEvent:
+def _brief_event(event: CoreEvent) -> Any:
     if isinstance(event, BatchCame):
         more = [b""] * len(event.more)
-        return BatchCame(event.now, event.source, event.sequence, b"", event.replayed, more)
+        return "BatchCame", event.now, event.source, event.sequence, b"", event.replayed, more
     return event
 
 

@@ -30,9 +30,9 @@ class Codec(Generic[E, F]):
     core that is given redacted events must want the redacted effects; what it lacks for that
     `foretell` tells it before each, out of the recorded effects. `fixed` says why a journal of the
     flight recorder cannot be played again, "" where it can. `brief_event` and `brief_effect` are
-    what the flight recorder takes of them, None for nothing: again, of the brief events the brief
-    effects must follow, and the same states. `always`: what is redacted is more than tokens and
-    text, so it is in any journal.
+    what the flight recorder takes of them, None for nothing, without tokens and text in any case:
+    again, of the brief events the brief effects must follow. `always`: what is redacted is more
+    than tokens and text, so it is in any journal.
     """
 
     def __init__(
@@ -89,8 +89,13 @@ class Codec(Generic[E, F]):
     def encode_event(self, event: E) -> bytes:
         return _encode(event)
 
-    def encode_effects(self, effects: list[F], *, redacted: bool = False) -> bytes:
-        """Equal effects have equal bytes. `redacted`: as they stand in a redacted journal."""
+    def encode_effects(
+        self, effects: list[F], *, redacted: bool = False, flight: bool = False
+    ) -> bytes:
+        """Equal effects have equal bytes. As they stand in a journal of that kind."""
+        if self.shortens and flight:
+            shown = [self.brief_effect(effect) for effect in effects]
+            return _encode([effect for effect in shown if effect is not None])
         if self.redacts and (redacted or self.always):
             return _encode([self.redact_effect(effect) for effect in effects])
         return _encode(effects)

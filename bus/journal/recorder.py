@@ -93,7 +93,10 @@ class Recorder:
         self._codec: Codec[Any, Any] | None = None
         self._settings: object = None
         self._redactors: Mapping[str, Redactor] = {}
-        self._redacts = self._shortens = False
+        self._event_of: Callable[[Any], Any] | None = None
+        self._effect_of: Callable[[Any], Any] | None = None
+        """They make what is recorded of one, None for nothing. Without them it is as it is."""
+        self._redacts = False
         self._items = True
         self._no_snapshot_before = 0.0
         self._parts: Iterator[Part] | None = None
@@ -157,33 +160,29 @@ class Recorder:
         if self._writer is not None and self.on:
             self._begin(self._writer)
         decide, now_is, put = core.handle, self._now, self._put
-        redact_event, redact_effect = codec.redact_event, codec.redact_effect
 
         def handle(event: E) -> list[F]:
             if not self.on:
                 return decide(event)
             if self._look:
                 self._attend()
-            if self._shortens:
-                taken = codec.brief_event(event)
-                if taken is None:
-                    return decide(event)
-            else:
-                taken = event
-            redacts = self._redacts
-            put((EVENT, now_is(), redact_event(taken) if redacts else taken))
+            event_of, effect_of = self._event_of, self._effect_of
+            shown = event if event_of is None else event_of(event)
+            if shown is None:
+                return decide(event)
+            put((EVENT, now_is(), shown))
             try:
                 effects = decide(event)
             except Exception as error:
                 self._note("raised", repr(error))
                 self._unfit = self._look = True
                 raise
-            shown: Sequence[Any] = effects
-            if self._shortens:
-                brief = (codec.brief_effect(effect) for effect in effects)
-                shown = [effect for effect in brief if effect is not None]
-            if shown:
-                put((EFFECTS, list(map(redact_effect, shown)) if redacts else shown))
+            if effects:
+                taken: Sequence[Any] = effects
+                if effect_of is not None:
+                    taken = [one for one in map(effect_of, effects) if one is not None]
+                if taken:
+                    put((EFFECTS, taken))
             return effects
 
         return handle
@@ -244,7 +243,7 @@ class Recorder:
     @property
     def redacts(self) -> bool:
         """It records a core's events whole, but for their text."""
-        return self.on and self._redacts and not self._shortens
+        return self.on and self._redacts
 
     @property
     def snapshotting(self) -> bool:
@@ -321,9 +320,16 @@ class Recorder:
 
     def _fit(self) -> None:
         """What is taken of the core's events and effects."""
-        if self.plan is not None and self._codec is not None:
-            self._redacts = self._codec.redacts and (self._codec.always or not self.plan.text)
-            self._shortens = self._codec.shortens and self.plan.flight
+        codec, plan = self._codec, self.plan
+        if plan is None or codec is None:
+            return
+        self._event_of = self._effect_of = None
+        shortens = codec.shortens and plan.flight
+        self._redacts = not shortens and codec.redacts and (codec.always or not plan.text)
+        if shortens:
+            self._event_of, self._effect_of = codec.brief_event, codec.brief_effect
+        elif self._redacts:
+            self._event_of, self._effect_of = codec.redact_event, codec.redact_effect
 
     # --- segments ---
 

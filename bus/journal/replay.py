@@ -233,11 +233,8 @@ class _Player:
 
     def _encoded(self, effects: list[Any]) -> bytes:
         assert self._codec is not None
-        codec, header = self._codec, self._header
-        if header.flight and codec.shortens:
-            brief = (codec.brief_effect(effect) for effect in effects)
-            effects = [effect for effect in brief if effect is not None]
-        return codec.encode_effects(effects, redacted=header.redacted)
+        header = self._header
+        return self._codec.encode_effects(effects, redacted=header.redacted, flight=header.flight)
 
     def _tell(self, effects: bytes) -> None:
         """The event that waits is given now."""
@@ -259,9 +256,10 @@ class _Player:
         """What was recorded, as this version writes it: with fields that were appended since, and
         without the ways of another encoder, 1 for 1.0, which redaction keeps.
         """
-        assert self._codec is not None
+        codec = self._codec
+        assert codec is not None
         try:
-            return self._codec.encode_effects(self._codec.decode_effects(effects))
+            return codec.encode_effects(codec.decode_effects(effects), flight=self._header.flight)
         except msgspec.MsgspecError:  # redacted: shown as it is
             return effects
 
