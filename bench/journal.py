@@ -2,7 +2,7 @@
 
 The gateway's rate is measured as in bench.gateway, while everything is recorded, or what the flight
 recorder takes, or nothing, as bench.recording says. CPU time of an answer is compared likewise:
-others on the machine disturb it less than the rate.
+others on the machine disturb it less than the rate, and bench.tossed tells it to a third of 1 %.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bench.routing import world
 from bench.routing.workload import Workload
 from bench.server import Server, end_on_sigterm
 from bench.table import OUT, Table, publish
+from bench.tossed import cost
 from bus.clock import Clock
 from bus.envelope import Header, Kind, encode
 from bus.identity import Identity
@@ -61,6 +62,15 @@ COST = {
     "bytes": "bytes/record",
     "dropped": "dropped",
 }
+TOSSED = {
+    "way": "recorded",
+    "width": "conns",
+    "answers": "answers",
+    "nothing": "µs of nothing",
+    "loops": "more on loops",
+    "threads": "in threads",
+    "cpu_beside": "of nothing",
+}
 PLAYED = {
     "actor": "core",
     "load": "of",
@@ -77,7 +87,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         writing = [*_writing(Path(scratch))]
         routed = _routed(Path(scratch) / "routed")
-        cost, played = _gateways(Path(scratch), options)
+        tossed = [*_tossed(Path(scratch) / "tossed", options)]
+        gateways, played = _gateways(Path(scratch), options)
     notes = [
         f"Requests/s and CPU s/1000: medians of {options.rounds} turns of {options.seconds} s,",
         "of nothing of twice as many.",
@@ -87,9 +98,17 @@ def main() -> None:
         "Steps: of the engine, for an answer: as its processes fell in with each other.",
         "Records, bytes and drops: of all actors together.",
     ]
+    coins = [
+        "Of half of what comes to an actor everything is recorded that the first column names, of",
+        f"the other half nothing; {options.tossed} s of load each.",
+        "More on loops: what heads took more than tails, all actors, for all of an answer.",
+        "In threads: twice what the writers' threads took for half of the records.",
+        "±: a standard error. What a record displaces from caches is told while its event lasts.",
+    ]
     tables = [
         Table("Writing small records, one process", WRITING, writing),
-        Table("Gateway: streaming chat, 64 tokens, as in bench.gateway", COST, cost, notes),
+        Table("Gateway: streaming chat, 64 tokens, as in bench.gateway", COST, gateways, notes),
+        Table("CPU time of an answer, with a coin tossed at each event", TOSSED, tossed, coins),
         Table("Playing what was recorded: every event, effects compared", PLAYED, routed + played),
     ]
     publish("journal", tables, machine.record(), options.out)
@@ -105,6 +124,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--rounds", type=int, default=24, help="turns of each kind (default 24)")
     parser.add_argument("--seconds", type=int, default=4, help="of each turn (default 4)")
+    parser.add_argument("--tossed", type=int, default=60, help="seconds of each toss (default 60)")
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args()
 
@@ -165,11 +185,21 @@ def _gateways(
     return rows, played
 
 
-def _server(model: Path, scratch: Path) -> Server:
+def _tossed(scratch: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    scratch.mkdir()
+
+    def start(environment: dict[str, str]) -> Server:
+        return _server(options.model, scratch, environment)
+
+    return cost.measured(start, scratch, options.widths, options.tossed)
+
+
+def _server(model: Path, scratch: Path, environment: dict[str, str] | None = None) -> Server:
     flags = ["--record-flight-mb", "0", "--record-dir", str(scratch / "journal")]
     sim = ["--engine", "sim", "--sim-speed", "0"]
     events_port = str(free_from(of_events(1)))
-    return contestants.callboard(model, [*sim, *flags, "--kv-event-port", events_port], scratch)
+    flags += ["--kv-event-port", events_port]
+    return contestants.callboard(model, [*sim, *flags], scratch, environment)
 
 
 def _cost(width: int, turns: dict[str, list[Between]]) -> Iterator[dict[str, Any]]:

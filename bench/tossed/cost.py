@@ -1,0 +1,99 @@
+"""Drives a gateway whose actors record by the toss of a coin, and says what that cost them."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.contestants import paths
+from bench.gateway import PATH, body_of
+from bench.recording import LIMIT, WAYS, Ratio, client_of
+from bench.server import Server
+from bench.tossed.recorder import PLACE, Told
+from bench.wrk import drive
+from launch.client import Client
+from schemas.journal import StartRecording, StopRecording
+
+WARM = 2
+"""Seconds before it is recorded."""
+SETTLE = 1.0
+"""Seconds until the journals are closed, and what they cost is told."""
+MICRO = 1e6
+Start = Callable[[dict[str, str]], Server]
+
+
+def environment(told: Path) -> dict[str, str]:
+    """For actors whose recorders toss coins, and leave what they found there."""
+    told.mkdir(exist_ok=True)
+    found = os.pathsep.join([str(Path(__file__).parent), paths()["PYTHONPATH"]])
+    return {"PYTHONPATH": found, PLACE: str(told)}
+
+
+def measured(
+    start: Start, scratch: Path, widths: Sequence[int], seconds: int
+) -> Iterator[dict[str, Any]]:
+    """A row for each way and width."""
+    for width in widths:
+        for way in WAYS:
+            here = scratch / f"{way}-{width}"
+            here.mkdir()
+            server = start(environment(here / "told"))
+            with server, client_of(server) as client:
+                yield _row(server, client, here, way, width, seconds)
+
+
+def _row(
+    server: Server, client: Client, here: Path, way: str, width: int, seconds: int
+) -> dict[str, Any]:
+    actors, body = client.entries(), body_of(server)
+    drive(server.url(PATH), body, width, WARM)
+    for actor in actors:
+        place = here / "journals" / actor.replace("/", "-")
+        client.ask(actor, StartRecording(str(place), LIMIT, flight=WAYS[way]))
+    cpu = server.tree.seconds()
+    answers = drive(server.url(PATH), body, width, seconds).requests
+    cpu = server.tree.seconds() - cpu
+    for actor in actors:
+        client.ask(actor, StopRecording())
+    time.sleep(SETTLE)
+    told = [msgspec.json.decode(path.read_bytes(), type=Told) for path in (here / "told").iterdir()]
+    loops, error = extra(told)
+    threads = 2 * sum(one.writer for one in told)
+    nothing = cpu - (loops + threads) / 2
+    of_nothing = Ratio(1 + (loops + threads) / nothing, error / nothing)
+    print(f"{way:12} {width:4}: {of_nothing} of the CPU time of nothing", flush=True)
+    return {
+        "way": way,
+        "width": width,
+        "answers": answers,
+        "nothing": nothing / answers * MICRO,
+        "loops": loops / answers * MICRO,
+        "threads": threads / answers * MICRO,
+        "cpu_beside": str(of_nothing),
+        "told": msgspec.to_builtins(told),
+    }
+
+
+def extra(told: Iterable[Told]) -> tuple[float, float]:
+    """Seconds that all loops would take more with all of it recorded, and the standard error.
+
+    Each kind of what came by itself: so its share among heads and tails is no difference.
+    """
+    total = variance = 0.0
+    for one in told:
+        for sums in one.spent.values():
+            count = sum(each.count for each in sums)
+            if min(each.count for each in sums) < 2:
+                continue
+            without, recorded = (each.seconds / each.count for each in sums)
+            total += count * (recorded - without)
+            for each in sums:
+                spread = each.squares / each.count - (each.seconds / each.count) ** 2
+                variance += count**2 * max(spread, 0.0) / each.count
+    return total, math.sqrt(variance)

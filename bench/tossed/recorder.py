@@ -1,0 +1,108 @@
+"""A recorder that tosses a coin at each message and each event that comes.
+
+The loop's CPU time until the next toss is added up by what came and by the coin. A recording that
+ends leaves it in `PLACE`, as `Told`, a file each.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from bus.core import Core
+from bus.envelope import Frame, Header
+from bus.journal.codec import Codec
+from bus.journal.recorder import Recorder
+from schemas.message import Message
+
+E = TypeVar("E")
+F = TypeVar("F")
+
+PLACE = "CALLBOARD_BENCH_TOSSED"
+"""Environment variable: the folder."""
+
+
+class Sum(msgspec.Struct, array_like=True):
+    """Of CPU times, in seconds."""
+
+    count: int = 0
+    seconds: float = 0.0
+    squares: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.seconds += seconds
+        self.squares += seconds * seconds
+
+
+class Told(msgspec.Struct):
+    """`spent` by what came: without and with recording. `writer` is the thread's CPU time in s."""
+
+    actor: str
+    spent: dict[str, tuple[Sum, Sum]]
+    writer: float
+
+
+class Tossing(Recorder):
+    """Whatever it was told to record, it records of half of it."""
+
+    _heads = False
+    _came = ""
+    _since = 0.0
+    _spent: defaultdict[str, tuple[Sum, Sum]]
+
+    def of_core(
+        self, codec: Codec[E, F], core: Core[E, F], settings: object
+    ) -> Callable[[E], list[F]]:
+        recorded, bare = super().of_core(codec, core, settings), core.handle
+
+        def handle(event: E) -> list[F]:
+            if not self.on:
+                return bare(event)
+            self._toss(type(event).__name__)
+            return recorded(event) if self._heads else bare(event)
+
+        return handle
+
+    def received(self, header: Header, frames: Sequence[Frame], message: Message | None) -> None:
+        self._toss(f"message {header.tag}")
+        if self._heads:
+            super().received(header, frames, message)
+
+    def sent(
+        self, to: str | bytes, header: Header, frames: Sequence[Frame], message: Message | None
+    ) -> None:
+        if self._heads:
+            super().sent(to, header, frames, message)
+
+    def _toss(self, came: str) -> None:
+        if self._came:
+            self._spent[self._came][self._heads].add(time.thread_time() - self._since)
+        else:
+            self._spent = defaultdict(lambda: (Sum(), Sum()))
+        self._came, self._heads = came, random.random() < 0.5
+        self._since = time.thread_time()
+
+    def stop(self) -> None:
+        writers = [one for one in threading.enumerate() if one.name == "journal"]
+        spent = sum(map(_seconds_of, writers))
+        super().stop()
+        if self._came:
+            told = Told(self._identity.actor, dict(self._spent), spent)
+            place = Path(os.environ[PLACE]) / f"{os.getpid()}-{time.monotonic_ns()}"
+            place.write_bytes(msgspec.json.encode(told))
+            self._came = ""
+
+
+def _seconds_of(thread: threading.Thread) -> float:
+    """CPU time of another thread of this process."""
+    said = Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text()
+    return int(said.split()[0]) / 1e9
