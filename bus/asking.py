@@ -7,7 +7,7 @@ from functools import partial
 
 from bus.clock import Clock, Timer
 from bus.directory import Directory
-from bus.envelope import Frame, FrameError, Header, Kind, decode
+from bus.envelope import ITEM, Frame, FrameError, Header, Kind, decode
 from bus.identity import CONFIG, Addresses
 from bus.ledger import Ledger
 from bus.peers import Peers
@@ -152,7 +152,7 @@ class Asking:
         if not self._arrived(peer, header):
             return
         recorder = self._wire.recorder
-        if recorder is not None and recorder.on:
+        if recorder is not None and recorder.on and (recorder.items or header.kind != ITEM):
             recorder.received(header, frames, message)
         if message is None or header.kind not in (Kind.ANSWER, Kind.ITEM, Kind.END):
             self._ledger.note("bad_frame", f"{peer} sent kind {header.kind} as a reply")

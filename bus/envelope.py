@@ -33,7 +33,7 @@ class Kind(IntEnum):
 
 
 # Plain integers: to look one up in an enum costs a tenth of what a header costs to decode.
-CANCEL, LAST_KIND = int(Kind.CANCEL), int(Kind.EVENT)
+ITEM, CANCEL, LAST_KIND = int(Kind.ITEM), int(Kind.CANCEL), int(Kind.EVENT)
 ASKS = frozenset((int(Kind.ASK), int(Kind.STREAM)))
 """Kinds that are answered."""
 REQUESTS = ASKS | {int(Kind.TELL)}

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from bus.envelope import MAX_BODY, MAX_HEADER, VERSION, Frame, FrameError, Header, Kind, encode
+from bus.envelope import (
+    ITEM,
+    MAX_BODY,
+    MAX_HEADER,
+    VERSION,
+    Frame,
+    FrameError,
+    Header,
+    Kind,
+    encode,
+)
 from bus.identity import Identity
 from bus.journal.recorder import Recorder
 from bus.sequences import Sent
@@ -57,8 +67,9 @@ class Wire:
             self.sent.undo(key)
             text = f"{header.tag} has {len(frames[1])} bytes of header and {len(frames[2])} of body"
             raise FrameError("too_large", f"{text}; at most {MAX_HEADER} and {MAX_BODY}", header)
-        if self.recorder is not None and self.recorder.on:
-            self.recorder.sent(key, header, frames, message)
+        recorder = self.recorder
+        if recorder is not None and recorder.on and (recorder.items or kind != ITEM):
+            recorder.sent(key, header, frames, message)
         return frames
 
     def last(self) -> dict[str, int]:

@@ -47,18 +47,15 @@ def _brief_event(event: Event) -> Any:
 
 
 def _brief_effect(effect: Effect) -> Any:
-    if isinstance(effect, Send):
-        if not effect.ended:
-            return None
-        ends = [_end(one) for one in effect.step.deltas if one.finish_reason is not None]
-        return "Send", effect.peer, ("Step", ends), effect.ended
+    if isinstance(effect, Send):  # the event has the deltas
+        return ("Send", effect.peer, ("Step", ()), effect.ended) if effect.ended else None
     if isinstance(effect, Submit):
         return "Submit", effect.key, effect.stream, _brief(effect.request)
     return effect
 
 
 def _brief(given: Generate) -> Any:
-    """The rest stands in the message that it came in."""
+    """The rest stands in the message, in the journal of who sent it."""
     if given.rank is None and not given.alone:
         return "Generate", given.request_id, given.model, ()  # what is missing has its default
     return Generate(given.request_id, given.model, Sampling(), rank=given.rank, alone=given.alone)

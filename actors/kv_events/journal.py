@@ -8,7 +8,6 @@ takes time the core makes it only where it is told to: `Naming`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
@@ -70,11 +69,8 @@ def _piece(piece: Piece) -> Piece:
     return piece
 
 
-def _brief_event(event: CoreEvent) -> Any:
-    if isinstance(event, BatchCame):
-        more = [b""] * len(event.more)
-        return "BatchCame", event.now, event.source, event.sequence, b"", event.replayed, more
-    return event
+def _brief_event(event: CoreEvent) -> CoreEvent | None:
+    return None if isinstance(event, BatchCame) else event
 
 
 def _brief_effect(effect: Effect) -> Effect | None:

@@ -15,7 +15,7 @@ from bench.contestants import paths
 from bench.gateway import PATH, body_of
 from bench.recording import LIMIT, WAYS, Ratio, client_of
 from bench.server import Server
-from bench.tossed.recorder import PLACE, Told
+from bench.tossed.recorder import PLACE, WHOLE, Told
 from bench.wrk import drive
 from launch.client import Client
 from schemas.journal import StartRecording, StopRecording
@@ -51,30 +51,37 @@ def measured(
 def _row(
     server: Server, client: Client, here: Path, way: str, width: int, seconds: int
 ) -> dict[str, Any]:
+    def recorded(name: str, seconds: float) -> tuple[float, int]:
+        """CPU time in seconds, and answers."""
+        for actor in actors:
+            place = here / name / actor.replace("/", "-")
+            client.ask(actor, StartRecording(str(place), LIMIT, flight=WAYS[way]))
+        cpu = server.tree.seconds()
+        answers = drive(server.url(PATH), body, width, round(seconds)).requests
+        cpu = server.tree.seconds() - cpu
+        for actor in actors:
+            client.ask(actor, StopRecording())
+        return cpu, answers
+
     actors, body = client.entries(), body_of(server)
     drive(server.url(PATH), body, width, WARM)
-    for actor in actors:
-        place = here / "journals" / actor.replace("/", "-")
-        client.ask(actor, StartRecording(str(place), LIMIT, flight=WAYS[way]))
-    cpu = server.tree.seconds()
-    answers = drive(server.url(PATH), body, width, seconds).requests
-    cpu = server.tree.seconds() - cpu
-    for actor in actors:
-        client.ask(actor, StopRecording())
+    cpu, answers = recorded("tossed", seconds)
+    _, whole_answers = recorded(WHOLE, seconds / 4)
     time.sleep(SETTLE)
     told = [msgspec.json.decode(path.read_bytes(), type=Told) for path in (here / "told").iterdir()]
-    loops, error = extra(told)
-    threads = 2 * sum(one.writer for one in told)
-    nothing = cpu - (loops + threads) / 2
+    loops, error = (each / answers for each in extra(one for one in told if not one.whole))
+    threads = sum(one.thread for one in told if one.whole) / whole_answers
+    half = sum(one.thread for one in told if not one.whole) / answers
+    nothing = cpu / answers - loops / 2 - half
     of_nothing = Ratio(1 + (loops + threads) / nothing, error / nothing)
     print(f"{way:12} {width:4}: {of_nothing} of the CPU time of nothing", flush=True)
     return {
         "way": way,
         "width": width,
         "answers": answers,
-        "nothing": nothing / answers * MICRO,
-        "loops": loops / answers * MICRO,
-        "threads": threads / answers * MICRO,
+        "nothing": nothing * MICRO,
+        "loops": loops * MICRO,
+        "threads": threads * MICRO,
         "cpu_beside": str(of_nothing),
         "told": msgspec.to_builtins(told),
     }

@@ -20,7 +20,7 @@ import msgspec
 from bus.core import Core
 from bus.envelope import Frame, Header
 from bus.journal.codec import Codec
-from bus.journal.recorder import Recorder
+from bus.journal.recorder import Plan, Recorder
 from schemas.message import Message
 
 E = TypeVar("E")
@@ -28,6 +28,8 @@ F = TypeVar("F")
 
 PLACE = "CALLBOARD_BENCH_TOSSED"
 """Environment variable: the folder."""
+WHOLE = "whole"
+"""Of journals in a folder of this name no coin decides: those tell what their threads cost."""
 
 
 class Sum(msgspec.Struct, array_like=True):
@@ -44,17 +46,18 @@ class Sum(msgspec.Struct, array_like=True):
 
 
 class Told(msgspec.Struct):
-    """`spent` by what came: without and with recording. `writer` is the thread's CPU time in s."""
+    """`spent` by what came: without and with recording. `thread` is the writer's CPU time in s."""
 
     actor: str
     spent: dict[str, tuple[Sum, Sum]]
-    writer: float
+    thread: float
+    whole: bool
 
 
 class Tossing(Recorder):
     """Whatever it was told to record, it records of half of it."""
 
-    _heads = False
+    _heads = _whole = False
     _came = ""
     _since = 0.0
     _spent: defaultdict[str, tuple[Sum, Sum]]
@@ -62,13 +65,17 @@ class Tossing(Recorder):
     def of_core(
         self, codec: Codec[E, F], core: Core[E, F], settings: object
     ) -> Callable[[E], list[F]]:
-        recorded, bare = super().of_core(codec, core, settings), core.handle
+        recorded = super().of_core(codec, core, settings)
 
         def handle(event: E) -> list[F]:
             if not self.on:
-                return bare(event)
+                return recorded(event)
             self._toss(type(event).__name__)
-            return recorded(event) if self._heads else bare(event)
+            self.on = self._heads  # what tails take is what it takes where nothing is recorded
+            try:
+                return recorded(event)
+            finally:
+                self.on = True
 
         return handle
 
@@ -88,15 +95,19 @@ class Tossing(Recorder):
             self._spent[self._came][self._heads].add(time.thread_time() - self._since)
         else:
             self._spent = defaultdict(lambda: (Sum(), Sum()))
-        self._came, self._heads = came, random.random() < 0.5
+        self._came, self._heads = came, self._whole or random.random() < 0.5
         self._since = time.thread_time()
+
+    def start(self, plan: Plan) -> None:
+        super().start(plan)
+        self._whole = plan.directory.parent.name == WHOLE
 
     def stop(self) -> None:
         writers = [one for one in threading.enumerate() if one.name == "journal"]
         spent = sum(map(_seconds_of, writers))
         super().stop()
         if self._came:
-            told = Told(self._identity.actor, dict(self._spent), spent)
+            told = Told(self._identity.actor, dict(self._spent), spent, self._whole)
             place = Path(os.environ[PLACE]) / f"{os.getpid()}-{time.monotonic_ns()}"
             place.write_bytes(msgspec.json.encode(told))
             self._came = ""

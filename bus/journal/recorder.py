@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from bus.core import Core, LargeCore
-from bus.envelope import Frame, Header, Kind
+from bus.envelope import Frame, Header
 from bus.identity import Identity
 from bus.journal import format as form
 from bus.journal.codec import Codec
-from bus.journal.redact import ALWAYS, REDACTORS, UNWRITABLE, Redactor
+from bus.journal.redact import ALWAYS, REDACTORS, SENDERS, UNWRITABLE, Redactor
 from bus.journal.snapshots import Part, parts_of
 from bus.journal.writer import Lane, Writer
 from schemas import PROTOCOL
@@ -28,7 +28,6 @@ F = TypeVar("F")
 
 NOTE, RECEIVED, SENT, EVENT, EFFECTS, SNAPSHOT = range(6)
 """First elements of records. Tuples instead of the structs of `form`: half the time."""
-ITEM = int(Kind.ITEM)
 LONGEST = form.MAX_RECORD
 MAX_PENDING = 64 << 20
 """Bytes that may wait for the disk. Beyond that records are dropped, until half of it is free."""
@@ -55,7 +54,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Recorder:
-    """All of it on the actor's loop. `on` says whether it records: callers look at it first."""
+    """All of it on the actor's loop. Callers look first whether it is `on`, and takes `items`.
+
+    There are many items, and the flight recorder takes none: it shall cost them nothing.
+    """
 
     def __init__(
         self,
@@ -97,7 +99,9 @@ class Recorder:
         self._effect_of: Callable[[Any], Any] | None = None
         """They make what is recorded of one, None for nothing. Without them it is as it is."""
         self._redacts = False
-        self._items = True
+        self.items = True
+        """It takes items of streams."""
+        self._elsewhere: frozenset[str] = frozenset()
         self._no_snapshot_before = 0.0
         self._parts: Iterator[Part] | None = None
         """Of the snapshot that is under way."""
@@ -117,7 +121,8 @@ class Recorder:
         self._put_bytes = self._room = self._missing = 0
         self._redactors = ALWAYS if plan.text else {**REDACTORS, **ALWAYS}
         self._fit()
-        self._items = not plan.flight
+        self.items = not plan.flight
+        self._elsewhere = SENDERS if plan.flight else frozenset()
         self._announced = False
         self.on = True
         self._begin(writer)
@@ -191,12 +196,10 @@ class Recorder:
 
     def received(self, header: Header, frames: Sequence[Frame], message: Message | None) -> None:
         """A message that is for us, as it came."""
-        if header.kind == ITEM and not self._items:
-            return
         if self._look:
             self._attend()
         body = frames[2]
-        shown = self._shown(header.tag, body, message)
+        shown = None if header.tag in self._elsewhere else self._shown(header.tag, body, message)
         record: tuple[Any, ...] = (RECEIVED, self._now(), Raw(frames[1]), shown, len(body))
         topic = frames[0]
         if topic or len(frames) > 3:
@@ -208,8 +211,6 @@ class Recorder:
         self, to: str | bytes, header: Header, frames: Sequence[Frame], message: Message | None
     ) -> None:
         """A message of ours, as it goes."""
-        if header.kind == ITEM and not self._items:
-            return
         if self._look:
             self._attend()
         body = frames[2]

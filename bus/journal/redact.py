@@ -183,3 +183,6 @@ ALWAYS: dict[str, Redactor] = {
     "Resize": lambda given, _: replace(given, document={}, actors={}),
 }
 """By tag: in any case."""
+SENDERS = frozenset({"Generate"})
+"""By tag: those of which the flight recorder has the sender's copy alone. Whoever gets one has the
+head of it there, and among the events of its core."""

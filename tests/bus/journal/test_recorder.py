@@ -23,6 +23,7 @@ from bus.journal.codec import Codec
 from bus.journal.lives import find
 from bus.journal.reader import Damage, Numbered, Segment
 from bus.journal.recorder import Plan, Recorder
+from bus.wire import Wire
 from schemas.config import Config
 from schemas.generate import Candidate, Delta, Generate, Sampling, Step
 from schemas.message import Message, tag_of
@@ -454,12 +455,15 @@ def test_options_are_never_kept(tmp_path: Path) -> None:
 
 def test_the_flight_recorder_leaves_out_items_of_streams(tmp_path: Path) -> None:
     recorder = make(tmp_path, flight=True)
-    record_message(recorder, STEP, Kind.ITEM)
+    wire = Wire(Identity("engine/0", 7), recorder)
+    wire.frames(Kind.ITEM, STEP, "gateway/0")
     record_message(recorder, GENERATE, Kind.STREAM)
     recorder.close()
     records, _, (header,) = read(tmp_path)
     assert header.flight
     assert [type(record).__name__ for record in records] == ["Received", "Sent"]
+    # Of a request the sender has the body: once is enough.
+    assert [record.body == form.NIL for record in records] == [True, False]
 
 
 def test_an_event_has_its_topic_and_a_cancel_no_body(tmp_path: Path) -> None:
