@@ -36,11 +36,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def stripped(payload: bytes) -> bytes:
     """A batch that came, as a journal has it."""
-    head = MARK, size_of(payload), digest_of(payload)
+    known = _is_stripped(payload)
+    size, digest = _HEAD.unpack_from(payload)[1:3] if known else (len(payload), xxh3(payload))
     try:
-        return _HEAD.pack(*head, 1) + bare(content_of(payload))
+        content = bare(content_of(payload) if known else payload)
     except UnreadableError as error:
-        return _HEAD.pack(*head, 0) + str(error).encode()
+        return _HEAD.pack(MARK, size, digest, 0) + str(error).encode()
+    return _HEAD.pack(MARK, size, digest, 1) + content
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -85,7 +85,9 @@ static int pass(Reader *r)
     return 1;
 }
 
-/* What is written is never longer than what was read for it. */
+/* What is written is never longer than what was read for it, but for the tag of a step. */
+static const char STEP[] = "\x92\xa4Step";
+enum { TAG = sizeof STEP - 1 };
 
 /* As many letters as the text has, nil for nil and 0 for all else. */
 static uint8_t *put_text(uint8_t *to, const uint8_t *from, const uint8_t *end)
@@ -174,21 +176,24 @@ static uint8_t *put_delta(uint8_t *to, Reader *r)
     return put_copy(to, fields[ERROR], fields[TRANSFER + 1]);
 }
 
-/* A list of deltas, or of pairs of a key and a delta; NULL if it is none. */
-static uint8_t *put_deltas(uint8_t *to, Reader *r, int keyed)
+/* A list of deltas, or of pairs of a key and a delta, with the keys or without; NULL if it is none. */
+enum { DELTAS, PAIRS, WITHOUT_KEYS };
+static uint8_t *put_deltas(uint8_t *to, Reader *r, int what)
 {
     Head list = read_head(r);
     if (list.kind != ARRAY)
         return NULL;
     to = put_array(to, list.size);
     for (uint64_t i = 0; i < list.size && to != NULL; i++) {
-        if (keyed) {
+        if (what != DELTAS) {
             Head pair = read_head(r);
             const uint8_t *key = r->at;
             if (pair.kind != ARRAY || pair.size != 2 || !pass(r))
                 return NULL;
-            *to++ = 0x92;
-            to = put_copy(to, key, r->at);
+            if (what == PAIRS) {
+                *to++ = 0x92;
+                to = put_copy(to, key, r->at);
+            }
         }
         to = put_delta(to, r);
     }
@@ -197,13 +202,11 @@ static uint8_t *put_deltas(uint8_t *to, Reader *r, int keyed)
 
 static uint8_t *put_step(uint8_t *to, Reader *r)
 {
-    static const char tag[] = "\x92\xa4Step";
-    const size_t length = sizeof tag - 1;
-    if ((size_t)(r->end - r->at) < length || memcmp(r->at, tag, length) != 0)
+    if (r->end - r->at < TAG || memcmp(r->at, STEP, TAG) != 0)
         return NULL;
-    to = put_copy(to, r->at, r->at + length);
-    r->at += length;
-    return put_deltas(to, r, 0);
+    to = put_copy(to, r->at, r->at + TAG);
+    r->at += TAG;
+    return put_deltas(to, r, DELTAS);
 }
 
 /* A list of tokens, or of texts, or nil for nil; NULL if it is neither. */
@@ -277,10 +280,10 @@ typedef struct {
 /* Room for what is made of what is given. 0 and an exception if there is none. */
 static int begin(Work *work)
 {
-    size_t size = (size_t)work->given.len;
+    size_t size = (size_t)work->given.len, room = size + TAG;
     const uint8_t *at = work->given.buf;
     work->from = (Reader){at, at + size};
-    work->start = size <= sizeof work->small ? work->small : PyMem_Malloc(size);
+    work->start = room <= sizeof work->small ? work->small : PyMem_Malloc(room);
     if (work->start != NULL)
         return 1;
     PyBuffer_Release(&work->given);
@@ -317,7 +320,17 @@ static PyObject *keyed(PyObject *Py_UNUSED(module), PyObject *data)
     Work work;
     if (PyObject_GetBuffer(data, &work.given, PyBUF_SIMPLE) < 0 || !begin(&work))
         return NULL;
-    return made(&work, put_deltas(work.start, &work.from, 1));
+    return made(&work, put_deltas(work.start, &work.from, PAIRS));
+}
+
+/* unkeyed(data): of the same, the `Step` with these deltas. */
+static PyObject *unkeyed(PyObject *Py_UNUSED(module), PyObject *data)
+{
+    Work work;
+    if (PyObject_GetBuffer(data, &work.given, PyBUF_SIMPLE) < 0 || !begin(&work))
+        return NULL;
+    uint8_t *to = put_copy(work.start, (const uint8_t *)STEP, (const uint8_t *)STEP + TAG);
+    return made(&work, put_deltas(to, &work.from, WITHOUT_KEYS));
 }
 
 /* message(body, roles, inner): of a struct, a letter for each of its fields: t for a list of tokens,
@@ -338,6 +351,7 @@ static PyMethodDef functions[] = {
     {"keyed", keyed, METH_O, NULL},
     {"message", message, METH_VARARGS, NULL},
     {"step", step, METH_O, NULL},
+    {"unkeyed", unkeyed, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -16,7 +16,7 @@ from bus.envelope import Frame, Header
 from bus.identity import Identity
 from bus.journal import format as form
 from bus.journal.codec import Codec
-from bus.journal.redact import ALWAYS, REDACTORS, SENDERS, UNWRITABLE, Redactor
+from bus.journal.redact import ALWAYS, IN_FLIGHT, REDACTORS, UNWRITABLE, Redactor
 from bus.journal.snapshots import Part, parts_of
 from bus.journal.writer import Lane, Writer
 from schemas import PROTOCOL
@@ -94,14 +94,15 @@ class Recorder:
         self._core: Core[Any, Any] | None = None
         self._codec: Codec[Any, Any] | None = None
         self._settings: object = None
-        self._redactors: Mapping[str, Redactor] = {}
+        self._of_sent: Mapping[str, Redactor] = {}
+        self._of_received: Mapping[str, Redactor] = {}
+        """What takes from a message what is not recorded, by tag."""
         self._event_of: Callable[[Any], Any] | None = None
         self._effect_of: Callable[[Any], Any] | None = None
         """They make what is recorded of one, None for nothing. Without them it is as it is."""
         self._redacts = False
         self.items = True
         """It takes items of streams."""
-        self._elsewhere: frozenset[str] = frozenset()
         self._no_snapshot_before = 0.0
         self._parts: Iterator[Part] | None = None
         """Of the snapshot that is under way."""
@@ -119,10 +120,10 @@ class Recorder:
         self._writer, self.plan = writer, plan
         self._no_snapshot_before = 0.0  # it must be of some use by itself
         self._put_bytes = self._room = self._missing = 0
-        self._redactors = ALWAYS if plan.text else {**REDACTORS, **ALWAYS}
+        self._of_sent = ALWAYS if plan.text else {**REDACTORS, **ALWAYS}
+        self._of_received = {**self._of_sent, **IN_FLIGHT} if plan.flight else self._of_sent
         self._fit()
         self.items = not plan.flight
-        self._elsewhere = SENDERS if plan.flight else frozenset()
         self._announced = False
         self.on = True
         self._begin(writer)
@@ -198,8 +199,10 @@ class Recorder:
         """A message that is for us, as it came."""
         if self._look:
             self._attend()
-        body = frames[2]
-        shown = None if header.tag in self._elsewhere else self._shown(header.tag, body, message)
+        body, shown = frames[2], None
+        if message is not None:
+            redactor = self._of_received.get(header.tag)
+            shown = Raw(body) if redactor is None else redactor(message, body)
         record: tuple[Any, ...] = (RECEIVED, self._now(), Raw(frames[1]), shown, len(body))
         topic = frames[0]
         if topic or len(frames) > 3:
@@ -213,17 +216,12 @@ class Recorder:
         """A message of ours, as it goes."""
         if self._look:
             self._attend()
-        body = frames[2]
+        body, shown = frames[2], None
+        if message is not None:
+            redactor = self._of_sent.get(header.tag)
+            shown = Raw(body) if redactor is None else redactor(message, body)
         name = to if isinstance(to, str) else str(to, "utf-8", "replace")
-        shown = self._shown(header.tag, body, message)
         self._put((SENT, self._now(), name, Raw(frames[1]), shown, len(body)))
-
-    def _shown(self, tag: str, body: Frame, message: Message | None) -> Any:
-        """What is recorded of a body."""
-        if message is None:
-            return None
-        redactor = self._redactors.get(tag)
-        return Raw(body) if redactor is None else redactor(message, body)
 
     # --- what there is to see ---
 

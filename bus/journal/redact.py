@@ -60,7 +60,7 @@ class Once(Protocol[T_contra]):
 
 
 def _once(redactor: Callable[[T_contra, Frame | None], Any]) -> Once[T_contra]:
-    """The same for the same object again: a message is an event, an effect and a message."""
+    """The same for the same object again: a request is a message, an event and an effect."""
     last: T_contra | None = None
     shown: Any = None
 
@@ -113,8 +113,29 @@ def generate(given: Generate, body: Frame | None) -> Any:
 def keyed(given: Sequence[tuple[int, Delta]]) -> Any:
     """Pairs of a key and a delta, which is shown as in a `step`."""
     data = None if native is None else _encoded(given)
+    _last.pairs, _last.data = given, data
     shown = None if data is None else native.keyed(data)
     return [(key, _delta(one)) for key, one in given] if shown is None else msgspec.Raw(shown)
+
+
+class _Last:
+    """What `keyed` was given, and its bytes."""
+
+    pairs: Sequence[tuple[int, Delta]] = ()
+    data: bytes | None = None
+
+
+_last = _Last()
+
+
+def unkeyed(given: Step) -> Any:
+    """A `Step`, mostly of the deltas that `keyed` was given just before: those are encoded."""
+    pairs, deltas = _last.pairs, given.deltas
+    if deltas and len(pairs) == len(deltas) and pairs[0][1] is deltas[0]:
+        shown = None if native is None or _last.data is None else native.unkeyed(_last.data)
+        if shown is not None:
+            return msgspec.Raw(shown)
+    return step(given)
 
 
 def _delta(given: Delta) -> Any:
@@ -142,14 +163,14 @@ def _delta(given: Delta) -> Any:
     )
 
 
-@_once
-def step(given: Step, body: Frame | None) -> Any:
+def step(given: Step, body: Frame | None = None) -> Any:
     """A `Step`, of which `body` came or goes; or an effect has it."""
-    data = _encoded(given) if body is None else body
-    shown = None if native is None or data is None else native.step(data)
-    if shown is None:
-        return "Step", [_delta(one) for one in given.deltas]
-    return msgspec.Raw(shown)
+    if native is not None:
+        data = _encoded(given) if body is None else body
+        shown = None if data is None else native.step(data)
+        if shown is not None:
+            return msgspec.Raw(shown)
+    return "Step", [_delta(one) for one in given.deltas]
 
 
 def _encoded(given: object) -> bytes | None:
@@ -183,6 +204,6 @@ ALWAYS: dict[str, Redactor] = {
     "Resize": lambda given, _: replace(given, document={}, actors={}),
 }
 """By tag: in any case."""
-SENDERS = frozenset({"Generate"})
-"""By tag: those of which the flight recorder has the sender's copy alone. Whoever gets one has the
-head of it there, and among the events of its core."""
+IN_FLIGHT: dict[str, Redactor] = {"Generate": lambda *_: None}
+"""By tag, of messages that come: the sender's copy is enough for the flight recorder. Whoever gets
+one has the head of it there, and among the events of its core."""
