@@ -120,8 +120,9 @@ class Note(Base, frozen=True, tag=0):
 class Received(Base, frozen=True, tag=1):
     """`header` and `body` as in `docs/protocol.md`; `topic` of an event, else empty.
 
-    `body` is nil where there is none, and redacted where the tag is one that holds tokens.
-    `size` is that of the body as it travelled, in bytes; `attached` of its attachments.
+    `body` is nil where there is none, or where only its sender's flight recorder keeps it, and
+    redacted where the tag is one that holds tokens. `size` is that of the body as it travelled, in
+    bytes; `attached` of its attachments.
     """
 
     time: float
