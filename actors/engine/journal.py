@@ -88,7 +88,7 @@ def _event(event: Event) -> Any:
 
 def _effect(effect: Effect) -> Any:
     if isinstance(effect, Send):
-        return "Send", effect.peer, redact.unkeyed(effect.step), effect.ended
+        return "Send", effect.peer, redact.step(effect.step), effect.ended
     if isinstance(effect, Submit):
         return "Submit", effect.key, effect.stream, redact.generate(effect.request)
     return effect

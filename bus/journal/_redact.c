@@ -85,9 +85,7 @@ static int pass(Reader *r)
     return 1;
 }
 
-/* What is written is never longer than what was read for it, but for the tag of a step. */
-static const char STEP[] = "\x92\xa4Step";
-enum { TAG = sizeof STEP - 1 };
+/* What is written is never longer than what was read for it. */
 
 /* As many letters as the text has, nil for nil and 0 for all else. */
 static uint8_t *put_text(uint8_t *to, const uint8_t *from, const uint8_t *end)
@@ -176,24 +174,21 @@ static uint8_t *put_delta(uint8_t *to, Reader *r)
     return put_copy(to, fields[ERROR], fields[TRANSFER + 1]);
 }
 
-/* A list of deltas, or of pairs of a key and a delta, with the keys or without; NULL if it is none. */
-enum { DELTAS, PAIRS, WITHOUT_KEYS };
-static uint8_t *put_deltas(uint8_t *to, Reader *r, int what)
+/* A list of deltas, or of pairs of a key and a delta; NULL if it is none. */
+static uint8_t *put_deltas(uint8_t *to, Reader *r, int keyed)
 {
     Head list = read_head(r);
     if (list.kind != ARRAY)
         return NULL;
     to = put_array(to, list.size);
     for (uint64_t i = 0; i < list.size && to != NULL; i++) {
-        if (what != DELTAS) {
+        if (keyed) {
             Head pair = read_head(r);
             const uint8_t *key = r->at;
             if (pair.kind != ARRAY || pair.size != 2 || !pass(r))
                 return NULL;
-            if (what == PAIRS) {
-                *to++ = 0x92;
-                to = put_copy(to, key, r->at);
-            }
+            *to++ = 0x92;
+            to = put_copy(to, key, r->at);
         }
         to = put_delta(to, r);
     }
@@ -202,11 +197,13 @@ static uint8_t *put_deltas(uint8_t *to, Reader *r, int what)
 
 static uint8_t *put_step(uint8_t *to, Reader *r)
 {
-    if (r->end - r->at < TAG || memcmp(r->at, STEP, TAG) != 0)
+    static const char tag[] = "\x92\xa4Step";
+    const size_t length = sizeof tag - 1;
+    if ((size_t)(r->end - r->at) < length || memcmp(r->at, tag, length) != 0)
         return NULL;
-    to = put_copy(to, r->at, r->at + TAG);
-    r->at += TAG;
-    return put_deltas(to, r, DELTAS);
+    to = put_copy(to, r->at, r->at + length);
+    r->at += length;
+    return put_deltas(to, r, 0);
 }
 
 /* A list of tokens, or of texts, or nil for nil; NULL if it is neither. */
@@ -280,10 +277,10 @@ typedef struct {
 /* Room for what is made of what is given. 0 and an exception if there is none. */
 static int begin(Work *work)
 {
-    size_t size = (size_t)work->given.len, room = size + TAG;
+    size_t size = (size_t)work->given.len;
     const uint8_t *at = work->given.buf;
     work->from = (Reader){at, at + size};
-    work->start = room <= sizeof work->small ? work->small : PyMem_Malloc(room);
+    work->start = size <= sizeof work->small ? work->small : PyMem_Malloc(size);
     if (work->start != NULL)
         return 1;
     PyBuffer_Release(&work->given);
@@ -320,17 +317,7 @@ static PyObject *keyed(PyObject *Py_UNUSED(module), PyObject *data)
     Work work;
     if (PyObject_GetBuffer(data, &work.given, PyBUF_SIMPLE) < 0 || !begin(&work))
         return NULL;
-    return made(&work, put_deltas(work.start, &work.from, PAIRS));
-}
-
-/* unkeyed(data): of the same, the `Step` with these deltas. */
-static PyObject *unkeyed(PyObject *Py_UNUSED(module), PyObject *data)
-{
-    Work work;
-    if (PyObject_GetBuffer(data, &work.given, PyBUF_SIMPLE) < 0 || !begin(&work))
-        return NULL;
-    uint8_t *to = put_copy(work.start, (const uint8_t *)STEP, (const uint8_t *)STEP + TAG);
-    return made(&work, put_deltas(to, &work.from, WITHOUT_KEYS));
+    return made(&work, put_deltas(work.start, &work.from, 1));
 }
 
 /* message(body, roles, inner): of a struct, a letter for each of its fields: t for a list of tokens,
@@ -351,7 +338,6 @@ static PyMethodDef functions[] = {
     {"keyed", keyed, METH_O, NULL},
     {"message", message, METH_VARARGS, NULL},
     {"step", step, METH_O, NULL},
-    {"unkeyed", unkeyed, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

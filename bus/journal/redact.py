@@ -113,29 +113,8 @@ def generate(given: Generate, body: Frame | None) -> Any:
 def keyed(given: Sequence[tuple[int, Delta]]) -> Any:
     """Pairs of a key and a delta, which is shown as in a `step`."""
     data = None if native is None else _encoded(given)
-    _last.pairs, _last.data = given, data
     shown = None if data is None else native.keyed(data)
     return [(key, _delta(one)) for key, one in given] if shown is None else msgspec.Raw(shown)
-
-
-class _Last:
-    """What `keyed` was given, and its bytes."""
-
-    pairs: Sequence[tuple[int, Delta]] = ()
-    data: bytes | None = None
-
-
-_last = _Last()
-
-
-def unkeyed(given: Step) -> Any:
-    """A `Step`, mostly of the deltas that `keyed` was given just before: those are encoded."""
-    pairs, deltas = _last.pairs, given.deltas
-    if deltas and len(pairs) == len(deltas) and pairs[0][1] is deltas[0]:
-        shown = None if native is None or _last.data is None else native.unkeyed(_last.data)
-        if shown is not None:
-            return msgspec.Raw(shown)
-    return step(given)
 
 
 def _delta(given: Delta) -> Any:

@@ -243,9 +243,10 @@ class Writer:
         found = []
         for path in self.directory.glob(f"*{SUFFIX}"):
             status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
+            # Of two that were closed in one tick of the file system the name has the order.
+            found.append((status.st_mtime_ns, path, status.st_size))
+        total = sum(size for _, _, size in found)
+        for _, path, size in sorted(found):
             if total <= self.limit - self._longest:
                 break
             path.unlink(missing_ok=True)

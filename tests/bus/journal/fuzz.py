@@ -72,7 +72,6 @@ def main() -> None:
         body, data = encode(step), encode(pairs)
         assert native.step(body) == encode(redact.step(step))
         assert native.keyed(data) == encode(redact.keyed(pairs))
-        assert native.unkeyed(data) == encode(redact.step(step))
         request = random_request(dice)
         asked = encode(request)
         assert native.message(asked, *ROLES) == encode(redact.generate(request))
@@ -81,8 +80,6 @@ def main() -> None:
             # In memory of just its size, so that the sanitizer sees what is read behind it.
             shown = native.step(bytes(torn)), native.keyed(bytes(torn[6:]))
             assert all(one is None or len(one) <= len(torn) for one in shown)
-            unkeyed = native.unkeyed(bytes(torn[6:]))
-            assert unkeyed is None or len(unkeyed) <= len(torn)
             torn = damaged(dice, asked)
             shown = native.message(bytes(torn), *ROLES)
             assert shown is None or len(shown) <= len(torn)

@@ -236,6 +236,16 @@ def test_only_the_newest_segments_are_kept(tmp_path: Path, monkeypatch) -> None:
     assert play(tmp_path) > 10
 
 
+def test_of_segments_of_one_moment_the_first_goes(tmp_path: Path) -> None:
+    for number in range(1, 7):
+        path = tmp_path / f"5-{number:06d}.cbj"
+        path.write_bytes(bytes((7 - number) * MB))
+        os.utime(path, (1e9, 1e9))
+    make(tmp_path, limit=8 * MB).close()
+    left = sorted(path.name for path in tmp_path.glob("5-*"))
+    assert left == ["5-000004.cbj", "5-000005.cbj", "5-000006.cbj"]
+
+
 def test_a_segment_ends_with_its_age(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(writing, "AGE", 0.0)
     recorder = make(tmp_path)
