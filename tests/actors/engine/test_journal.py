@@ -124,3 +124,35 @@ def test_a_request_of_another_encoder_plays_the_same(tmp_path: Path) -> None:
     (life,), _ = find(tmp_path)
     played = play(life, lambda _header: CODEC)
     assert (played.events, played.difference) == (2, None)
+
+
+def whole(one: Any) -> Any:
+    """An event or an effect as flight recorders once had it: with the whole request and deltas."""
+    if isinstance(one, Stepped):
+        ends = [pair for pair in one.deltas if pair[1].finish_reason is not None]
+        return CODEC.redact_event(Stepped(ends)) if ends else None
+    if isinstance(one, Send):
+        deltas = [delta for delta in one.step.deltas if delta.finish_reason is not None]
+        ended = msgspec.structs.replace(one, step=Step(deltas))
+        return CODEC.redact_effect(ended) if deltas else None
+    return CODEC.redact_event(one) if isinstance(one, Asked) else CODEC.redact_effect(one)
+
+
+def test_a_flight_recorder_of_before_plays_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Generate("r", "m", Sampling(max_tokens=5), [5, 6])
+    recorder = Recorder(Identity("engine/0", 7), lambda _text: None)
+    with monkeypatch.context() as before:
+        before.setattr(CODEC, "brief_event", whole)
+        before.setattr(CODEC, "brief_effect", whole)
+        recorder.start(Plan(tmp_path, 64 << 20, flight=True))
+        decide = recorder.of_core(CODEC, CODEC._make(Settings()), Settings())
+        decide(Loaded(["m"], 1))
+        decide(Asked("gateway/0#1", 1, request))
+        decide(Stepped([(1, Delta(1, [7]))]))
+        decide(Stepped([(1, Delta(1, [7], "stop", prompt_tokens=2))]))
+        recorder.close()
+    (life,), _ = find(tmp_path)
+    played = play(life, lambda _header: CODEC)
+    assert (played.events, played.difference) == (3, None)
