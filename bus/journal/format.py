@@ -120,7 +120,7 @@ class Note(Base, frozen=True, tag=0):
 class Received(Base, frozen=True, tag=1):
     """`header` and `body` as in `docs/protocol.md`; `topic` of an event, else empty.
 
-    `body` is nil where there is none, or where only its sender's flight recorder keeps it, and
+    `body` is nil where there is none, short where its sender's flight recorder has the rest, and
     redacted where the tag is one that holds tokens. `size` is that of the body as it travelled, in
     bytes; `attached` of its attachments.
     """

@@ -183,6 +183,7 @@ ALWAYS: dict[str, Redactor] = {
     "Resize": lambda given, _: replace(given, document={}, actors={}),
 }
 """By tag: in any case."""
-IN_FLIGHT: dict[str, Redactor] = {"Generate": lambda *_: None}
-"""By tag, of messages that come: the sender's copy is enough for the flight recorder. Whoever gets
-one has the head of it there, and among the events of its core."""
+IN_FLIGHT: dict[str, Redactor] = {
+    "Generate": lambda given, _: ("Generate", given.request_id, given.model, ()),
+}
+"""By tag, of messages that come: more of them has the sender's flight recorder."""

@@ -121,7 +121,8 @@ class _Player:
                 return
 
     def segment(self, segment: Segment) -> None:
-        header = self._header = segment.header
+        before, header = self._header, segment.header
+        self._header = header
         self.played.segments += 1
         if not header.core:  # it had not begun yet
             self._core = None
@@ -130,7 +131,8 @@ class _Player:
             raise form.JournalError(f"{header.actor} cannot be played: {header.fixed}")
         self._codec = self._codec_of(header)
         self.played.core = header.core
-        if self._core is None:  # one that has been followed so far needs no snapshot
+        # One that was followed so far needs no snapshot, unless it knows less of what it holds.
+        if self._core is None or before.flight != header.flight:
             self._begin(segment)
 
     def _begin(self, segment: Segment) -> None:
