@@ -2,7 +2,7 @@
 
 The gateway's rate is measured as in bench.gateway, while everything is recorded, or what the flight
 recorder takes, or nothing, as bench.recording says. CPU time of an answer is compared likewise:
-others on the machine disturb it less than the rate, and bench.tossed tells it to a third of 1 %.
+others on the machine disturb it less than the rate, and bench.tossed tells it best.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def main() -> None:
         f"the other half nothing; {options.tossed} s of load each.",
         "More on loops: what heads took more than tails, all actors, for all of an answer.",
         "In threads: what the writers' took in a quarter of that time, without a coin.",
-        "±: a standard error. What a record displaces from caches is told while its event lasts.",
+        "±: a standard error, as if no event felt the coin of the one before.",
+        "What a record displaces from caches is told while its event lasts.",
     ]
     tables = [
         Table("Writing small records, one process", WRITING, writing),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -101,13 +101,7 @@ class Driven:
                 before = after
 
     def _turn(self, way: str, number: int, width: int, seconds: int) -> Turn:
-        for actor in self._actors:
-            order: StartRecording | StopRecording = StopRecording()
-            if way:
-                place = self._directory / way / str(number) / actor.replace("/", "-")
-                order = StartRecording(str(place), LIMIT, flight=WAYS[way])
-            if not isinstance(answer := self._client.ask(actor, order), Recording):
-                raise SystemExit(f"{actor} does not record: {answer}")
+        order(self._client, self._actors, way, self._directory / way / str(number))
         cpu = self._server.tree.seconds()
         result = drive(self._server.url(PATH), self._body, width, seconds)
         time.sleep(REST)
@@ -139,6 +133,17 @@ class Driven:
         """Bytes are since recording began: of this turn."""
         said = [self._client.ask(actor, AskRecording()) for actor in self._actors]
         return [one for one in said if isinstance(one, Recording)]
+
+
+def order(client: Client, actors: Iterable[str], way: str, directory: Path) -> None:
+    """All record in this one of `WAYS`, or stop if it is "". One that does not ends the bench."""
+    for actor in actors:
+        wanted: StartRecording | StopRecording = StopRecording()
+        if way:
+            place = directory / actor.replace("/", "-")
+            wanted = StartRecording(str(place), LIMIT, flight=WAYS[way])
+        if not isinstance(answer := client.ask(actor, wanted), Recording):
+            raise SystemExit(f"{actor} does not record: {answer}")
 
 
 def client_of(server: Server) -> Client:

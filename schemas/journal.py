@@ -12,7 +12,7 @@ class StartRecording(Message, frozen=True):
     """Ask to any actor: record all that you do, in `directory`. Answered by `Recording`.
 
     The newest `limit` bytes are kept. `text`: token ids and text, too. `flight`: no more than the
-    flight recorder does, so without items of streams. Refused `unsupported` where nothing can be
+    flight recorder does, see docs/journal.md. Refused `unsupported` where nothing can be
     recorded, `invalid` where the directory cannot be used.
     """
 
@@ -33,7 +33,7 @@ class AskRecording(Message, frozen=True):
 class Recording(Message, frozen=True):
     """`on`: it is recorded now, into `directory`, of which it may fill `limit` bytes.
 
-    `flight`: by the flight recorder, without items of streams. `text` as in `StartRecording`.
+    `flight`: by the flight recorder. `text` as in `StartRecording`.
     `records` of this life, `dropped` ones not counted; `bytes` written since recording began.
     `problem` says why it has stopped by itself.
     """

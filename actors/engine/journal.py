@@ -57,7 +57,7 @@ def _brief_effect(effect: Effect) -> Any:
 def _brief(given: Generate) -> Any:
     """The rest stands in the message, in the journal of who sent it."""
     if given.rank is None and not given.alone:
-        return "Generate", given.request_id, given.model, ()  # what is missing has its default
+        return redact.head(given)
     return Generate(given.request_id, given.model, Sampling(), rank=given.rank, alone=given.alone)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,14 @@ import msgspec
 
 from bench.contestants import paths
 from bench.gateway import PATH, body_of
-from bench.recording import LIMIT, WAYS, Ratio, client_of
+from bench.recording import WAYS, Ratio, client_of, order
 from bench.server import Server
 from bench.tossed.recorder import PLACE, WHOLE, Told
 from bench.wrk import drive
 from launch.client import Client
-from schemas.journal import StartRecording, StopRecording
 
 WARM = 2
 """Seconds before it is recorded."""
-SETTLE = 1.0
-"""Seconds until the journals are closed, and what they cost is told."""
 MICRO = 1e6
 Start = Callable[[dict[str, str]], Server]
 
@@ -53,22 +49,20 @@ def _row(
 ) -> dict[str, Any]:
     def recorded(name: str, seconds: float) -> tuple[float, int]:
         """CPU time in seconds, and answers."""
-        for actor in actors:
-            place = here / name / actor.replace("/", "-")
-            client.ask(actor, StartRecording(str(place), LIMIT, flight=WAYS[way]))
+        order(client, actors, way, here / name)
         cpu = server.tree.seconds()
         answers = drive(server.url(PATH), body, width, round(seconds)).requests
         cpu = server.tree.seconds() - cpu
-        for actor in actors:
-            client.ask(actor, StopRecording())
+        order(client, actors, "", here)  # once that is answered, it is written what it cost
         return cpu, answers
 
     actors, body = client.entries(), body_of(server)
     drive(server.url(PATH), body, width, WARM)
     cpu, answers = recorded("tossed", seconds)
     _, whole_answers = recorded(WHOLE, seconds / 4)
-    time.sleep(SETTLE)
     told = [msgspec.json.decode(path.read_bytes(), type=Told) for path in (here / "told").iterdir()]
+    if {one.whole for one in told} != {False, True}:
+        raise SystemExit("nobody tossed a coin: Python found another sitecustomize first")
     loops, error = (each / answers for each in extra(one for one in told if not one.whole))
     threads = sum(one.thread for one in told if one.whole) / whole_answers
     half = sum(one.thread for one in told if not one.whole) / answers
@@ -90,7 +84,8 @@ def _row(
 def extra(told: Iterable[Told]) -> tuple[float, float]:
     """Seconds that all loops would take more with all of it recorded, and the standard error.
 
-    Each kind of what came by itself: so its share among heads and tails is no difference.
+    Each kind of what came by itself: so its share among heads and tails is no difference. The error
+    takes one interval for independent of the coin before it, which it is not quite.
     """
     total = variance = 0.0
     for one in told:

@@ -43,7 +43,7 @@ Raw = msgspec.Raw
 class Plan(msgspec.Struct, frozen=True):
     """What to record, and where. `limit` in bytes.
 
-    `flight`: the flight recorder, which leaves out items of streams. `text`: token ids and text
+    `flight`: what the flight recorder takes (docs/journal.md). `text`: token ids and text
     are kept.
     """
 

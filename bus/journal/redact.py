@@ -110,6 +110,11 @@ def generate(given: Generate, body: Frame | None) -> Any:
     return msgspec.Raw(_encode(replace(given, sampling=sampling(given.sampling), **changes)))
 
 
+def head(given: Generate) -> Any:
+    """Whose and for which model it is. What is missing has its default."""
+    return "Generate", given.request_id, given.model, ()
+
+
 def keyed(given: Sequence[tuple[int, Delta]]) -> Any:
     """Pairs of a key and a delta, which is shown as in a `step`."""
     data = None if native is None else _encoded(given)
@@ -183,7 +188,5 @@ ALWAYS: dict[str, Redactor] = {
     "Resize": lambda given, _: replace(given, document={}, actors={}),
 }
 """By tag: in any case."""
-IN_FLIGHT: dict[str, Redactor] = {
-    "Generate": lambda given, _: ("Generate", given.request_id, given.model, ()),
-}
+IN_FLIGHT: dict[str, Redactor] = {"Generate": lambda given, _: head(given)}
 """By tag, of messages that come: more of them has the sender's flight recorder."""
