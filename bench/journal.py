@@ -67,7 +67,8 @@ TOSSED = {
     "width": "conns",
     "answers": "answers",
     "nothing": "µs of nothing",
-    "loops": "more on loops",
+    "own": "more on loops",
+    "later": "and next",
     "threads": "in threads",
     "cpu_beside": "of nothing",
 }
@@ -101,10 +102,10 @@ def main() -> None:
     coins = [
         "Of half of what comes to an actor everything is recorded that the first column names, of",
         f"the other half nothing; {options.tossed} s of load each.",
-        "More on loops: what heads took more than tails, all actors, for all of an answer.",
-        "In threads: what the writers' took in a quarter of that time, without a coin.",
-        "±: a standard error, as if no event felt the coin of the one before.",
-        "What a record displaces from caches is told while its event lasts.",
+        "More on loops: µs that heads took more than tails, all actors, for all of an answer.",
+        "And next: µs that what came after heads took more than what came after tails.",
+        "In threads: µs that the writers' took in a quarter of that time, without a coin.",
+        "Of nothing: 1 and all three, to the µs of nothing. ±: standard errors, of both by coin.",
     ]
     tables = [
         Table("Writing small records, one process", WRITING, writing),

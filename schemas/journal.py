@@ -11,9 +11,10 @@ from schemas.message import Message
 class StartRecording(Message, frozen=True):
     """Ask to any actor: record all that you do, in `directory`. Answered by `Recording`.
 
-    The newest `limit` bytes are kept. `text`: token ids and text, too. `flight`: no more than the
-    flight recorder does, see docs/journal.md. Refused `unsupported` where nothing can be
-    recorded, `invalid` where the directory cannot be used.
+    The newest `limit` bytes are kept. `text`: token ids and text, too. `flight`: no more than
+    the flight recorder does, see docs/journal.md; of text that is what requests that go out
+    have. Refused `unsupported` where nothing can be recorded, `invalid` where the directory
+    cannot be used.
     """
 
     directory: str

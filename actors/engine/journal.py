@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -46,12 +47,18 @@ def _brief_event(event: Event) -> Any:
     return event
 
 
-def _brief_effect(effect: Effect) -> Any:
-    if isinstance(effect, Send):  # the event has the deltas
-        return ("Send", effect.peer, ("Step", ()), effect.ended) if effect.ended else None
-    if isinstance(effect, Submit):
-        return "Submit", effect.key, effect.stream, _brief(effect.request)
-    return effect
+def _brief_effects(effects: list[Effect]) -> list[Any]:
+    """Of several gateways the deltas that are left out may have said who is sent to first."""
+    sends = [one for one in effects if isinstance(one, Send) and one.ended]
+    sends.sort(key=attrgetter("peer"))
+    # The event has the deltas.
+    brief: list[Any] = [("Send", one.peer, ("Step", ()), one.ended) for one in sends]
+    for one in effects:
+        if isinstance(one, Submit):
+            brief.append(("Submit", one.key, one.stream, _brief(one.request)))
+        elif not isinstance(one, Send):
+            brief.append(one)
+    return brief
 
 
 def _brief(given: Generate) -> Any:
@@ -111,5 +118,5 @@ CODEC = Codec(
     redact_effect=_effect,
     redact_state=_state,
     brief_event=_brief_event,
-    brief_effect=_brief_effect,
+    brief_effects=_brief_effects,
 )

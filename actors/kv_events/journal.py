@@ -39,14 +39,14 @@ def _make(settings: Settings) -> KvEventCore:
 
 
 def _event(event: CoreEvent) -> CoreEvent:
-    if isinstance(event, BatchCame) and event.payload:
+    if isinstance(event, BatchCame):
         payload, more = stripped(event.payload), [*map(stripped, event.more)]
         return BatchCame(event.now, event.source, event.sequence, payload, event.replayed, more)
     return event
 
 
 def _effect(effect: Effect) -> Effect:
-    if isinstance(effect, Publish) and effect.payload:
+    if isinstance(effect, Publish):
         return Publish(bare(effect.payload), effect.message, [*map(bare, effect.more)])
     return effect
 
@@ -73,12 +73,11 @@ def _brief_event(event: CoreEvent) -> CoreEvent | None:
     return None if isinstance(event, BatchCame) else event
 
 
-def _brief_effect(effect: Effect) -> Effect | None:
-    if isinstance(effect, Named):
-        return None
-    if isinstance(effect, Publish):
-        return Publish(b"", effect.message, [b""] * len(effect.more))
-    return effect
+def _brief_effects(effects: list[Effect]) -> list[Effect]:
+    return [
+        Publish(b"", one.message, [b""] * len(one.more)) if isinstance(one, Publish) else one
+        for one in effects
+    ]
 
 
 def in_step(
@@ -112,7 +111,7 @@ CODEC = Codec(
     redact_effect=_effect,
     redact_state=_state,
     brief_event=_brief_event,
-    brief_effect=_brief_effect,
+    brief_effects=_brief_effects,
     foretell=_foretell,
     fixed="the flight recorder keeps no KV events: record everything to play them again",
 )

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,7 +14,7 @@ from bench.contestants import paths
 from bench.gateway import PATH, body_of
 from bench.recording import WAYS, Ratio, client_of, order
 from bench.server import Server
-from bench.tossed.recorder import PLACE, WHOLE, Told
+from bench.tossed.recorder import PLACE, WHOLE, Sums, Told
 from bench.wrk import drive
 from launch.client import Client
 
@@ -63,9 +63,13 @@ def _row(
     told = [msgspec.json.decode(path.read_bytes(), type=Told) for path in (here / "told").iterdir()]
     if {one.whole for one in told} != {False, True}:
         raise SystemExit("nobody tossed a coin: Python found another sitecustomize first")
-    loops, error = (each / answers for each in extra(one for one in told if not one.whole))
+    tossed = [one for one in told if not one.whole]
+    (own, own_error), (later, later_error) = (
+        (each.seconds / answers, each.error / answers) for each in extra(tossed)
+    )
+    loops, error = own + later, math.hypot(own_error, later_error)
     threads = sum(one.thread for one in told if one.whole) / whole_answers
-    half = sum(one.thread for one in told if not one.whole) / answers
+    half = sum(one.thread for one in tossed) / answers
     nothing = cpu / answers - loops / 2 - half
     of_nothing = Ratio(1 + (loops + threads) / nothing, error / nothing)
     print(f"{way:12} {width:4}: {of_nothing} of the CPU time of nothing", flush=True)
@@ -74,28 +78,40 @@ def _row(
         "width": width,
         "answers": answers,
         "nothing": nothing * MICRO,
-        "loops": loops * MICRO,
+        "own": own * MICRO,
+        "later": f"{later * MICRO:.3g} ± {later_error * MICRO:.2g}",
         "threads": threads * MICRO,
         "cpu_beside": str(of_nothing),
         "told": msgspec.to_builtins(told),
     }
 
 
-def extra(told: Iterable[Told]) -> tuple[float, float]:
-    """Seconds that all loops would take more with all of it recorded, and the standard error.
+class Extra(NamedTuple):
+    """`error` is the standard error."""
 
-    Each kind of what came by itself: so its share among heads and tails is no difference. The error
-    takes one interval for independent of the coin before it, which it is not quite.
+    seconds: float
+    error: float
+
+
+def extra(told: Sequence[Told]) -> tuple[Extra, Extra]:
+    """What all loops would take more with all of it recorded: at once, and at what comes next.
+
+    Each kind of what came by itself: so its share among heads and tails is no difference. Coins are
+    independent, so neither of the two has a part of the other.
     """
+    spent = [one for each in told for one in each.spent.values()]
+    return _extra(one.own for one in spent), _extra(one.before for one in spent)
+
+
+def _extra(kinds: Iterable[Sums]) -> Extra:
     total = variance = 0.0
-    for one in told:
-        for sums in one.spent.values():
-            count = sum(each.count for each in sums)
-            if min(each.count for each in sums) < 2:
-                continue
-            without, recorded = (each.seconds / each.count for each in sums)
-            total += count * (recorded - without)
-            for each in sums:
-                spread = each.squares / each.count - (each.seconds / each.count) ** 2
-                variance += count**2 * max(spread, 0.0) / each.count
-    return total, math.sqrt(variance)
+    for sums in kinds:
+        count = sum(each.count for each in sums)
+        if min(each.count for each in sums) < 2:
+            continue
+        without, recorded = (each.seconds / each.count for each in sums)
+        total += count * (recorded - without)
+        for each in sums:
+            spread = each.squares / each.count - (each.seconds / each.count) ** 2
+            variance += count**2 * max(spread, 0.0) / each.count
+    return Extra(total, math.sqrt(variance))

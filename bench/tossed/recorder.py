@@ -1,7 +1,8 @@
 """A recorder that tosses a coin at each message and each event that comes.
 
-The loop's CPU time until the next toss is added up by what came and by the coin. A recording that
-ends leaves it in `PLACE`, as `Told`, a file each.
+The loop's CPU time until the next toss is added up by what came and by the coin, and again by the
+coin before: a record may cost something when it has been made, too. A recording that ends leaves it
+in `PLACE`, as `Told`, a file each.
 """
 
 from __future__ import annotations
@@ -45,11 +46,26 @@ class Sum(msgspec.Struct, array_like=True):
         self.squares += seconds * seconds
 
 
+Sums = tuple[Sum, Sum]
+"""Without and with recording."""
+
+
+class Spent(msgspec.Struct, array_like=True):
+    """The same times, by whether this was recorded and by whether what came before was."""
+
+    own: Sums
+    before: Sums
+
+
+def _nothing_yet() -> Spent:
+    return Spent((Sum(), Sum()), (Sum(), Sum()))
+
+
 class Told(msgspec.Struct):
-    """`spent` by what came: without and with recording. `thread` is the writer's CPU time in s."""
+    """`spent` by what came. `thread`: CPU time of the writer in s, until the recording ended."""
 
     actor: str
-    spent: dict[str, tuple[Sum, Sum]]
+    spent: dict[str, Spent]
     thread: float
     whole: bool
 
@@ -57,10 +73,10 @@ class Told(msgspec.Struct):
 class Tossing(Recorder):
     """Whatever it was told to record, it records of half of it."""
 
-    _heads = _whole = False
+    _heads = _before = _whole = False
     _came = ""
     _since = 0.0
-    _spent: defaultdict[str, tuple[Sum, Sum]]
+    _spent: defaultdict[str, Spent]
 
     def of_core(
         self, codec: Codec[E, F], core: Core[E, F], settings: object
@@ -92,10 +108,14 @@ class Tossing(Recorder):
 
     def _toss(self, came: str) -> None:
         if self._came:
-            self._spent[self._came][self._heads].add(time.thread_time() - self._since)
+            seconds = time.thread_time() - self._since
+            spent = self._spent[self._came]
+            spent.own[self._heads].add(seconds)
+            spent.before[self._before].add(seconds)
         else:
-            self._spent = defaultdict(lambda: (Sum(), Sum()))
-        self._came, self._heads = came, self._whole or random.random() < 0.5
+            self._spent = defaultdict(_nothing_yet)
+        self._came, self._before = came, self._heads
+        self._heads = self._whole or random.random() < 0.5
         self._since = time.thread_time()
 
     def start(self, plan: Plan) -> None:

@@ -29,9 +29,10 @@ class Codec(Generic[E, F]):
     it is, struct or array; `redact_state` does so for a snapshot, or for each piece of a cut. A
     core that is given redacted events must want the redacted effects; what it lacks for that
     `foretell` tells it before each, out of the recorded effects. `fixed` says why a journal of the
-    flight recorder cannot be played again, "" where it can. `brief_event` and `brief_effect` are
-    what the flight recorder takes of them, None for nothing, without tokens and text in any case:
-    again, of the brief events the brief effects must follow. `always`: what is redacted is more
+    flight recorder cannot be played again, "" where it can. `brief_event` is
+    what the flight recorder takes of an event, None for nothing, and `brief_effects` what it takes
+    of all effects of one that it takes, both without tokens and text in any case: again, of the
+    brief events the brief effects must follow, in their order. `always`: what is redacted is more
     than tokens and text, so it is in any journal.
     """
 
@@ -47,7 +48,7 @@ class Codec(Generic[E, F]):
         redact_effect: Callable[[F], Any] = as_it_is,
         redact_state: Callable[[bytes], bytes] = as_it_is,
         brief_event: Callable[[E], Any] = as_it_is,
-        brief_effect: Callable[[F], Any] = as_it_is,
+        brief_effects: Callable[[list[F]], list[Any]] = as_it_is,
         foretell: Callable[[Core[E, F], list[F]], None] | None = None,
         fixed: str = "",
         always: bool = False,
@@ -61,7 +62,7 @@ class Codec(Generic[E, F]):
         self._settings_type, self._make = settings, make
         self.redact_event, self.redact_effect = redact_event, redact_effect
         self.redact_state = redact_state
-        self.brief_event, self.brief_effect = brief_event, brief_effect
+        self.brief_event, self.brief_effects = brief_event, brief_effects
         self.redacts = redact_event is not as_it_is or redact_effect is not as_it_is
         self.shortens = brief_event is not as_it_is
 
@@ -94,11 +95,13 @@ class Codec(Generic[E, F]):
     ) -> bytes:
         """Equal effects have equal bytes. As they stand in a journal of that kind."""
         if self.shortens and flight:
-            shown = [self.brief_effect(effect) for effect in effects]
-            return _encode([effect for effect in shown if effect is not None])
+            return _encode(self.brief_effects(effects))
         if self.redacts and (redacted or self.always):
-            return _encode([self.redact_effect(effect) for effect in effects])
+            return _encode(self.redact_effects(effects))
         return _encode(effects)
+
+    def redact_effects(self, effects: list[F]) -> list[Any]:
+        return [self.redact_effect(effect) for effect in effects]
 
     # --- versions ---
 

@@ -98,8 +98,8 @@ class Recorder:
         self._of_received: Mapping[str, Redactor] = {}
         """What takes from a message what is not recorded, by tag."""
         self._event_of: Callable[[Any], Any] | None = None
-        self._effect_of: Callable[[Any], Any] | None = None
-        """They make what is recorded of one, None for nothing. Without them it is as it is."""
+        self._effects_of: Callable[[list[Any]], list[Any]] | None = None
+        """They make what is recorded: None of an event for nothing. Without them it is as it is."""
         self._redacts = False
         self.items = True
         """It takes items of streams."""
@@ -172,21 +172,20 @@ class Recorder:
                 return decide(event)
             if self._look:
                 self._attend()
-            event_of, effect_of = self._event_of, self._effect_of
+            event_of, effects_of = self._event_of, self._effects_of
             shown = event if event_of is None else event_of(event)
-            if shown is None:
-                return decide(event)
-            put((EVENT, now_is(), shown))
+            if shown is not None:
+                put((EVENT, now_is(), shown))
             try:
                 effects = decide(event)
             except Exception as error:
+                if shown is None:  # whatever a core raises at is worth keeping
+                    put((EVENT, now_is(), codec.redact_event(event)))
                 self._note("raised", repr(error))
                 self._unfit = self._look = True
                 raise
-            if effects:
-                taken: Sequence[Any] = effects
-                if effect_of is not None:
-                    taken = [one for one in map(effect_of, effects) if one is not None]
+            if effects and shown is not None:
+                taken = effects if effects_of is None else effects_of(effects)
                 if taken:
                     put((EFFECTS, taken))
             return effects
@@ -322,13 +321,13 @@ class Recorder:
         codec, plan = self._codec, self.plan
         if plan is None or codec is None:
             return
-        self._event_of = self._effect_of = None
+        self._event_of = self._effects_of = None
         shortens = codec.shortens and plan.flight
         self._redacts = not shortens and codec.redacts and (codec.always or not plan.text)
         if shortens:
-            self._event_of, self._effect_of = codec.brief_event, codec.brief_effect
+            self._event_of, self._effects_of = codec.brief_event, codec.brief_effects
         elif self._redacts:
-            self._event_of, self._effect_of = codec.redact_event, codec.redact_effect
+            self._event_of, self._effects_of = codec.redact_event, codec.redact_effects
 
     # --- segments ---
 

@@ -40,7 +40,7 @@ def run(words: list[str]) -> int:
     )
     parser.add_argument("--text", action="store_true", help="token ids and text, too")
     parser.add_argument(
-        "--flight", action="store_true", help="no items of streams: a quarter of it"
+        "--flight", action="store_true", help="no tokens, no KV events: as the flight recorder"
     )
     add_name(parser)
     arguments = parser.parse_intermixed_args(words)

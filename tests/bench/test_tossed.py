@@ -13,31 +13,41 @@ from actors.router.events import Withdrawn
 from actors.router.journal import CODEC
 from actors.router.settings import Settings
 from bench.tossed.cost import extra
-from bench.tossed.recorder import PLACE, WHOLE, Sum, Told, Tossing
+from bench.tossed.recorder import PLACE, WHOLE, Spent, Sum, Told, Tossing
 from bus.identity import Identity
 from bus.journal.recorder import Plan
 
 
 def told(kinds: dict[str, tuple[int, float, float]], dice: random.Random) -> Told:
-    """Of each kind so many, which take so long, and so much longer when they are recorded."""
-    spent = {name: (Sum(), Sum()) for name in kinds}
+    """Of each kind so many, which take so long, and so much longer when they are recorded.
+
+    What comes after one that is recorded takes longer by a tenth of that.
+    """
+    spent = {name: Spent((Sum(), Sum()), (Sum(), Sum())) for name in kinds}
+    before = False
     for name, (count, long, longer) in kinds.items():
         for _ in range(count):
             heads = dice.random() < 0.5
-            spent[name][heads].add(dice.gauss(long, long / 10) + heads * longer)
+            seconds = dice.gauss(long, long / 10) + heads * longer + before * longer / 10
+            spent[name].own[heads].add(seconds)
+            spent[name].before[before].add(seconds)
+            before = heads
     return Told("engine/0", spent, 0.0, whole=False)
 
 
 def test_the_cost_is_found_whatever_share_of_each_kind_was_recorded():
     dice = random.Random(1)
     many = {"Stepped": (20_000, 100e-6, 5e-6), "Asked": (3_000, 1e-3, 20e-6)}
-    found, error = extra([told(many, dice), told(many, dice)])
-    assert found == pytest.approx(2 * (20_000 * 5e-6 + 3_000 * 20e-6), abs=4 * error)
-    assert 0 < error < 0.05
+    expected = 2 * (20_000 * 5e-6 + 3_000 * 20e-6)
+    own, later = extra([told(many, dice), told(many, dice)])
+    assert own.seconds == pytest.approx(expected, abs=4 * own.error)
+    assert later.seconds == pytest.approx(expected / 10, abs=4 * later.error)
+    assert 0 < own.error < 0.05
+    assert 0 < later.error < 0.05
 
 
 def test_what_came_once_says_nothing():
-    assert extra([told({"Draining": (1, 1.0, 1.0)}, random.Random(1))]) == (0.0, 0.0)
+    assert extra([told({"Draining": (1, 1.0, 1.0)}, random.Random(1))]) == ((0.0, 0.0), (0.0, 0.0))
 
 
 def test_half_is_recorded_or_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,5 +70,6 @@ def test_half_is_recorded_or_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ]
     assert sorted(one.whole for one in found) == [False, True]
     for one in found:
-        sums = one.spent["Withdrawn"]
-        assert sum(each.count for each in sums) == 999  # until the next toss: the last has none
+        spent = one.spent["Withdrawn"]
+        for sums in (spent.own, spent.before):  # until the next toss: the last has none
+            assert sum(each.count for each in sums) == 999

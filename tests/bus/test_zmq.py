@@ -12,6 +12,10 @@ import pytest
 from actors.router.actor import RouterActor
 from bus.actor import Incoming
 from bus.envelope import Kind
+from bus.identity import Identity
+from bus.journal.lives import find
+from bus.journal.recorder import Plan, Recorder
+from bus.journal.view import rows
 from bus.outgoing import Outgoing
 from bus.runtime import Refused
 from bus.zmq_transport import ZmqTransport, _Socket
@@ -88,6 +92,33 @@ def test_a_stream_brings_items_and_an_end(tcp):
             assert ends == [PLACED]
 
     run(scenario())
+
+
+def test_the_flight_recorder_of_who_asks_takes_no_items(tmp_path: Path):
+    def reply(incoming: Incoming) -> None:
+        incoming.item(PLACE)
+        incoming.answer(PLACED)
+
+    async def scenario():
+        async with stage() as on:
+            on.config()
+            recorder = Recorder(Identity("gateway/0", 1), lambda _text: None)
+            a = on.launch("gateway/0", Scripted(), recorder=recorder)
+            await on.ready("engine/0", Scripted(reply))
+            for number, flight in enumerate((True, False, True)):
+                recorder.start(Plan(tmp_path / str(number), 1 << 24, flight=flight))
+                ends: list[Message] = []
+                a.stream("engine/0", GENERATE, ends.append)
+                await until(lambda ends=ends: bool(ends))
+            recorder.close()
+
+    run(scenario())
+    for number, flight in enumerate((True, False, True)):
+        (life,), _ = find(tmp_path / str(number))
+        kinds = [
+            row.kind for row in rows(life) if row.what == "received" and row.peer[:6] == "engine"
+        ]
+        assert kinds == (["end"] if flight else ["item", "end"])
 
 
 @both

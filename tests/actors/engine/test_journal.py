@@ -7,16 +7,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.engine.core import Asked, Draining, Event, Loaded, PeerLost, Send, Stepped, Withdrawn
 from actors.engine.journal import CODEC, Settings
-from bus.envelope import Header, Kind
+from bus.envelope import Header, Kind, encode
 from bus.identity import Identity
 from bus.journal.lives import find
 from bus.journal.recorder import Plan, Recorder
 from bus.journal.replay import play
+from bus.journal.trail import Trail
+from bus.journal.view import rows
 from schemas.generate import Delta, Generate, Sampling, Step
 
 PEERS = st.sampled_from(["gateway/0#1", "gateway/1#1"])
@@ -77,7 +79,18 @@ def lived(events: list[Event], *, flight: bool) -> list[tuple[bytes, bytes]]:
     return found
 
 
+TWO_GATEWAYS: list[Event] = [
+    *(
+        Asked(peer, number, Generate("r", "m", Sampling(), []))
+        for number, peer in enumerate(["a#1", "b#1", "a#1"], 1)
+    ),
+    Stepped([(1, Delta(1, [5])), (2, Delta(2, [5], "stop")), (3, Delta(3, [5], "stop"))]),
+]
+"""Sent to a first, for a delta that ends nothing."""
+
+
 @given(EVENTS, st.booleans())
+@example(events=TWO_GATEWAYS, flight=True)
 def test_a_redacted_journal_plays_the_same(events: list[Event], flight: bool) -> None:
     core = CODEC._make(Settings())
     for event, effects in lived(events, flight=flight):
@@ -133,26 +146,63 @@ def whole(one: Any) -> Any:
         return CODEC.redact_event(Stepped(ends)) if ends else None
     if isinstance(one, Send):
         deltas = [delta for delta in one.step.deltas if delta.finish_reason is not None]
-        ended = msgspec.structs.replace(one, step=Step(deltas))
-        return CODEC.redact_effect(ended) if deltas else None
+        return CODEC.redact_effect(msgspec.structs.replace(one, step=Step(deltas)))
     return CODEC.redact_event(one) if isinstance(one, Asked) else CODEC.redact_effect(one)
 
 
 def test_a_flight_recorder_of_before_plays_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def all_whole(effects: list[Any]) -> list[Any]:
+        return [whole(one) for one in effects if not isinstance(one, Send) or one.ended]
+
     request = Generate("r", "m", Sampling(max_tokens=5), [5, 6])
     recorder = Recorder(Identity("engine/0", 7), lambda _text: None)
     with monkeypatch.context() as before:
         before.setattr(CODEC, "brief_event", whole)
-        before.setattr(CODEC, "brief_effect", whole)
+        before.setattr(CODEC, "brief_effects", all_whole)
         recorder.start(Plan(tmp_path, 64 << 20, flight=True))
         decide = recorder.of_core(CODEC, CODEC._make(Settings()), Settings())
         decide(Loaded(["m"], 1))
         decide(Asked("gateway/0#1", 1, request))
         decide(Stepped([(1, Delta(1, [7]))]))
         decide(Stepped([(1, Delta(1, [7], "stop", prompt_tokens=2))]))
+        for event in numbered(TWO_GATEWAYS):
+            decide(shifted(event))
         recorder.close()
     (life,), _ = find(tmp_path)
     played = play(life, lambda _header: CODEC)
-    assert (played.events, played.difference) == (3, None)
+    assert (played.events, played.difference) == (7, None)
+
+
+def shifted(event: Event) -> Event:
+    """The keys of a core that has had one request before."""
+    if isinstance(event, Stepped):
+        return Stepped([(key + 1, delta) for key, delta in event.deltas])
+    return event
+
+
+def test_an_end_has_the_fields_of_a_delta() -> None:
+    delta = Delta(3, [5, 6], "stop", "word", None, None, 7, 8, "text", "error", {"block_ids": [1]})
+    (_, ((_, end),)) = CODEC.brief_event(Stepped([(1, delta)]))
+    assert len(end) == len(Delta.__struct_fields__)
+    again = msgspec.convert(end, Delta)
+    changed = msgspec.structs.replace(delta, token_ids=[0, 0], stop_reason=None, text=None)
+    assert again == changed
+
+
+def test_a_request_is_found_in_what_the_flight_recorder_has(tmp_path: Path) -> None:
+    recorder = Recorder(Identity("engine/0", 7), lambda _text: None)
+    recorder.start(Plan(tmp_path, 64 << 20, flight=True))
+    decide = recorder.of_core(CODEC, CODEC._make(Settings()), Settings())
+    decide(Loaded(["m"], 1))
+    for number, name in enumerate(["cmpl-41f2", "cmpl-41f3"], 1):
+        request = Generate(name, "m", Sampling(), [5, 6], rank=0)
+        header = Header(256, Kind.STREAM, "Generate", "gateway/0", 1, 0, number, number)
+        recorder.received(header, encode(header, request), request)
+        decide(Asked("gateway/0#1", number, request))
+    recorder.close()
+    (life,), _ = find(tmp_path)
+    trail = Trail("cmpl-41f2")
+    found = [(row.what, row.name) for row in rows(life) if trail.takes(row)]
+    assert found == [("received", "Generate"), ("event", "Asked"), ("effects", "Submit")]

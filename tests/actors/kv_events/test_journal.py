@@ -201,6 +201,21 @@ def test_no_run_of_tokens_is_in_it(tmp_path: Path):
         assert struct.pack(">BIBI", 0xCE, pair[0], 0xCE, pair[1]) not in written
 
 
+def test_nor_in_a_batch_behind_an_empty_one(tmp_path: Path):
+    recorded = Recorded(tmp_path, KvEventCore("engine/0", 0, 7, REPLAYABLE))
+    recorded.start()
+    ids = list(range(1 << 24, (1 << 24) + SIZE))
+    event: dict[str, object] = {"type": "BlockStored", "block_hashes": [1], "lora_id": None}
+    event |= {"parent_block_hash": None, "token_ids": ids, "block_size": SIZE, "medium": "GPU"}
+    batch = encode([1.0, [event], 0])
+    recorded.handle(BatchCame(1.0, ENGINE, 0, b"", more=[batch]))
+    life = recorded.life()
+    written = b"".join(encode(one.record) for one in life if isinstance(one, Numbered))
+    assert len(written) > 2 * SIZE
+    assert encode(ids[0]) not in written
+    played(life)
+
+
 def test_what_is_stripped_stays_so():
     maker = Maker(random.Random(3), QuickTable(None))
     for _ in range(500):

@@ -23,6 +23,7 @@ from bus.journal.codec import Codec
 from bus.journal.lives import find
 from bus.journal.reader import Damage, Numbered, Segment
 from bus.journal.recorder import Plan, Recorder
+from bus.journal.replay import play as replay
 from bus.wire import Wire
 from schemas.config import Config
 from schemas.generate import Candidate, Delta, Generate, Sampling, Step
@@ -44,7 +45,7 @@ class Sum(CoreRecord, frozen=True):
 
 
 class Fail(CoreRecord, frozen=True):
-    pass
+    padding: bytes = b""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -376,22 +377,31 @@ def test_a_slow_snapshot_is_not_taken_often(tmp_path: Path, monkeypatch) -> None
     assert notes == ["raised", "no_snapshot"]
 
 
-def test_the_flight_recorder_takes_what_the_core_calls_brief(tmp_path: Path) -> None:
-    def even(event: Any) -> Any:
-        return Add(event.number, b"") if event.number % 2 == 0 else None
+def even(event: Add | Fail) -> Any:
+    return Add(event.number, b"") if isinstance(event, Add) and event.number % 2 == 0 else None
 
-    codec = Codec(
-        "adder",
-        Add | Fail,
-        Sum,
-        Start,
-        lambda start: Adder(start.total),
-        brief_event=even,
-        brief_effect=lambda effect: effect if effect.total > 2 else None,
-    )
+
+def crossed_out(event: Add | Fail) -> Any:
+    return msgspec.structs.replace(event, padding=b"x" * len(event.padding))
+
+
+BRIEF = Codec(
+    "adder",
+    Add | Fail,
+    Sum,
+    Start,
+    lambda start: Adder(start.total),
+    redact_event=crossed_out,
+    brief_event=even,
+    brief_effects=lambda effects: [one for one in effects if one.total > 2],
+)
+"""Of this one the flight recorder takes even numbers."""
+
+
+def test_the_flight_recorder_takes_what_the_core_calls_brief(tmp_path: Path) -> None:
     for flight in (True, False):
         recorder = make(tmp_path / str(flight), flight=flight)
-        decide = recorder.of_core(codec, Adder(), Start(0))
+        decide = recorder.of_core(BRIEF, Adder(), Start(0))
         assert [decide(Add(n, b"long")) for n in (2, 1, 4)] == [[Sum(2)], [Sum(3)], [Sum(7)]]
         recorder.close()
         records, _, _ = read(tmp_path / str(flight))
@@ -401,8 +411,31 @@ def test_the_flight_recorder_takes_what_the_core_calls_brief(tmp_path: Path) -> 
             assert [CODEC.decode_event(event) for event in events] == [Add(2), Add(4)]
             assert effects == [[Sum(7)]]
         else:
-            assert len(events) == 3
+            assert [CODEC.decode_event(event) for event in events] == [
+                Add(n, b"xxxx") for n in (2, 1, 4)
+            ]
             assert effects == [[Sum(2)], [Sum(3)], [Sum(7)]]
+
+
+def test_the_flight_recorder_has_what_a_core_raises_at(tmp_path: Path) -> None:
+    """Such an event it leaves out as long as all is well."""
+    recorder = make(tmp_path, flight=True)
+    decide = recorder.of_core(BRIEF, Adder(), Start(0))
+    decide(Add(2))
+    with pytest.raises(ValueError, match="fail"):
+        decide(Fail(b"long"))
+    decide(Add(4))
+    recorder.close()
+    records, _, _ = read(tmp_path)
+    kinds = [type(one) for one in records]
+    assert kinds == [
+        *(form.Snapshot, form.Event, form.Event, form.Note),
+        *(form.Snapshot, form.Event, form.Effects),
+    ]
+    assert (CODEC.decode_event(records[2].event), records[3].name) == (Fail(b"xxxx"), "raised")
+    (life,), _ = find(tmp_path)
+    played = replay(life, lambda _header: BRIEF)
+    assert (played.events, played.difference) == (3, None)
 
 
 # --- messages ---
@@ -476,6 +509,19 @@ def test_the_flight_recorder_leaves_out_items_of_streams(tmp_path: Path) -> None
     came, went = (msgspec.msgpack.decode(record.body, type=Generate) for record in records)
     assert came == Generate(GENERATE.request_id, GENERATE.model, Sampling())
     assert len(went.token_ids) == len(GENERATE.token_ids)
+
+
+def test_what_is_left_out_changes_with_the_recording(tmp_path: Path) -> None:
+    recorder = make(tmp_path / "0", flight=True)
+    for number, flight in enumerate((True, False, True)):
+        recorder.start(Plan(tmp_path / str(number), 64 * MB, flight))
+        assert recorder.items is not flight
+        record_message(recorder, GENERATE, Kind.STREAM)
+    recorder.close()
+    for number, lengths in enumerate(([0, 2], [2, 2], [0, 2])):
+        records, _, _ = read(tmp_path / str(number))
+        bodies = [msgspec.msgpack.decode(record.body, type=Generate) for record in records]
+        assert [len(body.token_ids) for body in bodies] == lengths
 
 
 def test_an_event_has_its_topic_and_a_cancel_no_body(tmp_path: Path) -> None:
