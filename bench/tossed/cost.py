@@ -34,7 +34,7 @@ def environment(told: Path) -> dict[str, str]:
 def measured(
     start: Start, scratch: Path, widths: Sequence[int], seconds: int
 ) -> Iterator[dict[str, Any]]:
-    """A row for each way and width."""
+    """A row for each way and width. `kinds`: µs more on loops for an answer, by what came."""
     for width in widths:
         for way in WAYS:
             here = scratch / f"{way}-{width}"
@@ -82,7 +82,11 @@ def _row(
         "later": f"{later * MICRO:.3g} ± {later_error * MICRO:.2g}",
         "threads": threads * MICRO,
         "cpu_beside": str(of_nothing),
-        "told": msgspec.to_builtins(told),
+        "kinds": {
+            f"{one.actor} {came}": _extra([spent.own]).seconds / answers * MICRO
+            for one in tossed
+            for came, spent in one.spent.items()
+        },
     }
 
 
