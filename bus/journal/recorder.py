@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,7 +181,8 @@ class Recorder:
                 effects = decide(event)
             except Exception as error:
                 if shown is None:  # whatever a core raises at is worth keeping
-                    put((EVENT, now_is(), codec.redact_event(event)))
+                    with suppress(Exception):  # no redactor may hide what the core raised
+                        put((EVENT, now_is(), codec.redact_event(event)))
                 self._note("raised", repr(error))
                 self._unfit = self._look = True
                 raise
@@ -377,7 +379,7 @@ class Recorder:
             return
         core = self._core
         pieces = core.cut() if isinstance(core, LargeCore) else iter([core.snapshot()])
-        if codec.always or not plan.text:
+        if codec.always or not plan.text or (codec.shortens and plan.flight):
             pieces = map(codec.redact_state, pieces)
         self._parts, self.snapshot_seconds = parts_of(pieces, self._now), self._now() - began
         self._go_on(self._parts)

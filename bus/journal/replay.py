@@ -90,6 +90,8 @@ class _Player:
         self._codec: Codec[Any, Any] | None = None
         self._core: Core[Any, Any] | None = None
         self._header = life.header
+        self._opened: Segment | None = None
+        """A segment of which no event has come yet."""
         self._next: int | None = None
         self._event: Numbered | None = None
         """The event that was given last, and has not been compared yet."""
@@ -122,7 +124,7 @@ class _Player:
 
     def segment(self, segment: Segment) -> None:
         before, header = self._header, segment.header
-        self._header = header
+        self._header, self._opened = header, segment
         self.played.segments += 1
         if not header.core:  # it had not begun yet
             self._core = None
@@ -181,10 +183,14 @@ class _Player:
             self._compare_raised(note.text)
         if note.name in BREAKS:
             self.lose(f"{note.name}: {note.text}")
+            # Dropped were those before this segment: it says so itself, ahead of its snapshot.
+            if note.name == "dropped" and self._opened is not None:
+                self._begin(self._opened)
         elif note.name in ("stopped", "no_snapshot"):
             self.played.notes.append(f"{note.name}: {note.text}")
 
     def _give(self, one: Numbered, record: form.Event) -> None:
+        self._opened = None
         if self._core is None or self._codec is None:
             self.played.passed += 1
             return

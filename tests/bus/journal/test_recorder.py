@@ -295,6 +295,10 @@ def test_what_the_disk_cannot_keep_up_with_is_dropped_counted_and_marked(
     assert [(note.name, note.count) for note in notes] == [("dropped", before)]
     assert isinstance(records[records.index(notes[0]) + 1], form.Snapshot)
     play(tmp_path)
+    (life,), _ = find(tmp_path)
+    played = replay(life, lambda _header: CODEC)
+    there = sum(isinstance(record, form.Event) for record in records)
+    assert (played.events, played.passed, played.difference) == (there, 0, None)
 
 
 def test_a_record_that_is_too_long_is_left_out_and_said(tmp_path: Path) -> None:
