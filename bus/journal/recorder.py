@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,6 +100,8 @@ class Recorder:
         self._event_of: Callable[[Any], Any] | None = None
         self._effects_of: Callable[[list[Any]], list[Any]] | None = None
         """They make what is recorded: None of an event for nothing. Without them it is as it is."""
+        self._state_of: Callable[[bytes], bytes] | None = None
+        """It makes what is recorded of a piece of the state."""
         self._redacts = False
         self.items = True
         """It takes items of streams."""
@@ -181,8 +182,10 @@ class Recorder:
                 effects = decide(event)
             except Exception as error:
                 if shown is None:  # whatever a core raises at is worth keeping
-                    with suppress(Exception):  # no redactor may hide what the core raised
+                    try:
                         put((EVENT, now_is(), codec.redact_event(event)))
+                    except Exception as why:  # noqa: BLE001  # it must not hide the core's
+                        self._leave_out(f"an event, without its text: {type(why).__name__}")
                 self._note("raised", repr(error))
                 self._unfit = self._look = True
                 raise
@@ -319,13 +322,14 @@ class Recorder:
             self._begin(writer)
 
     def _fit(self) -> None:
-        """What is taken of the core's events and effects."""
+        """What is taken of the core's events and effects, and of its state."""
         codec, plan = self._codec, self.plan
         if plan is None or codec is None:
             return
         self._event_of = self._effects_of = None
-        shortens = codec.shortens and plan.flight
-        self._redacts = not shortens and codec.redacts and (codec.always or not plan.text)
+        shortens, hides = codec.shortens and plan.flight, codec.always or not plan.text
+        self._state_of = codec.redact_state if shortens or hides else None
+        self._redacts = codec.redacts and hides and not shortens
         if shortens:
             self._event_of, self._effects_of = codec.brief_event, codec.brief_effects
         elif self._redacts:
@@ -379,8 +383,8 @@ class Recorder:
             return
         core = self._core
         pieces = core.cut() if isinstance(core, LargeCore) else iter([core.snapshot()])
-        if codec.always or not plan.text or (codec.shortens and plan.flight):
-            pieces = map(codec.redact_state, pieces)
+        if self._state_of is not None:
+            pieces = map(self._state_of, pieces)
         self._parts, self.snapshot_seconds = parts_of(pieces, self._now), self._now() - began
         self._go_on(self._parts)
 

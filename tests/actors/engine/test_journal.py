@@ -15,6 +15,7 @@ from actors.engine.journal import CODEC, Settings
 from bus.envelope import Header, Kind, encode
 from bus.identity import Identity
 from bus.journal.lives import find
+from bus.journal.reader import Numbered
 from bus.journal.recorder import Plan, Recorder
 from bus.journal.replay import play
 from bus.journal.trail import Trail
@@ -206,3 +207,23 @@ def test_a_request_is_found_in_what_the_flight_recorder_has(tmp_path: Path) -> N
     trail = Trail("cmpl-41f2")
     found = [(row.what, row.name) for row in rows(life) if trail.takes(row)]
     assert found == [("received", "Generate"), ("event", "Asked"), ("effects", "Submit")]
+
+
+def test_the_flight_recorder_has_no_text_of_requests_that_wait(tmp_path: Path) -> None:
+    """Not in a snapshot either, nor where text is kept of what goes out."""
+    core = CODEC._make(Settings())
+    recorder = Recorder(Identity("engine/0", 7), lambda _text: None)
+    decide = recorder.of_core(CODEC, core, Settings())
+    decide(Loaded(["m"], 1))
+    for number in (1, 2):
+        request = Generate("r", "m", Sampling(), [5], "secret", alone=True)
+        decide(Asked("gateway/0#1", number, request))
+    assert b"secret" in core.snapshot()
+    recorder.start(Plan(tmp_path, 64 << 20, flight=True, text=True))
+    decide(Stepped([(1, Delta(1, [7], "stop"))]))
+    recorder.close()
+    (life,), _ = find(tmp_path)
+    written = [msgspec.msgpack.encode(one.record) for one in life if isinstance(one, Numbered)]
+    assert b"secret" not in b"".join(written)
+    played = play(life, lambda _header: CODEC)
+    assert (played.events, played.difference) == (1, None)

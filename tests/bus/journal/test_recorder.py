@@ -442,6 +442,33 @@ def test_the_flight_recorder_has_what_a_core_raises_at(tmp_path: Path) -> None:
     assert (played.events, played.difference) == (3, None)
 
 
+def test_what_a_core_raised_is_what_its_actor_hears(tmp_path: Path) -> None:
+    """Even where nobody can say at what."""
+
+    def lost(_event: Add | Fail) -> Any:
+        raise RuntimeError("no such thing")
+
+    codec = Codec(
+        "adder",
+        Add | Fail,
+        Sum,
+        Start,
+        lambda start: Adder(start.total),
+        redact_event=lost,
+        brief_event=even,
+    )
+    recorder = make(tmp_path, flight=True)
+    decide = recorder.of_core(codec, Adder(), Start(0))
+    decide(Add(0))  # without effects: the next note may not be taken for its
+    with pytest.raises(ValueError, match="fail"):
+        decide(Fail())
+    recorder.close()
+    records, _, _ = read(tmp_path)
+    assert [one.name for one in records if isinstance(one, form.Note)] == ["left_out", "raised"]
+    (life,), _ = find(tmp_path)
+    assert replay(life, lambda _header: codec).difference is None
+
+
 # --- messages ---
 
 
